@@ -1,0 +1,125 @@
+//! Mean-shift and kernel-score fields of two reference sets: what to compute, and the validation that backends share.
+
+use crate::{Error, Kernel, Points, Result};
+
+/// Which kernel and bandwidth make the fields of spec section 1.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FieldSpec {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its length scale tau (h), in units of the raw distance.
+    pub bandwidth: f64,
+    /// Leave out term j = i of q; then q has as many points as x (spec 1.4 (b)).
+    pub self_mask: bool,
+}
+
+impl FieldSpec {
+    /// A field without self mask.
+    pub fn new(kernel: Kernel, bandwidth: f64) -> Self {
+        Self { kernel, bandwidth, self_mask: false }
+    }
+}
+
+/// The points of a field: queries x [n, D], references p [m, D] and q [l, D], and the references' weights.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldInputs<'a, T> {
+    pub(crate) x: &'a [T],
+    pub(crate) p: &'a [T],
+    pub(crate) q: &'a [T],
+    pub(crate) weight_p: Option<&'a [f32]>,
+    pub(crate) weight_q: Option<&'a [f32]>,
+    pub(crate) dim: usize,
+}
+
+impl<'a, T: Copy> FieldInputs<'a, T> {
+    /// Queries and references as arrays of shape [n, D], [m, D] and [l, D].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the arrays do not have these shapes; [`Error::Value`] where D, m or l is 0.
+    pub fn new(x: (&'a [T], [usize; 2]), p: (&'a [T], [usize; 2]), q: (&'a [T], [usize; 2])) -> Result<Self> {
+        let dim = x.1[1];
+        for (argument, (data, shape)) in [("x", x), ("p", p), ("q", q)] {
+            Points::new(data, [1, shape[0], shape[1]])
+                .map_err(|_| Error::shape("field", argument, shape, [data.len()]))?;
+            if shape[1] != dim {
+                return Err(Error::shape("field", argument, [shape[0], dim], shape));
+            }
+            if dim == 0 || (shape[0] == 0 && argument != "x") {
+                return Err(Error::value(
+                    "field",
+                    argument,
+                    "at least one point and one coordinate",
+                    format!("{shape:?}"),
+                ));
+            }
+        }
+        Ok(Self { x: x.0, p: p.0, q: q.0, weight_p: None, weight_q: None, dim })
+    }
+
+    /// Sets the weights of p, [m], and of q, [l]; absent means 1.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] on a wrong length; [`Error::Value`] where a weight is negative or not finite, or all are 0.
+    pub fn weights(mut self, weight_p: Option<&'a [f32]>, weight_q: Option<&'a [f32]>) -> Result<Self> {
+        for (argument, weights, points) in [("weight_p", weight_p, self.p), ("weight_q", weight_q, self.q)] {
+            let Some(weights) = weights else { continue };
+            let count = points.len() / self.dim;
+            if weights.len() != count {
+                return Err(Error::shape("field", argument, [count], [weights.len()]));
+            }
+            if let Some(w) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
+                return Err(Error::value("field", argument, "finite and >= 0 everywhere", w));
+            }
+            if weights.iter().all(|w| *w == 0.0) {
+                return Err(Error::value("field", argument, "at least one weight above 0", "all 0"));
+            }
+        }
+        (self.weight_p, self.weight_q) = (weight_p, weight_q);
+        Ok(self)
+    }
+
+    /// [n, m, l, D].
+    pub fn shape(&self) -> [usize; 4] {
+        [self.x.len() / self.dim, self.p.len() / self.dim, self.q.len() / self.dim, self.dim]
+    }
+
+    pub(crate) fn validate(&self, spec: &FieldSpec) -> Result<()> {
+        if !(1e-12..=1e12).contains(&spec.bandwidth) {
+            return Err(Error::value("field", "bandwidth", "a number between 1e-12 and 1e12", spec.bandwidth));
+        }
+        let [n, _, l, dim] = self.shape();
+        if spec.self_mask && n != l {
+            return Err(Error::shape("field", "q (with the self mask: as many points as x)", [n, dim], [l, dim]));
+        }
+        if spec.self_mask && l < 2 {
+            return Err(Error::value("field", "q", "at least two points with the self mask", l));
+        }
+        Ok(())
+    }
+}
+
+/// The fields of one call, each array [n, D] but for `logz`, [n].
+///
+/// `T` is f64 from the reference and f32 from the CPU backend.
+#[derive(Clone, Debug, Default)]
+pub struct Field<T> {
+    /// Mean shift towards p: `sum_j w_j k (y_j - x) / sum_j w_j k`.
+    pub ms_p: Vec<T>,
+    /// Mean shift towards q.
+    pub ms_q: Vec<T>,
+    /// `ms_p - ms_q`.
+    pub drift: Vec<T>,
+    /// Kernel score of p: the gradient of `log sum_j w_j k`, with the Laplace term at r = 0 taken as 0.
+    pub score_p: Vec<T>,
+    /// Kernel score of q.
+    pub score_q: Vec<T>,
+    /// `score_p - score_q`.
+    pub score_diff: Vec<T>,
+    /// `log sum_j w_j k` over p, not divided by the sum of the weights.
+    pub logz_p: Vec<T>,
+    /// `log sum_j w_j k` over q.
+    pub logz_q: Vec<T>,
+    /// How many input coordinates are NaN or infinite.
+    pub nonfinite: u64,
+}
