@@ -1,11 +1,17 @@
 //! placeholder
 pub mod cpu;
+pub mod data;
 mod dtype;
 mod error;
 mod field;
+pub mod files;
+pub mod generator;
 mod inputs;
+pub mod metrics;
 pub mod reference;
+pub mod rng;
 mod spec;
+pub mod train;
 
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@
 //! threads and for any chunking over B. Distances are kept between the phases where they fit a fixed budget and
 //! recomputed elsewhere, with the same bits; there is never a [B, G, T] array for a whole large batch.
 
+mod ceilings;
 mod drift;
 mod field;
 mod gemm;
@@ -21,10 +22,11 @@ pub(crate) mod isa;
 mod plan;
 mod tile;
 
+pub use ceilings::{Ceilings, ceilings};
 pub use drift::{Drift, drift};
 pub use field::field;
+pub(crate) use gemm::{Layout, gemm};
 pub use plan::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
-
 
 /// The instruction set that the inner loops run on: `baseline`, `avx2` or `avx512`.
 pub fn instruction_set() -> &'static str {

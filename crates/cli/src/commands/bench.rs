@@ -1,0 +1,153 @@
+//! `cudrift bench`: the drift on the official shapes, beside what this machine can do at best.
+
+use crate::MEMORY;
+use crate::error::{Error, Result, say};
+use cudrift::rng::{Purpose, Stream};
+use cudrift::{DriftInputs, DriftSpec, Element, Points, bf16, cpu, f16};
+use std::time::Instant;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Time is the median of the runs, forward plus gradient, three temperatures (0.02, 0.05, 0.2), all threads.\n\
+                  GFLOP are counted as 8 B G T D: distances, and one barycenter product per temperature.\n\
+                  Share is of the sgemm ceiling measured in the same run. Memory is the peak of the drift beyond its inputs and its output."
+)]
+pub(crate) struct Args {
+    /// Shapes to time, by letter
+    #[arg(long, value_delimiter = ',', default_value = "a,b,c,d,e,f")]
+    shapes: Vec<String>,
+    /// Type of the inputs
+    #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16"])]
+    dtype: String,
+    /// Timed runs of each shape
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// One JSON object on standard output instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Letter, [B, G, P, N, D].
+const SHAPES: [(&str, [usize; 5]); 6] = [
+    ("a", [8, 64, 64, 32, 640]),
+    ("b", [64, 64, 64, 32, 640]),
+    ("c", [32, 64, 64, 16, 1280]),
+    ("d", [1, 2048, 2048, 0, 2]),
+    ("e", [1, 4096, 4096, 0, 512]),
+    ("f", [256, 64, 64, 32, 256]),
+];
+
+struct Row {
+    name: &'static str,
+    shape: [usize; 5],
+    seconds: f64,
+    gflop: f64,
+    memory: usize,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.runs == 0 {
+        return Err(Error::message("--runs is 0, expected at least 1"));
+    }
+    let mut shapes = Vec::new();
+    for letter in &args.shapes {
+        let shape = SHAPES.iter().find(|(name, _)| name == letter);
+        shapes.push(shape.ok_or_else(|| Error::message(format!("no shape {letter:?}; expected some of a,b,c,d,e,f")))?);
+    }
+    let ceilings = cpu::ceilings();
+    if !args.json {
+        say(&format!(
+            "{} threads, {}; ceilings: sgemm {:.0} GFLOP/s, copy {:.1} GB/s, exp {:.2} G/s",
+            rayon::current_num_threads(),
+            cpu::instruction_set(),
+            ceilings.sgemm_gflops,
+            ceilings.copy_gbs,
+            ceilings.exp_gs
+        ))?;
+        say("shape  B x G x P x N x D                    ms   GFLOP/s   share   memory MiB")?;
+    }
+    let mut rows = Vec::new();
+    for (name, shape) in shapes {
+        let row = match args.dtype.as_str() {
+            "f16" => time(name, *shape, args.runs, f16::from_f32)?,
+            "bf16" => time(name, *shape, args.runs, bf16::from_f32)?,
+            _ => time(name, *shape, args.runs, |v| v)?,
+        };
+        if !args.json {
+            let [b, g, p, n, d] = row.shape;
+            let rate = row.gflop / row.seconds;
+            say(&format!(
+                "{name:<6} {:<24} {:>9.2} {rate:>9.1} {:>6.0}% {:>12.1}",
+                format!("{b} x {g} x {p} x {n} x {d}"),
+                row.seconds * 1e3,
+                100.0 * rate / ceilings.sgemm_gflops,
+                row.memory as f64 / (1 << 20) as f64
+            ))?;
+        }
+        rows.push(row);
+    }
+    if args.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                serde_json::json!({
+                    "shape": row.name,
+                    "b_g_p_n_d": row.shape,
+                    "dtype": args.dtype,
+                    "median_ms": row.seconds * 1e3,
+                    "gflops": row.gflop / row.seconds,
+                    "share_of_sgemm": row.gflop / row.seconds / ceilings.sgemm_gflops,
+                    "peak_bytes_beyond_inputs_and_outputs": row.memory,
+                })
+            })
+            .collect();
+        let report = serde_json::json!({
+            "threads": rayon::current_num_threads(),
+            "instruction_set": cpu::instruction_set(),
+            "ceilings": {
+                "sgemm_gflops": ceilings.sgemm_gflops,
+                "copy_gbs": ceilings.copy_gbs,
+                "exp_gs": ceilings.exp_gs,
+            },
+            "rows": rows,
+        });
+        say(&format!("{report:#}"))?;
+    }
+    Ok(())
+}
+
+fn time<T: Element>(
+    name: &'static str,
+    shape @ [b, g, p, n, d]: [usize; 5],
+    runs: usize,
+    round: fn(f32) -> T,
+) -> Result<Row> {
+    let samples = |step, count: usize, shift: f32| -> Vec<T> {
+        let mut stream = Stream::new(1, Purpose::Data, step);
+        (0..b * count * d).map(|_| round(stream.normal() + shift)).collect()
+    };
+    let (generated, positives, negatives) = (samples(0, g, 0.0), samples(1, p, 0.5), samples(2, n, 0.0));
+    let inputs = DriftInputs::new(Points::new(&generated, [b, g, d])?, Points::new(&positives, [b, p, d])?)?
+        .negatives(Points::new(&negatives, [b, n, d])?)?;
+    let spec = DriftSpec::official();
+    let output = b * g * d * size_of::<f32>();
+    let mut seconds = Vec::new();
+    let mut memory = 0;
+    for _ in 0..=runs {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let start = Instant::now();
+        let result = cpu::drift(&spec, &inputs)?;
+        memory = memory.max(MEMORY.peak_usage().saturating_sub(before + output));
+        let gradient = result.gradient();
+        seconds.push(start.elapsed().as_secs_f64());
+        if !gradient.iter().all(|v| v.is_finite()) || gradient.iter().all(|v| *v == 0.0) {
+            return Err(Error::message(format!("shape {name}: the gradient is not what it should be")));
+        }
+    }
+    // The first run warms the caches and the threads up.
+    seconds.remove(0);
+    seconds.sort_by(f64::total_cmp);
+    let gflop = 8.0 * (b * g * (g + n + p) * d) as f64 / 1e9;
+    Ok(Row { name, shape, seconds: seconds[seconds.len() / 2], gflop, memory })
+}

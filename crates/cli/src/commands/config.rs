@@ -1,0 +1,193 @@
+//! What decides a training run, from defaults, a TOML file, and flags, in that order.
+
+use super::{Backend, KernelName, Preset};
+use crate::arrays::read_npy;
+use crate::arrays::read_npz;
+use crate::error::{Error, Result, one_line};
+use cudrift::data::{Data, Toy};
+use cudrift::train::{Config, Optimizer};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Declares the options of a run once: as optional values (flags, TOML) and as the complete record (`config.json`).
+macro_rules! options {
+    ($($(#[$meta:meta])* $name:ident: $ty:ty,)*) => {
+        /// Options that somebody gave; the keys of the TOML file.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct Options {
+            $($(#[$meta])* #[serde(skip_serializing_if = "Option::is_none")] pub(crate) $name: Option<$ty>,)*
+        }
+
+        /// Every option of a run, as `config.json` records it.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct Run {
+            $($(#[$meta])* pub(crate) $name: $ty,)*
+        }
+
+        impl Options {
+            /// These options where they are given, else those of `other`.
+            pub(crate) fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)* }
+            }
+        }
+
+        impl Run {
+            fn with(self, options: Options) -> Self {
+                Self { $($name: options.$name.unwrap_or(self.$name),)* }
+            }
+        }
+    };
+}
+
+options! {
+    /// A toy distribution's name, or a path to points.
+    data: String,
+    preset: Preset,
+    kernel: KernelName,
+    temperatures: Vec<f64>,
+    steps: u64,
+    batch: usize,
+    lr: f64,
+    seed: u64,
+    backend: Backend,
+    /// Coordinates of the noise.
+    noise_dim: usize,
+    /// Hidden layers of the generator.
+    hidden: Vec<usize>,
+    beta1: f64,
+    beta2: f64,
+    weight_decay: f64,
+    /// Steps of linear warm-up.
+    warmup: u64,
+    /// Global-norm clip; 0 for none.
+    clip_norm: f64,
+    ema_decay: f64,
+    /// Steps between lines of metrics.jsonl.
+    log_every: u64,
+    /// Steps between checkpoints.
+    checkpoint_every: u64,
+}
+
+impl Options {
+    pub(crate) fn from_toml(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
+        toml::from_str(&text).map_err(|error| Error::format(path, one_line(error.message())))
+    }
+}
+
+impl Run {
+    /// The notebook's set-up (spec 10.1) with what `options` change.
+    pub(crate) fn new(options: Options) -> Result<Self> {
+        let Some(data) = options.data.clone() else {
+            return Err(Error::message(
+                "--data is missing; give swiss-roll, checkerboard, two-moons, ring or a file of points",
+            ));
+        };
+        let preset = options.preset.unwrap_or(Preset::Notebook);
+        let optimizer = Optimizer::notebook();
+        let run = Self {
+            data,
+            preset,
+            kernel: KernelName::Laplace,
+            temperatures: preset.spec().temperatures,
+            steps: 2000,
+            batch: 2048,
+            lr: optimizer.learning_rate,
+            seed: 42,
+            backend: Backend::Auto,
+            noise_dim: 32,
+            hidden: vec![256; 3],
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            weight_decay: optimizer.weight_decay,
+            warmup: optimizer.warmup,
+            clip_norm: 0.0,
+            ema_decay: optimizer.ema_decay,
+            log_every: 50,
+            checkpoint_every: 200,
+        };
+        run.with(options).checked()
+    }
+
+    /// The run recorded in `config.json`, to be gone on with.
+    ///
+    /// `options` may say again what was said before; only what does not change the numbers may differ.
+    pub(crate) fn resumed(path: &Path, options: Options) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
+        let recorded: Self =
+            serde_json::from_str(&text).map_err(|error| Error::format(path, one_line(&error.to_string())))?;
+        let run = recorded.clone().with(options);
+        let free =
+            |run: &Self| Self { steps: 0, log_every: 1, checkpoint_every: 1, backend: Backend::Auto, ..run.clone() };
+        let (before, now) = (free(&recorded), free(&run));
+        if before != now {
+            let fields = |run: &Self| serde_json::to_value(run).unwrap_or_default();
+            let (before, now) = (fields(&before), fields(&now));
+            let changed: Vec<String> = before
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(key, value)| now.get(key) != Some(value))
+                .map(|(key, value)| format!("{key} was {value}, now {}", now[key]))
+                .collect();
+            let problem = format!("{}; a resumed run keeps its options, except steps", changed.join(", "));
+            return Err(Error::format(path, problem));
+        }
+        run.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        self.backend.check()?;
+        let positive =
+            [("steps", self.steps), ("log_every", self.log_every), ("checkpoint_every", self.checkpoint_every)];
+        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Error::message(format!("{name} is 0, expected at least 1")));
+        }
+        Ok(self)
+    }
+
+    /// What the library trains on, with the data read.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let mut config = Config::notebook(data(&self.data)?);
+        config.spec = self.preset.spec();
+        config.spec.kernel = self.kernel.into();
+        config.spec.temperatures.clone_from(&self.temperatures);
+        let optimizer = &mut config.optimizer;
+        optimizer.learning_rate = self.lr;
+        optimizer.beta1 = self.beta1;
+        optimizer.beta2 = self.beta2;
+        optimizer.weight_decay = self.weight_decay;
+        optimizer.warmup = self.warmup;
+        optimizer.clip_norm = if self.clip_norm == 0.0 { f64::INFINITY } else { self.clip_norm };
+        optimizer.ema_decay = self.ema_decay;
+        config.batch = self.batch;
+        config.noise_dim = self.noise_dim;
+        config.hidden.clone_from(&self.hidden);
+        config.seed = self.seed;
+        Ok(config)
+    }
+}
+
+/// A toy distribution by name, or the points of a file.
+fn data(name: &str) -> Result<Data> {
+    if let Some(toy) = Toy::ALL.into_iter().find(|toy| toy.name() == name) {
+        return Ok(toy.into());
+    }
+    let path = Path::new(name);
+    let array = match path.extension().and_then(|e| e.to_str()) {
+        Some("npy") => read_npy(path)?,
+        Some("npz") => {
+            let mut arrays = read_npz(path, &["x"], |_| false)?;
+            arrays.remove("x").ok_or_else(|| Error::format(path, "key \"x\" [n, D] is missing"))?
+        }
+        _ => {
+            return Err(Error::message(format!(
+                "--data {name:?} is neither swiss-roll, checkerboard, two-moons, ring, nor a .npy or .npz file"
+            )));
+        }
+    };
+    let shape = array.extents(path, "the array of points", "[n, D]")?;
+    Data::points(array.into_f32(), shape).map_err(|error| Error::format(path, error.to_string()))
+}

@@ -1,0 +1,120 @@
+//! One file per subcommand.
+
+mod bench;
+mod config;
+mod doctor;
+mod drift;
+mod field;
+mod sample;
+mod train;
+
+use crate::error::{Error, Result};
+use clap::{Subcommand, ValueEnum};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Train a one-step generator on a toy distribution or on your points
+    Train(train::Args),
+    /// Compute the drift of a case: loss, target, gradient, statistics
+    Drift(drift::Args),
+    /// Compute mean-shift and kernel-score fields of two point sets
+    Field(field::Args),
+    /// Draw samples from a trained generator
+    Sample(sample::Args),
+    /// Say what this machine offers, and what to do about what is missing
+    Doctor(doctor::Args),
+    /// Time the drift on the official shapes, beside the machine's ceilings
+    Bench(bench::Args),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Self::Train(args) => train::run(args),
+            Self::Drift(args) => drift::run(&args),
+            Self::Field(args) => field::run(&args),
+            Self::Sample(args) => sample::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Bench(args) => bench::run(&args),
+        }
+    }
+}
+
+/// Where the work is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Backend {
+    /// CUDA where this build and this machine have it, else the CPU
+    #[default]
+    Auto,
+    /// The CPU
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+}
+
+impl Backend {
+    /// Refuses what this build does not have.
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Auto | Self::Cpu => Ok(()),
+            Self::Cuda => {
+                Err(Error::message("this build has no CUDA backend; use --backend cpu, or auto, which picks the CPU"))
+            }
+        }
+    }
+}
+
+/// A combination of numeric choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Preset {
+    /// The official JAX release
+    Official,
+    /// Algorithm 2 of the paper with its normalisation
+    Paper,
+    /// The official toy notebook
+    Notebook,
+}
+
+impl Preset {
+    pub(crate) fn spec(self) -> cudrift::DriftSpec {
+        match self {
+            Self::Official => cudrift::DriftSpec::official(),
+            Self::Paper => cudrift::DriftSpec::paper(),
+            Self::Notebook => cudrift::DriftSpec::notebook(),
+        }
+    }
+}
+
+/// A radial kernel; the temperature, or bandwidth, is its length scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KernelName {
+    /// exp(-r/h)
+    Laplace,
+    /// exp(-r²/(2h²))
+    Gaussian,
+    /// Matérn 3/2
+    Matern32,
+    /// Matérn 5/2
+    Matern52,
+}
+
+impl From<KernelName> for cudrift::Kernel {
+    fn from(name: KernelName) -> Self {
+        match name {
+            KernelName::Laplace => Self::Laplace,
+            KernelName::Gaussian => Self::Gaussian,
+            KernelName::Matern32 => Self::Matern32,
+            KernelName::Matern52 => Self::Matern52,
+        }
+    }
+}
+
+/// The warning that goes with data that is not finite.
+pub(crate) fn warn_nonfinite(count: u64) {
+    if count > 0 {
+        eprintln!("warning: {count} input values are NaN or infinite; the outputs that they reach are NaN");
+    }
+}

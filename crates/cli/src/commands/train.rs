@@ -1,0 +1,309 @@
+//! `cudrift train`: a run in a folder, from configuration to pictures.
+
+use super::config::{Options, Run};
+use super::{Backend, KernelName, Preset};
+use crate::arrays::{Output, write_npy};
+use crate::error::{Error, Result, say};
+use crate::plot;
+use cudrift::metrics::sliced_wasserstein;
+use cudrift::rng::{Purpose, Stream};
+use cudrift::train::{Profile, Step, Trainer};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Samples in evaluations, in `samples.npy` and in the picture.
+const SAMPLES: usize = 2048;
+/// Directions of the sliced Wasserstein distance.
+const PROJECTIONS: usize = 200;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Writes to DIR: config.json, metrics.jsonl (a line per logged step), checkpoint.safetensors (to resume),\n\
+                  generator.safetensors (to sample), samples.npy [2048, D], samples.png, loss.png.\n\
+                  Ctrl-C writes a checkpoint and leaves; --resume goes on from it, bit for bit.\n\n\
+                  The TOML file takes the same names as config.json, among them what has no flag: noise_dim, hidden,\n\
+                  beta1, beta2, weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
+                  Example: cudrift train --data two-moons --kernel gaussian --temperatures 0.07 --out runs/moons"
+)]
+pub(crate) struct Args {
+    /// swiss-roll, checkerboard, two-moons, ring, or points [n, D] in a .npy, or under the key x in a .npz
+    #[arg(long)]
+    data: Option<String>,
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Numeric choices of the drift [default: notebook]
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Kernel of the distance [default: laplace]
+    #[arg(long, value_enum)]
+    kernel: Option<KernelName>,
+    /// Temperatures [default: 0.05, or the preset's]
+    #[arg(long, value_delimiter = ',', value_name = "R,R,…", allow_negative_numbers = true)]
+    temperatures: Option<Vec<f64>>,
+    /// Training steps [default: 2000]
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Generated samples, and fresh data points, per step [default: 2048]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Learning rate of Adam [default: 1e-3]
+    #[arg(long, allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Seed of everything random [default: 42]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where to compute [default: auto]
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
+    /// Go on with the run in DIR
+    #[arg(long)]
+    resume: bool,
+    /// Options from a file; flags win over it
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Say at the end where the time of a step went
+    #[arg(long)]
+    profile: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let flags = Options {
+        data: args.data,
+        preset: args.preset,
+        kernel: args.kernel,
+        temperatures: args.temperatures,
+        steps: args.steps,
+        batch: args.batch,
+        lr: args.lr,
+        seed: args.seed,
+        backend: args.backend,
+        ..Options::default()
+    };
+    let options = match &args.config {
+        Some(path) => flags.or(Options::from_toml(path)?),
+        None => flags,
+    };
+    let folder = Folder(args.out);
+    let (run, mut trainer) = folder.open(options, args.resume)?;
+    let mut log = Log::open(&folder, trainer.steps_done())?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let handler = Arc::clone(&stop);
+    ctrlc::set_handler(move || handler.store(true, Ordering::SeqCst))
+        .map_err(|error| Error::message(format!("cannot listen for Ctrl-C: {error}")))?;
+
+    let progress = Progress::new(run.steps, trainer.steps_done());
+    let begin = Instant::now();
+    while trainer.steps_done() < run.steps {
+        let report = trainer.step()?;
+        let step = report.step;
+        if step == 1 || step.is_multiple_of(run.log_every) || step == run.steps {
+            let swd = trainer.evaluate(SAMPLES, PROJECTIONS)?;
+            let seconds = log.seconds_before + begin.elapsed().as_secs_f64();
+            log.write(&report, swd, trainer.config().optimizer.learning_rate_at(step), seconds)?;
+            progress.log(&report, swd[0], begin.elapsed().as_secs_f64());
+        }
+        if step.is_multiple_of(run.checkpoint_every) {
+            folder.save(&trainer)?;
+        }
+        progress.step(step);
+        if stop.load(Ordering::SeqCst) && step < run.steps {
+            folder.save(&trainer)?;
+            progress.finish();
+            let folder = folder.0.display();
+            return Err(Error::message(format!(
+                "interrupted after step {step} of {}; its checkpoint is written, go on with --resume --out {folder}",
+                run.steps
+            )));
+        }
+    }
+    progress.finish();
+    folder.save(&trainer)?;
+    finish(&folder, &trainer, &log)?;
+    if args.profile {
+        print_profile(&trainer.profile());
+    }
+    Ok(())
+}
+
+/// The folder of a run, and the names in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Starts a run, or goes on with one; in either case there is a checkpoint to resume from when this returns.
+    fn open(&self, options: Options, resume: bool) -> Result<(Run, Trainer)> {
+        let (config_path, checkpoint) = (self.path("config.json"), self.path("checkpoint.safetensors"));
+        let exists = config_path.exists() || checkpoint.exists();
+        let folder = self.0.display();
+        if exists && !resume {
+            return Err(Error::message(format!("{folder} holds a run already; add --resume, or choose another --out")));
+        }
+        if resume && !self.0.is_dir() {
+            return Err(Error::message(format!("there is no folder {folder} to resume; leave out --resume to begin")));
+        }
+        let run =
+            if resume && config_path.exists() { Run::resumed(&config_path, options)? } else { Run::new(options)? };
+        let config = run.config()?;
+        let fresh = !(resume && checkpoint.exists());
+        let trainer = if fresh { Trainer::new(config)? } else { Trainer::load(config, &checkpoint)?.0 };
+        if trainer.steps_done() > run.steps {
+            let done = trainer.steps_done();
+            return Err(Error::message(format!("{folder} has {done} steps already; give --steps {done} or more")));
+        }
+        if resume && fresh {
+            eprintln!("note: {folder} has no checkpoint yet; beginning at step 0");
+        }
+        std::fs::create_dir_all(&self.0).map_err(|source| Error::io("create", &self.0, source))?;
+        let mut text = serde_json::to_string_pretty(&run).map_err(|e| Error::message(e.to_string()))?;
+        text.push('\n');
+        cudrift::files::write_atomically(&config_path, text.as_bytes())?;
+        if fresh {
+            self.save(&trainer)?;
+        }
+        Ok((run, trainer))
+    }
+
+    fn save(&self, trainer: &Trainer) -> Result<()> {
+        Ok(trainer.save(&self.path("checkpoint.safetensors"), "")?)
+    }
+}
+
+/// `metrics.jsonl`, and what the curves need of it.
+struct Log {
+    path: PathBuf,
+    file: std::fs::File,
+    points: Vec<plot::Point>,
+    seconds_before: f64,
+}
+
+impl Log {
+    /// Keeps the lines up to `step`: a killed run may have logged beyond its checkpoint.
+    fn open(folder: &Folder, step: u64) -> Result<Self> {
+        let path = folder.path("metrics.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(|source| Error::io("read", &path, source))?,
+        };
+        let mut kept = String::new();
+        let mut points = Vec::new();
+        let mut seconds_before = 0.0;
+        for line in text.lines() {
+            // The last line of a killed run may be torn; it is beyond the checkpoint in any case.
+            let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let number = |key: &str| record[key].as_f64().unwrap_or(f64::NAN);
+            let Some(at) = record["step"].as_u64().filter(|at| *at <= step) else { continue };
+            points.push(plot::Point {
+                step: at,
+                loss: number("loss"),
+                loss_ema: number("loss_ema"),
+                swd1: number("swd1"),
+            });
+            seconds_before = number("seconds");
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        cudrift::files::write_atomically(&path, kept.as_bytes())?;
+        let file =
+            std::fs::OpenOptions::new().append(true).open(&path).map_err(|source| Error::io("open", &path, source))?;
+        Ok(Self { path, file, points, seconds_before })
+    }
+
+    fn write(&mut self, report: &Step, swd: [f64; 2], learning_rate: f64, seconds: f64) -> Result<()> {
+        let line = serde_json::json!({
+            "step": report.step,
+            "loss": report.loss,
+            "loss_ema": report.loss_ema,
+            "swd1": swd[0],
+            "swd2": swd[1],
+            "scale": report.scale,
+            "grad_norm": report.grad_norm,
+            "learning_rate": learning_rate,
+            "seconds": (seconds * 1e3).round() / 1e3,
+        });
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(|source| Error::io("write", &self.path, source))?;
+        self.points.push(plot::Point { step: report.step, loss: report.loss, loss_ema: report.loss_ema, swd1: swd[0] });
+        Ok(())
+    }
+}
+
+/// The generator, samples and pictures, and a summary on standard output.
+fn finish(folder: &Folder, trainer: &Trainer, log: &Log) -> Result<()> {
+    let config = trainer.config();
+    let dim = config.data.dim();
+    trainer.model().save(&folder.path("generator.safetensors"))?;
+    let generated = cudrift::train::sample(trainer.model(), SAMPLES, config.seed)?;
+    write_npy(&folder.path("samples.npy"), &[SAMPLES, dim], &Output::F32(&generated))?;
+    let draw = |at| config.data.sample(&mut Stream::new(config.seed, Purpose::EvaluationData, at), SAMPLES);
+    let data = draw(trainer.steps_done());
+    plot::samples(&folder.path("samples.png"), &data, &generated, dim)?;
+    plot::loss(&folder.path("loss.png"), &log.points)?;
+
+    let [swd1, _] = sliced_wasserstein(&generated, &data, dim, PROJECTIONS, config.seed)?;
+    let [floor, _] = sliced_wasserstein(&draw(u64::MAX), &data, dim, PROJECTIONS, config.seed)?;
+    let loss = log.points.last().map_or(f64::NAN, |p| p.loss_ema);
+    let shown = folder.0.display();
+    say(&format!("loss {loss:.2e} (average), SWD {swd1:.4} (two draws of the data: {floor:.4})"))?;
+    say(&format!("look at {shown}/samples.png and {shown}/loss.png; sample with"))?;
+    say(&format!("  cudrift sample --model {shown}/generator.safetensors --count 4096 --out samples.npy"))
+}
+
+fn print_profile(profile: &Profile) {
+    let parts = [
+        ("noise and data", profile.sampling),
+        ("generator, forward", profile.forward),
+        ("drift", profile.drift),
+        ("generator, backward", profile.backward),
+        ("update", profile.update),
+    ];
+    let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+    eprintln!("{:<20} {:>9} {:>6}", "part of a step", "seconds", "share");
+    for (name, seconds) in parts {
+        eprintln!("{name:<20} {seconds:>9.2} {:>5.1}%", 100.0 * seconds / total.max(f64::MIN_POSITIVE));
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    steps: u64,
+    first: u64,
+}
+
+impl Progress {
+    fn new(steps: u64, first: u64) -> Self {
+        let bar = ProgressBar::new(steps).with_position(first);
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {per_sec:.0}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style);
+        bar.reset_eta();
+        Self { bar, steps, first }
+    }
+
+    fn log(&self, report: &Step, swd1: f64, seconds: f64) {
+        let message = format!("loss {:.2e}  SWD {swd1:.3}", report.loss_ema);
+        if self.bar.is_hidden() {
+            let done = (report.step - self.first) as f64;
+            let left = seconds / done * (self.steps - report.step) as f64;
+            eprintln!("step {}/{}  {message}  {seconds:.0} s, {left:.0} s left", report.step, self.steps);
+        } else {
+            self.bar.set_message(message);
+        }
+    }
+
+    fn step(&self, step: u64) {
+        self.bar.set_position(step);
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

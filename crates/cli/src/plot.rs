@@ -1,0 +1,176 @@
+//! Pictures: generated points beside the data, and the curves of a run.
+
+use crate::error::{Error, Result};
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+use std::path::Path;
+use std::sync::Once;
+
+const WIDTH: u32 = 1200;
+const HEIGHT: u32 = 640;
+const INK: RGBColor = RGBColor(40, 44, 52);
+const DATA: RGBColor = RGBColor(31, 119, 180);
+const GENERATED: RGBColor = RGBColor(214, 84, 26);
+
+/// Draws into memory, encodes as PNG, and writes the file atomically.
+fn picture(
+    path: &Path,
+    draw: impl FnOnce(&DrawingArea<BitMapBackend<'_>, plotters::coord::Shift>) -> std::result::Result<(), String>,
+) -> Result<()> {
+    static FONT: Once = Once::new();
+    FONT.call_once(|| {
+        // It fails only on a broken font, which the text would then show.
+        let _ = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
+    });
+    let failed = |problem: String| Error::message(format!("cannot draw {}: {problem}", path.display()));
+    let mut pixels = vec![255u8; (WIDTH * HEIGHT * 3) as usize];
+    {
+        let root = BitMapBackend::with_buffer(&mut pixels, (WIDTH, HEIGHT)).into_drawing_area();
+        draw(&root).and_then(|()| root.present().map_err(|e| e.to_string())).map_err(failed)?;
+    }
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, WIDTH, HEIGHT);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder
+        .write_header()
+        .and_then(|mut writer| writer.write_image_data(&pixels))
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(cudrift::files::write_atomically(path, &bytes)?)
+}
+
+/// The first two coordinates of `data` and `generated`, [n, D] each, side by side on the same axes.
+///
+/// With one coordinate the second axis is the rank within the set, that is, the distribution function.
+pub(crate) fn samples(path: &Path, data: &[f32], generated: &[f32], dim: usize) -> Result<()> {
+    let plane = |set: &[f32]| -> Vec<(f64, f64)> {
+        let mut points: Vec<_> = set
+            .chunks_exact(dim)
+            .map(|x| (f64::from(x[0]), f64::from(*x.get(1).unwrap_or(&0.0))))
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .collect();
+        if dim == 1 {
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let count = points.len() as f64;
+            for (rank, point) in points.iter_mut().enumerate() {
+                point.1 = rank as f64 / count;
+            }
+        }
+        points
+    };
+    let (data, generated) = (plane(data), plane(generated));
+    // The data set the frame; a stray generated point must not shrink the picture.
+    let frame = |pick: fn(&(f64, f64)) -> f64| {
+        let low = data.iter().map(pick).fold(f64::INFINITY, f64::min);
+        let high = data.iter().map(pick).fold(f64::NEG_INFINITY, f64::max);
+        if !(low <= high) {
+            return (-1.0, 1.0);
+        }
+        let margin = ((high - low) * 0.08).max(1e-6 * high.abs().max(1e-6));
+        (low - margin, high + margin)
+    };
+    let ((x0, x1), (y0, y1)) = (frame(|p| p.0), frame(|p| p.1));
+    picture(path, |root| {
+        for (panel, (title, points, color)) in
+            root.split_evenly((1, 2)).iter().zip([("data", &data, DATA), ("generated", &generated, GENERATED)])
+        {
+            let mut chart = ChartBuilder::on(panel)
+                .caption(format!("{title}, {} points", points.len()), ("sans-serif", 24).into_font().color(&INK))
+                .margin(16)
+                .x_label_area_size(32)
+                .y_label_area_size(48)
+                .build_cartesian_2d(x0..x1, y0..y1)
+                .map_err(|e| e.to_string())?;
+            chart
+                .configure_mesh()
+                .light_line_style(TRANSPARENT)
+                .label_style(("sans-serif", 14).into_font().color(&INK))
+                .draw()
+                .map_err(|e| e.to_string())?;
+            let inside = points.iter().filter(|(x, y)| (x0..x1).contains(x) && (y0..y1).contains(y));
+            chart
+                .draw_series(inside.map(|p| Circle::new(*p, 2, color.mix(0.6).filled())))
+                .map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    })
+}
+
+/// One logged step.
+pub(crate) struct Point {
+    pub(crate) step: u64,
+    pub(crate) loss: f64,
+    pub(crate) loss_ema: f64,
+    pub(crate) swd1: f64,
+}
+
+/// Loss on a logarithmic axis, and the sliced Wasserstein distance, over steps.
+pub(crate) fn loss(path: &Path, points: &[Point]) -> Result<()> {
+    let last = points.last().map_or(1, |p| p.step).max(2) as f64;
+    let positive = |v: f64| v.is_finite() && v > 0.0;
+    let range = |values: &mut dyn Iterator<Item = f64>| {
+        let (low, high) =
+            values.filter(|v| positive(*v)).fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+        if low <= high { (low, high) } else { (1e-6, 1.0) }
+    };
+    picture(path, |root| {
+        let panels = root.split_evenly((1, 2));
+        let label = || ("sans-serif", 14).into_font().color(&INK);
+        let title = || ("sans-serif", 24).into_font().color(&INK);
+
+        let (low, high) = range(&mut points.iter().flat_map(|p| [p.loss, p.loss_ema]));
+        let mut chart = ChartBuilder::on(&panels[0])
+            .caption("drift loss", title())
+            .margin(24)
+            .x_label_area_size(40)
+            .y_label_area_size(72)
+            .build_cartesian_2d(0.0..last, (low * 0.7..high * 1.4).log_scale())
+            .map_err(|e| e.to_string())?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc("step")
+            .x_label_formatter(&|v| format!("{v:.0}"))
+            .label_style(label())
+            .y_label_formatter(&|v| format!("{v:.0e}"))
+            .draw()
+            .map_err(|e| e.to_string())?;
+        for (name, pick, color) in [
+            ("each step", (|p: &Point| p.loss) as fn(&Point) -> f64, DATA.mix(0.4)),
+            ("average (0.96)", |p: &Point| p.loss_ema, GENERATED.mix(1.0)),
+        ] {
+            let line = points.iter().map(|p| (p.step as f64, pick(p))).filter(|(_, v)| positive(*v));
+            chart
+                .draw_series(LineSeries::new(line, color.stroke_width(2)))
+                .map_err(|e| e.to_string())?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
+        }
+        chart
+            .configure_series_labels()
+            .label_font(label())
+            .background_style(WHITE.mix(0.9))
+            .border_style(INK.mix(0.3))
+            .draw()
+            .map_err(|e| e.to_string())?;
+
+        let (_, high) = range(&mut points.iter().map(|p| p.swd1));
+        let mut chart = ChartBuilder::on(&panels[1])
+            .caption("sliced Wasserstein distance to the data", title())
+            .margin(24)
+            .x_label_area_size(40)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0.0..last, 0.0..high * 1.1)
+            .map_err(|e| e.to_string())?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc("step")
+            .x_label_formatter(&|v| format!("{v:.0}"))
+            .label_style(label())
+            .draw()
+            .map_err(|e| e.to_string())?;
+        let line = points.iter().map(|p| (p.step as f64, p.swd1)).filter(|(_, v)| v.is_finite());
+        chart.draw_series(LineSeries::new(line, GENERATED.stroke_width(2))).map_err(|e| e.to_string())?;
+        Ok(())
+    })
+}

@@ -1,0 +1,190 @@
+//! Counter-based random numbers: Philox4x32-10, and floats made from its integers with basic operations only.
+//!
+//! A value depends on (seed, purpose, step, index) and on nothing else, so any thread or device can produce any part
+//! of a stream, and a resumed run needs no generator state beyond its step. Uniforms are exact; normals use only IEEE
+//! additions, multiplications, divisions and square roots, never fused, so that every backend can repeat their bits.
+
+/// What a stream is for; streams of different purposes never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Purpose {
+    /// Initial parameters; the step is the layer.
+    Init = 0,
+    /// The generator's noise in a training step.
+    Noise = 1,
+    /// The data batch of a training step.
+    Data = 2,
+    /// The noise of an evaluation.
+    EvaluationNoise = 3,
+    /// The data of an evaluation.
+    EvaluationData = 4,
+    /// Directions of a sliced metric.
+    Projections = 5,
+    /// The noise of samples that are kept.
+    Samples = 6,
+}
+
+/// A stream of 32-bit integers: Philox4x32-10 with the seed as key and (block, purpose, step) as counter.
+///
+/// Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    key: [u32; 2],
+    purpose: u32,
+    step: u64,
+    block: u32,
+    buffer: [u32; 4],
+    used: usize,
+    spare_normal: Option<f32>,
+}
+
+impl Stream {
+    /// The stream of `purpose` at `step`, from its beginning.
+    pub fn new(seed: u64, purpose: Purpose, step: u64) -> Self {
+        Self {
+            key: [seed as u32, (seed >> 32) as u32],
+            purpose: purpose as u32,
+            step,
+            block: 0,
+            buffer: [0; 4],
+            used: 4,
+            spare_normal: None,
+        }
+    }
+
+    /// The next integer, uniform over all u32.
+    pub fn bits(&mut self) -> u32 {
+        if self.used == 4 {
+            let counter = [self.block, self.purpose, self.step as u32, (self.step >> 32) as u32];
+            self.buffer = philox(counter, self.key);
+            self.block = self.block.wrapping_add(1);
+            self.used = 0;
+        }
+        self.used += 1;
+        self.buffer[self.used - 1]
+    }
+
+    /// Uniform in [0, 1): the upper 24 bits of one integer times 2^-24.
+    pub fn uniform(&mut self) -> f32 {
+        (self.bits() >> 8) as f32 * (1.0 / 16_777_216.0)
+    }
+
+    /// Uniform over 0..n, for n from 1 to 2^32: the high half of a product, biased by less than n / 2^32.
+    pub fn index(&mut self, n: usize) -> usize {
+        ((u64::from(self.bits()) * n as u64) >> 32) as usize
+    }
+
+    /// Standard normal: Box–Muller on two integers, both values used.
+    pub fn normal(&mut self) -> f32 {
+        if let Some(z) = self.spare_normal.take() {
+            return z;
+        }
+        let u = ((self.bits() >> 8) + 1) as f32 * (1.0 / 16_777_216.0); // in (0, 1]
+        let radius = (-2.0 * ln(u)).sqrt();
+        let (sin, cos) = sin_cos_turns(self.uniform());
+        self.spare_normal = Some(radius * sin);
+        radius * cos
+    }
+
+    /// `n` standard normals.
+    pub fn normals(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.normal()).collect()
+    }
+}
+
+fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for round in 0..10 {
+        if round > 0 {
+            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+        }
+        let a = u64::from(counter[0]) * 0xd251_1f53;
+        let b = u64::from(counter[2]) * 0xcd9e_8d57;
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+    }
+    counter
+}
+
+/// ln(u) for u in (0, 1], relative error about 1e-7: the mantissa's series in (m - 1) / (m + 1).
+fn ln(u: f32) -> f32 {
+    let mut bits = u.to_bits();
+    let mut exponent = (bits >> 23) as i32 - 127;
+    bits = (bits & 0x007f_ffff) | 0x3f80_0000;
+    let mut m = f32::from_bits(bits);
+    if m > std::f32::consts::SQRT_2 {
+        m *= 0.5;
+        exponent += 1;
+    }
+    let s = (m - 1.0) / (m + 1.0);
+    let s2 = s * s;
+    let series = ((s2 / 9.0 + 1.0 / 7.0) * s2 + 0.2) * s2 + 1.0 / 3.0;
+    exponent as f32 * std::f32::consts::LN_2 + 2.0 * (s + s * s2 * series)
+}
+
+/// (sin, cos) of `u` full turns, absolute error about 1e-7.
+pub(crate) fn sin_cos_turns(u: f32) -> (f32, f32) {
+    let quarter = (u * 4.0).round();
+    let r = (u * 4.0 - quarter) * std::f32::consts::FRAC_PI_2;
+    let r2 = r * r;
+    let sin = r + r * r2 * (-1.666_666_5e-1 + r2 * (8.332_161e-3 - r2 * 1.951_529_6e-4));
+    let cos = 1.0 - 0.5 * r2 + r2 * r2 * (4.166_664_6e-2 + r2 * (-1.388_731_6e-3 + r2 * 2.443_315_7e-5));
+    match quarter as i64 & 3 {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers that the authors of Philox publish with their library (Random123, kat_vectors).
+    #[test]
+    fn philox_known_answers() {
+        for (counter, key, want) in [
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
+            (
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0],
+                [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+            ),
+        ] {
+            assert_eq!(philox(counter, key), want);
+        }
+    }
+
+    #[test]
+    fn elementary_functions() {
+        for k in 1..=100_000 {
+            let u = k as f32 / 100_000.0;
+            let exact = f64::from(u).ln();
+            assert!((f64::from(ln(u)) - exact).abs() <= 3e-7 * exact.abs().max(0.3), "ln {u}");
+            let (sin, cos) = sin_cos_turns(u);
+            let angle = f64::from(u) * std::f64::consts::TAU;
+            assert!((f64::from(sin) - angle.sin()).abs() <= 3e-7, "sin {u}");
+            assert!((f64::from(cos) - angle.cos()).abs() <= 3e-7, "cos {u}");
+        }
+    }
+
+    #[test]
+    fn normals_have_the_moments_of_a_normal() {
+        let z = Stream::new(7, Purpose::Noise, 3).normals(1 << 20);
+        let moment = |k: i32| z.iter().map(|z| f64::from(*z).powi(k)).sum::<f64>() / z.len() as f64;
+        for (k, want) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0), (6, 15.0)] {
+            let error = (moment(k) - want).abs();
+            assert!(error <= 5.0 * [0.0, 1.0, 1.4, 3.9, 9.8, 0.0, 100.0][k as usize] / 1024.0, "{k}: {error}");
+        }
+    }
+
+    #[test]
+    fn streams_differ_by_seed_purpose_and_step() {
+        let first = |seed, purpose, step| Stream::new(seed, purpose, step).bits();
+        let base = first(1, Purpose::Noise, 1);
+        assert_eq!(base, first(1, Purpose::Noise, 1));
+        for other in [first(2, Purpose::Noise, 1), first(1, Purpose::Data, 1), first(1, Purpose::Noise, 1 << 40)] {
+            assert_ne!(base, other);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Checkpoints: a safetensors file with parameters, moments, averages and the step, from which a run goes on bit for
+//! bit. The random numbers need no more than the seed and the step.
+
+use super::{Config, Moments, Trainer};
+use crate::generator::{open, read, serialize};
+use crate::{Error, Result};
+use std::path::Path;
+
+const FORMAT: &str = "cudrift checkpoint 1";
+
+impl Trainer {
+    /// Writes a checkpoint, atomically. `note` is kept with it, for the caller's own use.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the system's answer.
+    pub fn save(&self, path: &Path, note: &str) -> Result<()> {
+        let mut tensors = Vec::new();
+        let Moments { first, second, ema } = &self.moments;
+        for (prefix, values) in
+            [("model.", self.model.parameters()), ("ema.", ema), ("adam.first.", first), ("adam.second.", second)]
+        {
+            tensors.extend(self.model.tensors(prefix, values)?);
+        }
+        // The average loss is f64; its bits travel as text so that none is lost.
+        let state = serde_json::json!({
+            "format": FORMAT,
+            "step": self.step,
+            "seed": self.config.seed,
+            "rng": "philox4x32-10, counter (block, purpose, step)",
+            "loss_ema_bits": format!("{:016x}", self.loss_ema.to_bits()),
+            "note": note,
+        });
+        crate::files::write_atomically(path, &serialize(tensors, Some(("cudrift", state.to_string())))?)
+    }
+
+    /// A trainer that goes on from a checkpoint, and the note that was kept with it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is not a checkpoint, or one of another
+    /// architecture or seed than `config`'s.
+    pub fn load(config: Config, path: &Path) -> Result<(Self, String)> {
+        let bytes = std::fs::read(path).map_err(|source| Error::io("read", path, source))?;
+        let file = open(&bytes, path)?;
+        let bad = |problem: String| Error::format(path, problem);
+        let state: serde_json::Value = safetensors::SafeTensors::read_metadata(&bytes)
+            .ok()
+            .and_then(|(_, metadata)| metadata.metadata().as_ref()?.get("cudrift").cloned())
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .ok_or_else(|| bad("not a checkpoint of this program (its metadata are missing)".to_owned()))?;
+        if state["format"] != FORMAT {
+            return Err(bad(format!("checkpoint format {}, expected {FORMAT:?}", state["format"])));
+        }
+        let step = state["step"].as_u64();
+        let loss_ema = state["loss_ema_bits"].as_str().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        let (Some(step), Some(loss_ema)) = (step, loss_ema) else {
+            return Err(bad("the checkpoint's step or average loss cannot be read".to_owned()));
+        };
+        if state["seed"].as_u64() != Some(config.seed) {
+            return Err(bad(format!("the checkpoint has seed {}, the run has {}", state["seed"], config.seed)));
+        }
+        let model = read(&file, "model.", path)?;
+        if model.sizes() != config.sizes() {
+            let (have, want) = (model.sizes(), config.sizes());
+            return Err(bad(format!("the checkpoint's generator has layer sizes {have:?}, the run has {want:?}")));
+        }
+        let part = |prefix: &str| -> Result<Vec<f32>> {
+            let part = read(&file, prefix, path)?;
+            if part.sizes() != model.sizes() {
+                return Err(bad(format!("the tensors {prefix}* have other shapes than model.*")));
+            }
+            Ok(part.parameters().to_vec())
+        };
+        let moments = Moments { first: part("adam.first.")?, second: part("adam.second.")?, ema: part("ema.")? };
+        let note = state["note"].as_str().unwrap_or_default().to_owned();
+        Ok((Self::assemble(config, model, moments, step, f64::from_bits(loss_ema))?, note))
+    }
+}
