@@ -2,7 +2,7 @@
 
 use super::gemm::{Layout, gemm};
 use super::isa::{Isa, LANES};
-use super::tile::{self, Columns, FAR, Floors, Partition, Shape};
+use super::tile::{self, Columns, FAR, Floors, Partition, REMOVED, Shape};
 use crate::spec::theta;
 use crate::{
     AffinityFloor, DriftInputs, DriftShape, DriftSpec, Element, Error, FeatureScale, Result, Scale, SelfMask,
@@ -136,6 +136,8 @@ struct Group {
     mean_weight: Vec<f32>,
     /// What multiplies K in the row sum, [row]; 0 for padding and removed columns.
     row_weight: Vec<f32>,
+    /// Padding and removed columns.
+    removed: Vec<usize>,
     /// What multiplies the affinity, [row]; 0 for padding and removed columns.
     factor: Vec<f32>,
     /// 1 in the negative block, [row].
@@ -224,7 +226,8 @@ impl ScaleSums {
             return Err(crate::reference::all_weights_zero());
         }
         let mean = if weight == 0.0 { 0.0 } else { weighted_distance / weight };
-        Ok(Scale::from_mean_distance(spec, mean, self.dim))
+        let scale = Scale::from_mean_distance(spec, mean, self.dim);
+        Ok(if self.groups.is_empty() { scale.of_nothing() } else { scale })
     }
 
     /// How many input coordinates of these groups are NaN or infinite.
@@ -559,6 +562,8 @@ impl Plan {
         let w = |j: usize| inputs.weight(b, j);
         fill(&mut group.mean_weight, &|j| if rule == WeightRule::Ignored { 1.0 } else { w(j) });
         fill(&mut group.row_weight, &|j| if rule == WeightRule::Logit { w(j) } else { 1.0 });
+        group.removed.clear();
+        group.removed.extend((0..row).filter(|&j| group.row_weight[j] == 0.0));
         fill(&mut group.factor, &|j| match rule {
             WeightRule::Affinity => w(j),
             WeightRule::Logit => f32::from(w(j) > 0.0),
@@ -721,7 +726,7 @@ impl Plan {
         let masked = |d: f32| match self.spec.self_mask {
             SelfMask::Add(v) => (f64::from(d) + v * scale.distance) as f32,
             SelfMask::Set(v) => (v * scale.distance) as f32,
-            SelfMask::Remove => FAR,
+            SelfMask::Remove => REMOVED,
             SelfMask::Keep => d,
         };
         group.masked.clear();
@@ -1053,10 +1058,13 @@ impl Group {
     }
 }
 
-/// Writes the masked self distances into the tile.
+/// Writes the masked self distances into the tile, and takes out padding and columns that weight 0 removes.
 fn mask(group: &Group, rows: Range<usize>, row: usize, tile: &mut [f32]) {
     for (i, tile) in rows.zip(tile.chunks_exact_mut(row)) {
         tile[i] = group.masked[i];
+        for &j in &group.removed {
+            tile[j] = REMOVED;
+        }
     }
 }
 

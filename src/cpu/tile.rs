@@ -1,16 +1,19 @@
 //! Inner loops over one row of a tile: distances, kernel sums, affinities, coefficients, low-dimensional force.
 //!
-//! A row holds the distances d_ij of query i to all targets, padded to a multiple of [`LANES`] with [`FAR`], whose
-//! kernel value is 0 for every kernel. Kernels are evaluated relative to the nearest target of the row (m = min_j d_ij)
+//! A row holds the distances d_ij of query i to all targets, padded to a multiple of [`LANES`]. Kernels are evaluated relative to the nearest target of the row (m = min_j d_ij)
 //! or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
 //! difference of the distances, so that its rounding error stays small where the value is large.
 
 use super::isa::{LANES, exp, mul_add, per_isa, sum_lanes, sum_lanes_f64};
 use crate::{Element, Kernel};
 
-/// The distance of what is not there: padding, removed pairs, minima over nothing. Large enough that every kernel is 0,
-/// small enough that sums and differences of such distances stay finite.
-pub(crate) const FAR: f32 = 1e18;
+/// Beyond every distance whose square is finite: padding before the mask, and minima over nothing. Finite, so that its
+/// product with a weight of 0 is 0.
+pub(crate) const FAR: f32 = 1.9e19;
+
+/// The distance of what is not there, once masked: removed pairs and padding. Every kernel of it, relative to any
+/// minimum up to [`FAR`], is 0.
+pub(crate) const REMOVED: f32 = f32::INFINITY;
 
 /// `k(d) = poly(d) exp(-psi_0(d))` in units of the raw distance.
 #[derive(Clone, Copy, Debug)]

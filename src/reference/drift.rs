@@ -158,7 +158,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let per_group = queries * dim;
     let loss = residual.chunks(per_group).map(|r| r.iter().map(|r| r * r).sum::<f64>() / per_group as f64).collect();
     let grad = force.iter().map(|f| -2.0 * f / (per_group as f64 * scale.sigma)).collect();
-    let scale = if groups == 0 { Scale::from_mean_distance(spec, 0.0, dim) } else { scale };
+    let scale = if groups == 0 { scale.of_nothing() } else { scale };
     Ok(Drift { scale, loss_r, loss, force, goal, grad, coefficients, force_r })
 }
 

@@ -16,6 +16,8 @@ use crate::Kernel;
 /// log k(r) for a length scale `tau` (spec 1.2, 1.3).
 pub(crate) fn log_kernel(kernel: Kernel, r: f64, tau: f64) -> f64 {
     match kernel {
+        // the polynomial's logarithm would make it inf - inf
+        _ if r == f64::INFINITY => f64::NEG_INFINITY,
         Kernel::Laplace => -r / tau,
         Kernel::Gaussian => -r * r / (2.0 * tau * tau),
         Kernel::Matern32 => {

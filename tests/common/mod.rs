@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 use cudrift::{DriftInputs, DriftShape, DriftSpec, Element, Points, bf16, f16, reference};
+pub mod naive;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -197,6 +199,17 @@ impl Case {
 
     pub fn typed_inputs<'a, T: Element>(&'a self, typed: &'a Typed<T>) -> DriftInputs<'a, T> {
         self.inputs_of(&typed.generated, &typed.negatives, &typed.positives)
+    }
+
+    /// The f64 reference on other samples with these shapes and weights.
+    pub fn reference_on(
+        &self,
+        spec: &DriftSpec,
+        generated: &[f64],
+        negatives: &[f64],
+        positives: &[f64],
+    ) -> reference::Drift {
+        reference::drift(spec, &self.inputs_of(generated, negatives, positives)).unwrap()
     }
 
     /// The f64 reference on these samples.

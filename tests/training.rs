@@ -1,0 +1,275 @@
+//! Training: it learns, goes on from checkpoints bit for bit, and refuses what cannot be.
+
+use cudrift::data::{Data, Toy};
+use cudrift::generator::Mlp;
+use cudrift::train::{Config, Optimizer, Trainer};
+use cudrift::{DriftSpec, Error, Kernel};
+use std::path::Path;
+
+fn small(toy: Toy) -> Config {
+    let mut config = Config::notebook(toy);
+    (config.batch, config.hidden, config.noise_dim) = (96, vec![24, 16], 6);
+    config
+}
+
+fn bits(model: &Mlp) -> Vec<u32> {
+    model.parameters().iter().map(|v| v.to_bits()).collect()
+}
+
+/// The notebook's first 200 steps: the averaged loss and the distance of the independent re-run in spec 10.2.
+#[test]
+fn the_first_steps_follow_the_published_curve() {
+    let mut trainer = Trainer::new(Config::notebook(Toy::SwissRoll)).unwrap();
+    let [before, _] = trainer.evaluate(2048, 200).unwrap();
+    let mut last = None;
+    for _ in 0..200 {
+        last = Some(trainer.step().unwrap());
+    }
+    let [after, _] = trainer.evaluate(2048, 200).unwrap();
+    let loss = last.unwrap().loss_ema;
+    println!("loss {loss:e}, SWD {before} -> {after}");
+    assert!((3.0e-4..=4.4e-4).contains(&loss), "step 200: {loss:e}, published 3.67e-4");
+    assert!(before >= 0.2 && after <= 0.06, "SWD {before} -> {after}");
+}
+
+fn full_run(toy: Toy, low: f64, high: f64) {
+    let mut trainer = Trainer::new(Config::notebook(toy)).unwrap();
+    let mut loss = f64::NAN;
+    for _ in 0..2000 {
+        loss = trainer.step().unwrap().loss_ema;
+    }
+    let [swd, _] = trainer.evaluate(2048, 200).unwrap();
+    println!("{}: loss {loss:e}, SWD {swd}", toy.name());
+    assert!((low..=high).contains(&loss), "{}: loss {loss:e} outside {low:e} to {high:e}", toy.name());
+    assert!(swd <= 0.04, "{}: SWD {swd}", toy.name());
+}
+
+#[test]
+#[ignore = "two minutes; cargo xtask test --full runs it"]
+fn the_swiss_roll_is_learned() {
+    full_run(Toy::SwissRoll, 1.2e-5, 2.2e-5);
+}
+
+#[test]
+#[ignore = "two minutes; cargo xtask test --full runs it"]
+fn the_checkerboard_is_learned() {
+    full_run(Toy::Checkerboard, 2.5e-5, 4.5e-5);
+}
+
+#[test]
+fn every_distribution_and_kernel_trains() {
+    for (toy, kernel, temperature) in [
+        (Toy::TwoMoons, Kernel::Laplace, 0.05),
+        (Toy::Ring, Kernel::Laplace, 0.05),
+        (Toy::SwissRoll, Kernel::Gaussian, 0.07),
+        (Toy::Checkerboard, Kernel::Gaussian, 0.07),
+        (Toy::TwoMoons, Kernel::Matern32, 0.07),
+        (Toy::Ring, Kernel::Matern52, 0.07),
+    ] {
+        let mut config = Config::notebook(toy);
+        config.spec.kernel = kernel;
+        config.spec.temperatures = vec![temperature];
+        config.batch = 512;
+        let mut trainer = Trainer::new(config).unwrap();
+        let [before, _] = trainer.evaluate(2048, 100).unwrap();
+        for _ in 0..300 {
+            trainer.step().unwrap();
+        }
+        let [after, _] = trainer.evaluate(2048, 100).unwrap();
+        println!("{} with {kernel}: SWD {before:.3} -> {after:.3}", toy.name());
+        assert!(after <= 0.1 && after <= 0.35 * before, "{} with {kernel}: {before} -> {after}", toy.name());
+    }
+}
+
+#[test]
+fn the_paper_preset_trains_with_adamw() {
+    let mut config = Config::notebook(Toy::Ring);
+    config.batch = 256;
+    config.spec = DriftSpec::paper();
+    config.optimizer = Optimizer::official();
+    (config.optimizer.learning_rate, config.optimizer.warmup) = (1e-3, 20);
+    let mut trainer = Trainer::new(config).unwrap();
+    let [before, _] = trainer.evaluate(1024, 100).unwrap();
+    for _ in 0..250 {
+        trainer.step().unwrap();
+    }
+    let [after, _] = trainer.evaluate(1024, 100).unwrap();
+    println!("SWD {before:.3} -> {after:.3}");
+    assert!(after <= 0.35 * before, "{before} -> {after}");
+    assert!(trainer.averaged_model().unwrap().parameters() != trainer.model().parameters());
+}
+
+#[test]
+fn the_official_preset_has_fields_of_unit_mean_square() {
+    let mut config = small(Toy::Ring);
+    config.spec = DriftSpec::official();
+    let mut trainer = Trainer::new(config).unwrap();
+    for _ in 0..20 {
+        let report = trainer.step().unwrap();
+        // Three fields of mean square 1 each: between 3 where they are unrelated and 9 where they agree (spec 2.3).
+        assert!((1.0..=9.0).contains(&report.loss), "{report:?}");
+        assert!(report.grad_norm.is_finite() && report.scale > 0.0);
+    }
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut whole = Trainer::new(small(Toy::SwissRoll)).unwrap();
+    let reports: Vec<_> = (0..12).map(|_| whole.step().unwrap()).collect();
+    let mut first = Trainer::new(small(Toy::SwissRoll)).unwrap();
+    for _ in 0..5 {
+        first.step().unwrap();
+    }
+    first.save(&path, "a note").unwrap();
+    let (mut second, note) = Trainer::load(small(Toy::SwissRoll), &path).unwrap();
+    assert_eq!((note.as_str(), second.steps_done()), ("a note", 5));
+    for want in &reports[5..] {
+        assert_eq!(second.step().unwrap(), *want);
+    }
+    assert_eq!(bits(second.model()), bits(whole.model()));
+    assert_eq!(bits(&second.averaged_model().unwrap()), bits(&whole.averaged_model().unwrap()));
+    // and the files are the same, byte for byte
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    whole.save(&a, "").unwrap();
+    second.save(&b, "").unwrap();
+    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap());
+}
+
+#[test]
+fn threads_do_not_change_a_training_step() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut config = Config::notebook(Toy::Checkerboard);
+            config.batch = 700;
+            let mut trainer = Trainer::new(config).unwrap();
+            let reports: Vec<_> = (0..3).map(|_| trainer.step().unwrap()).collect();
+            (bits(trainer.model()), reports)
+        })
+    };
+    let one = run(1);
+    for threads in [2, 5] {
+        assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_generator_is_read_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("generator.safetensors");
+    let model = Mlp::new(&[5, 8, 3], 1).unwrap();
+    model.save(&path).unwrap();
+    assert_eq!(Mlp::load(&path).unwrap(), model);
+    let noise = vec![0.5; 10];
+    assert_eq!(Mlp::load(&path).unwrap().forward(&noise).unwrap(), model.forward(&noise).unwrap());
+    // nothing but the file itself is left behind
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+fn format_error(result: Result<(Trainer, String), Error>) -> String {
+    match result {
+        Err(error @ Error::Format { .. }) => error.to_string(),
+        other => panic!("expected a format error, got {other:?}"),
+    }
+}
+
+#[test]
+fn foreign_checkpoints_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut trainer = Trainer::new(small(Toy::Ring)).unwrap();
+    trainer.step().unwrap();
+    trainer.save(&path, "").unwrap();
+
+    let mut other = small(Toy::Ring);
+    other.hidden = vec![24, 17];
+    assert!(format_error(Trainer::load(other, &path)).contains("layer sizes"));
+    let mut other = small(Toy::Ring);
+    other.seed = 43;
+    assert!(format_error(Trainer::load(other, &path)).contains("seed"));
+
+    trainer.model().save(&path).unwrap();
+    assert!(format_error(Trainer::load(small(Toy::Ring), &path)).contains("not a checkpoint"));
+    assert!(matches!(
+        Trainer::load(small(Toy::Ring), Path::new("/nonexistent/checkpoint")),
+        Err(Error::Io { op: "read", .. })
+    ));
+
+    // Every truncation of a good file is refused, and so is a file with its header's length turned absurd.
+    trainer.save(&path, "").unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    for keep in [0, 1, 7, 8, 9, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..keep]).unwrap();
+        assert!(format_error(Trainer::load(small(Toy::Ring), &path)).contains("not a whole"), "{keep} bytes");
+        assert!(matches!(Mlp::load(&path), Err(Error::Format { .. })));
+    }
+    let mut absurd = bytes.clone();
+    absurd[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(&path, &absurd).unwrap();
+    format_error(Trainer::load(small(Toy::Ring), &path));
+
+    std::fs::write(&path, &bytes).unwrap();
+    match Mlp::load(&path) {
+        Err(error) => assert!(error.to_string().contains("looks like a checkpoint"), "{error}"),
+        Ok(_) => panic!("a checkpoint was taken for a generator"),
+    }
+}
+
+#[test]
+fn impossible_configurations_are_typed_errors() {
+    let refused = |change: fn(&mut Config)| {
+        let mut config = small(Toy::Ring);
+        change(&mut config);
+        assert!(matches!(Trainer::new(config), Err(Error::Value { .. } | Error::TooLarge { .. })));
+    };
+    refused(|c| c.batch = 0);
+    refused(|c| c.batch = 1);
+    refused(|c| c.batch = usize::MAX / 2);
+    refused(|c| c.noise_dim = 0);
+    refused(|c| c.hidden = vec![0]);
+    refused(|c| c.hidden = vec![usize::MAX, usize::MAX]);
+    refused(|c| c.optimizer.learning_rate = f64::NAN);
+    refused(|c| c.spec.temperatures = vec![-0.05]);
+
+    assert!(matches!(Data::points(vec![1.0; 6], [4, 2]), Err(Error::Shape { .. })));
+    assert!(matches!(Data::points(vec![], [0, 2]), Err(Error::Value { .. })));
+    assert!(matches!(Data::points(vec![1.0, f32::NAN], [1, 2]), Err(Error::Value { .. })));
+}
+
+#[test]
+fn divergence_is_reported_and_loses_nothing() {
+    let mut config = small(Toy::Ring);
+    config.optimizer.learning_rate = 1e30;
+    let mut trainer = Trainer::new(config).unwrap();
+    let error = loop {
+        let before = bits(trainer.model());
+        match trainer.step() {
+            Ok(report) => assert!(report.step < 50, "1e30 ought to diverge"),
+            Err(error) => {
+                assert_eq!(before, bits(trainer.model()));
+                break error;
+            }
+        }
+    };
+    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+}
+
+/// Any dimension of user's points, through the same trainer.
+#[test]
+fn points_of_any_dimension() {
+    for dim in [1, 3, 20] {
+        let values: Vec<f32> = (0..300 * dim).map(|k| ((k * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
+        let mut config = small(Toy::Ring);
+        config.data = Data::points(values, [300, dim]).unwrap();
+        config.spec.temperatures = vec![0.05 * (dim as f64).sqrt()];
+        let mut trainer = Trainer::new(config).unwrap();
+        let [before, _] = trainer.evaluate(512, 50).unwrap();
+        for _ in 0..100 {
+            trainer.step().unwrap();
+        }
+        let [after, _] = trainer.evaluate(512, 50).unwrap();
+        assert!(after < before, "D = {dim}: {before} -> {after}");
+    }
+}
