@@ -57,7 +57,7 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
         Ok(Self { x: x.0, p: p.0, q: q.0, weight_p: None, weight_q: None, dim })
     }
 
-    /// Sets the weights of p, [m], and of q, [l]; absent means 1.
+    /// Sets the weights of p, `[m]`, and of q, `[l]`; absent means 1.
     ///
     /// # Errors
     /// [`Error::Shape`] on a wrong length; [`Error::Value`] where a weight is negative or not finite, or all are 0.
@@ -99,7 +99,7 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
     }
 }
 
-/// The fields of one call, each array [n, D] but for `logz`, [n].
+/// The fields of one call, each array [n, D] but for `logz`, `[n]`.
 ///
 /// `T` is f64 from the reference and f32 from the CPU backend.
 #[derive(Clone, Debug, Default)]

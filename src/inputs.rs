@@ -221,7 +221,7 @@ impl<'a, T: Copy> DriftInputs<'a, T> {
         [self.generated.group(b), self.negatives.map_or(&[][..], |n| n.group(b)), self.positives.group(b)]
     }
 
-    /// The coordinates of target `j` of group `b`, [D].
+    /// The coordinates of target `j` of group `b`, `[D]`.
     pub(crate) fn target(&self, b: usize, j: usize) -> &'a [T] {
         let d = self.shape().dim;
         let shape = self.shape();

@@ -1,4 +1,5 @@
 //! The edge cases of spec 2.4 and 2.2a, each on the reference and on the CPU backend.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Vectors and identities of the specification.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

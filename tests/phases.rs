@@ -1,4 +1,5 @@
 //! Phases, chunks, threads: the same bits however the work is cut.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Properties that hold for any samples, over random shapes, values and specs.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

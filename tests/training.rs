@@ -1,4 +1,5 @@
 //! Training: it learns, goes on from checkpoints bit for bit, and refuses what cannot be.
+#![allow(clippy::unwrap_used)]
 
 use cudrift::data::{Data, Toy};
 use cudrift::generator::Mlp;

@@ -8,11 +8,11 @@ use crate::{DriftInputs, DriftSpec, Element, Result, Scale};
 pub struct Drift {
     /// F_tot, the drift in units of the scaled coordinates, [B, G, D] (spec 2.2 (6)).
     pub force: Vec<f32>,
-    /// The loss of each group, [B] (spec 2.2 (8)).
+    /// The loss of each group, `[B]` (spec 2.2 (8)).
     pub loss: Vec<f32>,
     /// The global length scale.
     pub scale: Scale,
-    /// f2, the mean square of each temperature's force, [R]: what to watch during training (spec 2.3).
+    /// f2, the mean square of each temperature's force, `[R]`: what to watch during training (spec 2.3).
     pub loss_r: Vec<f64>,
     /// How many input coordinates are NaN or infinite; where it is not 0, outputs may be NaN.
     pub nonfinite: u64,

@@ -36,7 +36,7 @@ pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Resul
     Ok(Field { ms_p, ms_q, drift, score_p, score_q, score_diff, logz_p, logz_q, nonfinite })
 }
 
-/// Mean shift [D], score [D] and log mass [1] at one query.
+/// Mean shift `[D]`, score `[D]` and log mass [1] at one query.
 ///
 /// Distances are sums of squared differences in f32; what is done once per pair or coordinate sum is done in f64.
 fn row<T: Element>(

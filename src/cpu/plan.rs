@@ -126,29 +126,29 @@ enum Stage {
 /// What the passes over one group share.
 #[derive(Debug, Default)]
 struct Group {
-    /// The mean over all targets, [D]; zeros where centring is off. High dimension only.
+    /// The mean over all targets, `[D]`; zeros where centring is off. High dimension only.
     center: Vec<f32>,
-    /// |y_j - center|², [row]. High dimension only.
+    /// |y_j - center|², `[row]`. High dimension only.
     norms: Vec<f32>,
     /// Targets coordinate by coordinate, [D, row]. Low dimension only.
     soa: Vec<f32>,
-    /// w_j of the distance mean, [row]; 0 for padding.
+    /// w_j of the distance mean, `[row]`; 0 for padding.
     mean_weight: Vec<f32>,
-    /// What multiplies K in the row sum, [row]; 0 for padding and removed columns.
+    /// What multiplies K in the row sum, `[row]`; 0 for padding and removed columns.
     row_weight: Vec<f32>,
     /// Padding and removed columns.
     removed: Vec<usize>,
-    /// What multiplies the affinity, [row]; 0 for padding and removed columns.
+    /// What multiplies the affinity, `[row]`; 0 for padding and removed columns.
     factor: Vec<f32>,
-    /// 1 in the negative block, [row].
+    /// 1 in the negative block, `[row]`.
     negative: Vec<f32>,
-    /// 1 in the positive block, [row].
+    /// 1 in the positive block, `[row]`.
     positive: Vec<f32>,
-    /// Before the self mask: d_ii [G], min_j d_ij over other present targets [G], min_i d_ij over other queries [row].
+    /// Before the self mask: d_ii `[G]`, min_j d_ij over other present targets `[G]`, min_i d_ij over other queries `[row]`.
     diagonal: Vec<f32>,
     row_other: Vec<f32>,
     col_other: Vec<f32>,
-    /// With the self mask: d_ii [G], min_j d_ij [G], min_i d_ij [row].
+    /// With the self mask: d_ii `[G]`, min_j d_ij `[G]`, min_i d_ij `[row]`.
     masked: Vec<f32>,
     row_min: Vec<f32>,
     col_min: Vec<f32>,
@@ -165,7 +165,7 @@ struct Scratch {
     group: Group,
     /// Distances, [rows, row].
     tile: Vec<f32>,
-    /// [row].
+    /// `[row]`.
     affinity: Vec<f32>,
     /// [R or 1, rows, row].
     coefficients: Vec<f32>,
@@ -271,9 +271,9 @@ impl ForceSums {
 /// The force's global mean square of each temperature, and what each force is divided by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForceNorms {
-    /// f2, [R]: `loss_R` of spec 2.2 (8).
+    /// f2, `[R]`: `loss_R` of spec 2.2 (8).
     pub f2: Vec<f64>,
-    /// theta, [R].
+    /// theta, `[R]`.
     pub theta: Vec<f64>,
 }
 
@@ -433,7 +433,7 @@ impl Plan {
         Ok(ForceSums { groups, elements_per_group: self.shape.generated * self.shape.dim })
     }
 
-    /// Phase C: the force `F_tot` [B, G, D] in units of the scaled coordinates, and the loss [B].
+    /// Phase C: the force `F_tot` [B, G, D] in units of the scaled coordinates, and the loss `[B]`.
     ///
     /// # Errors
     /// As [`Plan::distances`]; [`Error::Order`] before phase B; [`Error::Shape`] where an output has another length.
@@ -975,7 +975,7 @@ impl Plan {
         }
     }
 
-    /// The tile's share of sum_id F_id² of each temperature, [R], in raw coordinates.
+    /// The tile's share of sum_id F_id² of each temperature, `[R]`, in raw coordinates.
     fn tile_squares<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,

@@ -1,4 +1,4 @@
-//! Generators in safetensors files: `layers.{l}.weight` [out, in] and `layers.{l}.bias` [out], as PyTorch names them.
+//! Generators in safetensors files: `layers.{l}.weight` [out, in] and `layers.{l}.bias` `[out]`, as PyTorch names them.
 
 use super::Mlp;
 use crate::{Error, Result};

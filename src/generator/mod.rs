@@ -15,7 +15,7 @@ const ROWS: usize = 128;
 
 /// A multi-layer perceptron `Linear SiLU Linear SiLU … Linear` in f32.
 ///
-/// All parameters lie in one vector, layer by layer: weight [out, in] by rows, then bias [out].
+/// All parameters lie in one vector, layer by layer: weight [out, in] by rows, then bias `[out]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {
     sizes: Vec<usize>,
@@ -266,7 +266,7 @@ impl Layer {
         self.start + (self.input + 1) * self.output
     }
 
-    /// Weight [out, in] and bias [out].
+    /// Weight [out, in] and bias `[out]`.
     pub(crate) fn split(self, parameters: &[f32]) -> (&[f32], &[f32]) {
         parameters[self.start..self.end()].split_at(self.input * self.output)
     }
@@ -356,7 +356,7 @@ mod tests {
     fn initial_parameters_fill_their_range() {
         let model = Mlp::new(&[16, 1000], 3).unwrap();
         let max = model.parameters().iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        assert!(max <= 0.25 && max >= 0.2499);
+        assert!((0.2499..=0.25).contains(&max));
         let mean: f32 = model.parameters().iter().sum::<f32>() / model.parameters().len() as f32;
         assert!(mean.abs() <= 0.01);
     }

@@ -9,9 +9,9 @@ use crate::{AffinityFloor, DriftInputs, DriftSpec, Error, FeatureScale, Result, 
 pub struct Drift {
     /// The global length scale, spec 2.2 (2)–(4).
     pub scale: Scale,
-    /// f2, the mean square of the force of each temperature, [R]; spec 2.2 (6), `loss_R`.
+    /// f2, the mean square of the force of each temperature, `[R]`; spec 2.2 (6), `loss_R`.
     pub loss_r: Vec<f64>,
-    /// The loss of each group, [B]; spec 2.2 (8).
+    /// The loss of each group, `[B]`; spec 2.2 (8).
     pub loss: Vec<f64>,
     /// F_tot, the drift in units of the scaled coordinates, [B, G, D]; spec 2.2 (6).
     pub force: Vec<f64>,
@@ -19,9 +19,9 @@ pub struct Drift {
     pub goal: Vec<f64>,
     /// Gradient of the sum of the losses with respect to the generated samples, [B, G, D]; spec 5.
     pub grad: Vec<f64>,
-    /// C, the coefficients of each temperature, [R] of [B, G, T].
+    /// C, the coefficients of each temperature, `[R]` of [B, G, T].
     pub coefficients: Vec<Vec<f64>>,
-    /// F, the force of each temperature before it is divided by theta, [R] of [B, G, D].
+    /// F, the force of each temperature before it is divided by theta, `[R]` of [B, G, D].
     pub force_r: Vec<Vec<f64>>,
 }
 

@@ -19,7 +19,7 @@ pub fn field(spec: &FieldSpec, inputs: &FieldInputs<'_, f64>) -> Result<Field<f6
     Ok(Field { ms_p, ms_q, drift, score_p, score_q, score_diff, logz_p, logz_q, nonfinite })
 }
 
-/// Mean shift [n, D], score [n, D] and log mass [n] of one reference set.
+/// Mean shift [n, D], score [n, D] and log mass `[n]` of one reference set.
 fn one_set(
     spec: &FieldSpec,
     x: &[f64],

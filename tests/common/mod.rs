@@ -1,5 +1,5 @@
 //! What the integration tests share: the golden vectors, error measures, random cases.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use cudrift::{DriftInputs, DriftShape, DriftSpec, Element, Points, bf16, f16, reference};
 pub mod naive;

@@ -1,2 +1,69 @@
-//! x
-fn main() {}
+//! Repository chores: `cargo xtask test`, `cargo xtask ci`.
+
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+cargo xtask test          every quick test: documentation examples, then unit, integration and property tests
+cargo xtask test --full   the same with minutes-long training runs and many more random cases
+cargo xtask ci            formatting, lints, documentation; prints only what is wrong";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let ok = match args[..] {
+        ["test"] => test(false),
+        ["test", "--full"] => test(true),
+        ["ci"] => ci(),
+        _ => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// cargo-nextest where present, cargo test otherwise; either way the runner's own summary comes last.
+fn test(full: bool) -> bool {
+    let mut doc = cargo(&["test", "--workspace", "--doc", "--quiet"]);
+    let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let mut all = match (nextest, full) {
+        (true, false) => cargo(&["nextest", "run", "--workspace", "--status-level", "fail", "--no-fail-fast"]),
+        (true, true) => cargo(&["nextest", "run", "--workspace", "--no-fail-fast", "--run-ignored", "all"]),
+        (false, false) => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
+        (false, true) => {
+            cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--", "--include-ignored"])
+        }
+    };
+    if full {
+        all.env("PROPTEST_CASES", "4000");
+    }
+    run(&mut doc) && run(&mut all)
+}
+
+fn ci() -> bool {
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    run(&mut cargo(&["fmt", "--all", "--check"]))
+        && run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+        && run(&mut doc)
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(args);
+    command
+}
+
+fn run(command: &mut Command) -> bool {
+    match command.status() {
+        Ok(status) if status.success() => true,
+        Ok(status) => {
+            eprintln!("xtask: {command:?} failed ({status})");
+            false
+        }
+        Err(error) => {
+            eprintln!("xtask: cannot run {command:?}: {error}");
+            false
+        }
+    }
+}
