@@ -36,7 +36,7 @@ pub enum Error {
         got: String,
     },
     /// A size does not fit into memory or into an index.
-    #[error("{op}: {what} is too large ({got}); make the problem smaller or split it over B")]
+    #[error("{op}: {what} is too large ({got}); make the problem smaller")]
     TooLarge {
         /// The operation that refused.
         op: &'static str,
@@ -72,7 +72,9 @@ pub enum Error {
         problem: String,
     },
     /// Training produced a loss that is not finite.
-    #[error("training diverged: the loss at step {step} is {loss}; lower the learning rate or raise the temperature")]
+    #[error(
+        "training diverged: the loss at step {step} is {loss}; lower the learning rate, raise the temperature or rescale the data"
+    )]
     Diverged {
         /// The step, counted from 1.
         step: u64,
@@ -98,6 +100,18 @@ impl Error {
         got: impl std::fmt::Display,
     ) -> Self {
         Self::Value { op, argument, expected: expected.into(), got: got.to_string() }
+    }
+
+    /// Refuses what cannot be had: an allocation of `bytes` is tried and given back, so that a size slip or a memory
+    /// limit is an error here and not an abort later.
+    pub(crate) fn check_memory(op: &'static str, what: &'static str, bytes: Option<usize>) -> Result<()> {
+        let possible = bytes.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+        if possible {
+            return Ok(());
+        }
+        let got = bytes
+            .map_or("beyond any memory".to_owned(), |bytes| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64));
+        Err(Self::TooLarge { op, what, got })
     }
 
     /// An [`Error::Io`] for `path`.

@@ -291,6 +291,16 @@ fn impossible_parameters_are_typed_errors() {
     refused(&spec);
     let huge = DriftShape { groups: usize::MAX, generated: 2, negatives: 0, positives: 2, dim: 2 };
     assert!(matches!(cpu::Plan::new(&DriftSpec::official(), huge), Err(Error::TooLarge { .. })));
+    // The largest shapes that pass can be planned, if not run.
+    let most = 1 << 59;
+    for [groups, generated, positives] in
+        [[most, 1, 0], [1, most, 0], [1, 1, most], [most / 512, 16, 16], [1, 1 << 29, 1 << 29]]
+    {
+        let shape = DriftShape { groups, generated, negatives: 0, positives, dim: 1 };
+        let plan = cpu::Plan::new(&DriftSpec::official(), shape).unwrap();
+        assert!(plan.workspace_bytes() > 0);
+        plan.workspace();
+    }
 }
 
 /// NaN and infinity reach the outputs, and nothing else breaks. With the official scale they reach everything, since

@@ -1,7 +1,7 @@
 //! One drift call, all phases.
 
 use super::Plan;
-use crate::{DriftInputs, DriftSpec, Element, Result, Scale};
+use crate::{DriftInputs, DriftSpec, Element, Error, Result, Scale};
 
 /// The result of one drift call.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,12 +54,15 @@ impl Drift {
 pub fn drift<T: Element>(spec: &DriftSpec, inputs: &DriftInputs<'_, T>) -> Result<Drift> {
     let shape = inputs.shape();
     let plan = Plan::new(spec, shape)?;
+    let elements = shape.groups * shape.generated * shape.dim;
+    let bytes = elements.checked_mul(size_of::<f32>()).and_then(|bytes| bytes.checked_add(plan.workspace_bytes()));
+    Error::check_memory("drift", "the workspace with the force", bytes)?;
     let mut workspace = plan.workspace();
     let sums = plan.distances(inputs, &mut workspace)?;
     let scale = sums.finish(spec)?;
     let norms = plan.coefficients(inputs, &scale, &mut workspace)?.finish(spec, &scale);
     let elements_per_group = shape.generated * shape.dim;
-    let mut force = vec![0.0; shape.groups * elements_per_group];
+    let mut force = vec![0.0; elements];
     let mut loss = vec![0.0; shape.groups];
     plan.contraction(inputs, &scale, &norms, &mut workspace, &mut force, &mut loss)?;
     Ok(Drift { force, loss, scale, loss_r: norms.f2, nonfinite: sums.nonfinite(), elements_per_group })

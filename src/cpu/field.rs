@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::tile::squared_distance;
-use crate::{Element, Field, FieldInputs, FieldSpec, Result};
+use crate::{Element, Error, Field, FieldInputs, FieldSpec, Result};
 use rayon::prelude::*;
 
 /// The fields at every query (spec 1.4), from f32, f16 or bf16 points; one row of distances at a time.
@@ -13,6 +13,8 @@ use rayon::prelude::*;
 /// A bandwidth outside its range; a self mask with sets of different sizes.
 pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Result<Field<f32>> {
     inputs.validate(spec)?;
+    // Six arrays [n, D], and the rows that two of them are joined from.
+    Error::check_memory("field", "the result", inputs.x.len().checked_mul(8 * size_of::<f32>()))?;
     let isa = Isa::detect();
     let dim = inputs.dim;
     let one_set = |y: &[T], weights: Option<&[f32]>, self_mask: bool| -> [Vec<f32>; 3] {

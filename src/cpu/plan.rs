@@ -298,19 +298,38 @@ impl Plan {
     /// them for the others. It changes the time and the memory, never the result.
     #[must_use]
     pub fn keep_distances(mut self, bytes: usize) -> Self {
-        let group = self.shape.generated * self.cut.row * size_of::<f32>();
+        let group = self.shape.generated.saturating_mul(self.cut.row * size_of::<f32>());
         self.kept = (bytes / group).min(self.shape.groups);
         self
     }
 
+    /// What a workspace of this plan comes to hold, in bytes: kept distances, states of groups, and a scratch for each
+    /// thread of rayon's current pool.
+    pub fn workspace_bytes(&self) -> usize {
+        // A plan can be made for any shape, so this must not overflow.
+        let wide = |n: usize| n as u128;
+        let [groups, generated, targets, dim] =
+            [self.shape.groups, self.shape.generated, self.shape.targets(), self.shape.dim].map(wide);
+        let [row, rows, panel] = [self.cut.row, self.cut.rows, self.cut.panel].map(wide);
+        let r = wide(self.spec.temperatures.len());
+        let points = if self.cut.low_dim { dim * row } else { dim + row };
+        // points, minima, diagonals, weights and partitions of a group
+        let group = points + 9 * row + 4 * generated + 2 * r * (generated + row);
+        let panels = if self.cut.low_dim { 0 } else { (targets + r * rows) * panel };
+        let scratch = group + (rows * (1 + r) + 1) * row + panels;
+        let states = if self.one_tile() { 0 } else { groups * (group + 2 * wide(MAX_STRIPES) * r * row) };
+        let kept = wide(self.kept) * generated * row;
+        let elements = kept + states + wide(rayon::current_num_threads()) * scratch;
+        usize::try_from(elements * wide(size_of::<f32>())).unwrap_or(usize::MAX)
+    }
+
     /// Buffers for this plan; they can serve any number of calls, one at a time.
     pub fn workspace(&self) -> Workspace {
-        let groups = if self.one_tile() { 0 } else { self.shape.groups };
         Workspace {
             shape: self.shape,
             stage: Stage::Fresh,
             kept: vec![0.0; self.kept * self.shape.generated * self.cut.row],
-            groups: (0..groups).map(|_| Group::default()).collect(),
+            groups: Vec::new(),
             scratch: Mutex::default(),
         }
     }
@@ -323,6 +342,9 @@ impl Plan {
     pub fn distances<T: Element>(&self, inputs: &DriftInputs<'_, T>, workspace: &mut Workspace) -> Result<ScaleSums> {
         self.check(inputs, workspace, Stage::Fresh)?;
         workspace.stage = Stage::Distances;
+        if !self.one_tile() {
+            workspace.groups.resize_with(self.shape.groups, Group::default);
+        }
         let Workspace { kept, groups, scratch, .. } = workspace;
         let scratch = &*scratch;
         let kept = optional_chunks(kept, self.shape.generated * self.cut.row, self.shape.groups);

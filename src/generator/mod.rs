@@ -50,6 +50,7 @@ impl Mlp {
     /// [`Error::Value`] where there are fewer than two sizes, one is 0, or the parameters would not fit into memory.
     pub fn new(sizes: &[usize], seed: u64) -> Result<Self> {
         let count = Self::count(sizes)?;
+        Error::check_memory("generator", "the set of parameters", count.checked_mul(size_of::<f32>()))?;
         let mut parameters = Vec::with_capacity(count);
         for (layer, io) in sizes.windows(2).enumerate() {
             let mut stream = Stream::new(seed, Purpose::Init, layer as u64);

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use std::path::Path;
 
 const FORMAT: &str = "cudrift checkpoint 1";
+const RNG: &str = "philox4x32-10, counter (block, purpose, step)";
 
 impl Trainer {
     /// Writes a checkpoint, atomically. `note` is kept with it, for the caller's own use.
@@ -26,7 +27,7 @@ impl Trainer {
             "format": FORMAT,
             "step": self.step,
             "seed": self.config.seed,
-            "rng": "philox4x32-10, counter (block, purpose, step)",
+            "rng": RNG,
             "loss_ema_bits": format!("{:016x}", self.loss_ema.to_bits()),
             "note": note,
         });
@@ -55,6 +56,9 @@ impl Trainer {
         let (Some(step), Some(loss_ema)) = (step, loss_ema) else {
             return Err(bad("the checkpoint's step or average loss cannot be read".to_owned()));
         };
+        if state["rng"] != RNG {
+            return Err(bad(format!("the checkpoint's random numbers are {}, expected {RNG:?}", state["rng"])));
+        }
         if state["seed"].as_u64() != Some(config.seed) {
             return Err(bad(format!("the checkpoint has seed {}, the run has {}", state["seed"], config.seed)));
         }

@@ -48,6 +48,18 @@ impl Config {
         }
     }
 
+    /// Refuses what would not fit: parameters with gradient, moments and averages, and a batch's activations with
+    /// their gradients, noise, data and force.
+    fn check_memory(&self) -> Result<()> {
+        let sizes = self.sizes();
+        let layer = |io: &[usize]| io[0].checked_add(1)?.checked_mul(io[1]);
+        let parameters = sizes.windows(2).try_fold(0usize, |sum, io| sum.checked_add(layer(io)?));
+        let widths = sizes.iter().try_fold(0usize, |sum, n| sum.checked_add(*n));
+        let elements = || parameters?.checked_mul(5)?.checked_add(widths?.checked_mul(3)?.checked_mul(self.batch)?);
+        let bytes = || elements()?.checked_mul(size_of::<f32>());
+        Error::check_memory("training", "the model with its batch", bytes())
+    }
+
     fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![self.noise_dim];
         sizes.extend(&self.hidden);
@@ -124,6 +136,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Value`] for any impossible number in `config`.
     pub fn new(config: Config) -> Result<Self> {
+        config.check_memory()?;
         let model = Mlp::new(&config.sizes(), config.seed)?;
         let moments = Moments::new(model.parameters());
         Self::assemble(config, model, moments, 0, f64::NAN)

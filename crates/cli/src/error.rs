@@ -1,4 +1,4 @@
-//! What a command fails with.
+//! What a command fails with, and how anything is said to the user.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,11 +12,18 @@ pub(crate) enum Error {
     /// Anything that the command line alone knows about; one sentence that says what to do.
     #[error("{0}")]
     Message(String),
+    /// A command that lacks what it cannot do without.
+    #[error("{0}")]
+    Usage(String),
 }
 
 impl Error {
     pub(crate) fn message(text: impl Into<String>) -> Self {
         Self::Message(text.into())
+    }
+
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
     }
 
     pub(crate) fn io(op: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -26,14 +33,36 @@ impl Error {
     pub(crate) fn format(path: &Path, problem: impl Into<String>) -> Self {
         Self::Cudrift(cudrift::Error::format(path, problem))
     }
+
+    /// The process's exit status.
+    pub(crate) fn status(&self) -> u8 {
+        if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+    }
 }
 
-/// Text with its line breaks taken out.
+/// Text in one line of bounded length, without what would steer a terminal.
 pub(crate) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    const LONGEST: usize = 600;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut printable: String =
+        line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(LONGEST).collect();
+    if line.chars().nth(LONGEST).is_some() {
+        printable.push('…');
+    }
+    printable
 }
 
-/// A line on standard output. A closed pipe is an error like any other, not a panic.
+/// A line on standard output. A reader that has gone away has seen enough; any other failure is an error.
 pub(crate) fn say(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").map_err(|source| Error::io("write", Path::new("standard output"), source))
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write", Path::new("standard output"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A line on standard error. Where nobody listens, that is no reason to fail.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

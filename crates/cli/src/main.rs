@@ -1,5 +1,7 @@
 //! The `cudrift` command: what a user types first.
 #![forbid(unsafe_code)]
+// A closed pipe must not make a panic of a message: see `error::say` and `error::note`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arrays;
 mod commands;
@@ -8,6 +10,7 @@ mod plot;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -33,13 +36,25 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match cli.command.run() {
+    match start_threads().and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", error::one_line(&error.to_string()));
-            ExitCode::from(1)
+            error::note(&error::one_line(&format!("error: {error}")));
+            ExitCode::from(error.status())
         }
     }
+}
+
+/// Starts rayon's threads here, where a failure can be reported.
+fn start_threads() -> error::Result<()> {
+    const MOST: usize = 1024;
+    let wanted = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse::<usize>().ok());
+    if let Some(n) = wanted.filter(|n| *n > MOST) {
+        return Err(error::Error::message(format!("RAYON_NUM_THREADS is {n}, expected at most {MOST}")));
+    }
+    rayon::ThreadPoolBuilder::new()
+        .build_global()
+        .map_err(|error| error::Error::message(format!("cannot start threads ({error}); lower RAYON_NUM_THREADS")))
 }
 
 /// Help and version as clap prints them; everything else in one line, status 2.
@@ -49,13 +64,16 @@ fn usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
         // A closed pipe (`cudrift --help | head -1`) is no failure of ours.
-        let _ = error.print();
-        let asked = error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        return ExitCode::from(if asked { 0 } else { 2 });
+        let _ = write!(std::io::stdout(), "{}", error.render());
+        if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            error::note("error: name a command: train, drift, field, sample, doctor or bench");
+            return ExitCode::from(2);
+        }
+        return ExitCode::SUCCESS;
     }
     let text = error.to_string();
     let body = text.split("\n\nUsage:").next().unwrap_or(&text);
     let body = body.split("\n\nFor more information").next().unwrap_or(body);
-    eprintln!("{}; see --help", error::one_line(body));
+    error::note(&format!("{}; see --help", error::one_line(body)));
     ExitCode::from(2)
 }

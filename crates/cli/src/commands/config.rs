@@ -1,8 +1,7 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
 use super::{Backend, KernelName, Preset};
-use crate::arrays::read_npy;
-use crate::arrays::read_npz;
+use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
 use cudrift::train::{Config, Optimizer};
@@ -73,7 +72,7 @@ options! {
 impl Options {
     pub(crate) fn from_toml(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
-        toml::from_str(&text).map_err(|error| Error::format(path, one_line(error.message())))
+        toml::from_str(&text).map_err(|error| Error::format(path, one_line(&error.to_string())))
     }
 }
 
@@ -81,7 +80,7 @@ impl Run {
     /// The notebook's set-up (spec 10.1) with what `options` change.
     pub(crate) fn new(options: Options) -> Result<Self> {
         let Some(data) = options.data.clone() else {
-            return Err(Error::message(
+            return Err(Error::usage(
                 "--data is missing; give swiss-roll, checkerboard, two-moons, ring or a file of points",
             ));
         };
@@ -176,10 +175,11 @@ fn data(name: &str) -> Result<Data> {
         return Ok(toy.into());
     }
     let path = Path::new(name);
-    let array = match path.extension().and_then(|e| e.to_str()) {
-        Some("npy") => read_npy(path)?,
-        Some("npz") => {
-            let mut arrays = read_npz(path, &["x"], |_| false)?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let array = match extension.as_str() {
+        "npy" => read_npy(path)?,
+        "npz" => {
+            let mut arrays = read_npz(path, &["x"], is_reference)?;
             arrays.remove("x").ok_or_else(|| Error::format(path, "key \"x\" [n, D] is missing"))?
         }
         _ => {

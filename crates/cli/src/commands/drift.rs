@@ -1,8 +1,8 @@
 //! `cudrift drift`: one call on the arrays of a file.
 
 use super::{Backend, KernelName, Preset, warn_nonfinite};
-use crate::arrays::{Array, Output, read_npz, write_npz};
-use crate::error::{Error, Result};
+use crate::arrays::{Array, Output, is_reference, read_npz, write_npz};
+use crate::error::{Error, Result, note};
 use clap::ValueEnum;
 use cudrift::{DriftInputs, DriftSpec, Element, Points, bf16, cpu, f16};
 use std::collections::BTreeMap;
@@ -51,8 +51,7 @@ const KEYS: [&str; 7] = ["gen", "pos", "neg", "weight_gen", "weight_neg", "weigh
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     args.backend.check()?;
-    let reference = |key: &str| key.starts_with("ref_") || key.starts_with("official_");
-    let mut arrays = read_npz(&args.input, &KEYS, reference)?;
+    let mut arrays = read_npz(&args.input, &KEYS, is_reference)?;
     let mut spec = args.preset.spec();
     if let Some(kernel) = args.kernel {
         spec.kernel = kernel.into();
@@ -67,12 +66,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     spec.validate()?;
     let case = Case::new(&args.input, arrays)?;
     if spec.weights == cudrift::WeightRule::Ignored && case.weights.iter().any(Option::is_some) {
-        eprintln!("warning: the notebook preset applies no weights; those of the file are ignored");
+        note("warning: the notebook preset applies no weights; those of the file are ignored");
     }
     match args.dtype {
-        DtypeName::F32 => case.drift(&spec, |v| v, &args.out),
-        DtypeName::F16 => case.drift(&spec, f16::from_f32, &args.out),
-        DtypeName::Bf16 => case.drift(&spec, bf16::from_f32, &args.out),
+        DtypeName::F32 => case.drift(&spec, |v| v, args),
+        DtypeName::F16 => case.drift(&spec, f16::from_f32, args),
+        DtypeName::Bf16 => case.drift(&spec, bf16::from_f32, args),
     }
 }
 
@@ -117,43 +116,48 @@ impl Case {
         Ok(Self { generated, positives, negatives, weights })
     }
 
-    fn drift<T: Element>(&self, spec: &DriftSpec, round: fn(f32) -> T, out: &Path) -> Result<()> {
+    fn drift<T: Element>(&self, spec: &DriftSpec, round: fn(f32) -> T, args: &Args) -> Result<()> {
         let round = |s: &Samples| s.values.iter().map(|v| round(*v)).collect::<Vec<T>>();
         let (generated, positives) = (round(&self.generated), round(&self.positives));
         let negatives = self.negatives.as_ref().map(round);
-        let mut inputs = DriftInputs::new(
-            Points::new(&generated, self.generated.shape)?,
-            Points::new(&positives, self.positives.shape)?,
-        )?;
-        if let (Some(values), Some(samples)) = (&negatives, &self.negatives) {
-            inputs = inputs.negatives(Points::new(values, samples.shape)?)?;
-        }
-        let [weight_generated, weight_negatives, weight_positives] = &self.weights;
-        if let Some(w) = weight_generated {
-            inputs = inputs.weight_generated(w)?;
-        }
-        if let Some(w) = weight_negatives {
-            inputs = inputs.weight_negatives(w)?;
-        }
-        if let Some(w) = weight_positives {
-            inputs = inputs.weight_positives(w)?;
-        }
-        let result = cpu::drift(spec, &inputs)?;
+        let build = || {
+            let mut inputs = DriftInputs::new(
+                Points::new(&generated, self.generated.shape)?,
+                Points::new(&positives, self.positives.shape)?,
+            )?;
+            if let (Some(values), Some(samples)) = (&negatives, &self.negatives) {
+                inputs = inputs.negatives(Points::new(values, samples.shape)?)?;
+            }
+            let [weight_generated, weight_negatives, weight_positives] = &self.weights;
+            if let Some(w) = weight_generated {
+                inputs = inputs.weight_generated(w)?;
+            }
+            if let Some(w) = weight_negatives {
+                inputs = inputs.weight_negatives(w)?;
+            }
+            if let Some(w) = weight_positives {
+                inputs = inputs.weight_positives(w)?;
+            }
+            Ok((inputs, cpu::drift(spec, &inputs)?))
+        };
+        let (inputs, result) =
+            build().map_err(|error: cudrift::Error| Error::format(&args.input, error.to_string()))?;
         let shape = self.generated.shape.to_vec();
         let nonfinite = i64::try_from(result.nonfinite).unwrap_or(i64::MAX);
+        let (goal, gradient) = (result.goal(&inputs), result.gradient());
         write_npz(
-            out,
+            &args.out,
             &[
                 ("loss", vec![result.loss.len()], Output::F32(&result.loss)),
                 ("scale", vec![], Output::F64(&[result.scale.scale])),
                 ("scale_inputs", vec![], Output::F64(&[result.scale.sigma])),
                 ("loss_R", vec![result.loss_r.len()], Output::F64(&result.loss_r)),
-                ("goal_scaled", shape.clone(), Output::F32(&result.goal(&inputs))),
-                ("grad_gen", shape, Output::F32(&result.gradient())),
+                ("goal_scaled", shape.clone(), Output::F32(&goal)),
+                ("grad_gen", shape, Output::F32(&gradient)),
                 ("nonfinite", vec![], Output::I64(&[nonfinite])),
             ],
         )?;
-        warn_nonfinite(result.nonfinite);
+        warn_nonfinite(result.nonfinite, [&result.loss[..], &goal, &gradient]);
         Ok(())
     }
 }

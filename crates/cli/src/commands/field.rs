@@ -1,7 +1,7 @@
 //! `cudrift field`: mean shift and kernel score.
 
 use super::{KernelName, warn_nonfinite};
-use crate::arrays::{Output, read_npz, write_npz};
+use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
 use cudrift::{FieldInputs, FieldSpec, cpu};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(
     after_help = "In:   x [n,D], p [m,D], q [l,D]; optional weight_p [m], weight_q [l]. Keys that begin with ref_, official_\n      \
-                        or the name of a kernel family (gauss_, laplace_, matern…) are results and skipped.\n\
+                        or gauss_h, laplace_h, matern32_h, matern52_h are results and skipped.\n\
                   Out:  ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q [n], nonfinite [].\n\n\
                   Example: cudrift field --in points.npz --out field.npz --kernel laplace --bandwidth 0.5"
 )]
@@ -43,12 +43,13 @@ enum FieldName {
     Score,
 }
 
-/// Keys of results that golden files carry beside their inputs.
-const RESULTS: [&str; 5] = ["ref_", "official_", "gauss_", "laplace_", "matern"];
+/// How the golden files' own results begin.
+const RESULTS: [&str; 4] = ["gauss_h", "laplace_h", "matern32_h", "matern52_h"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let keys = ["x", "p", "q", "weight_p", "weight_q"];
-    let mut arrays = read_npz(&args.input, &keys, |key| RESULTS.iter().any(|prefix| key.starts_with(prefix)))?;
+    let mut arrays =
+        read_npz(&args.input, &keys, |key| is_reference(key) || RESULTS.iter().any(|prefix| key.starts_with(prefix)))?;
     let mut points = |name: &str| -> Result<(Vec<f32>, [usize; 2])> {
         let array = arrays
             .remove(name)
@@ -84,6 +85,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("nonfinite", (vec![], Output::I64(&[nonfinite]))),
     ];
     write_npz(&args.out, &arrays.map(|(name, (shape, values))| (name, shape, values)))?;
-    warn_nonfinite(field.nonfinite);
+    warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
     Ok(())
 }

@@ -8,7 +8,7 @@ mod field;
 mod sample;
 mod train;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, note};
 use clap::{Subcommand, ValueEnum};
 
 #[derive(Subcommand)]
@@ -112,9 +112,11 @@ impl From<KernelName> for cudrift::Kernel {
     }
 }
 
-/// The warning that goes with data that is not finite.
-pub(crate) fn warn_nonfinite(count: u64) {
-    if count > 0 {
-        eprintln!("warning: {count} input values are NaN or infinite; the outputs that they reach are NaN");
+/// The warning that goes with data, or a result, that is not finite.
+pub(crate) fn warn_nonfinite<'a>(inputs: u64, outputs: impl IntoIterator<Item = &'a [f32]>) {
+    if inputs > 0 {
+        note(&format!("warning: {inputs} input values are NaN or infinite; the outputs that they reach are NaN"));
+    } else if outputs.into_iter().flatten().any(|v| !v.is_finite()) {
+        note("warning: the inputs are finite but the result is not: something is too large for f32; rescale the data");
     }
 }

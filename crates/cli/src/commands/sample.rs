@@ -1,5 +1,6 @@
 //! `cudrift sample`: points from a trained generator.
 
+use super::warn_nonfinite;
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result};
 use cudrift::generator::Mlp;
@@ -14,7 +15,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.safetensors")]
     model: PathBuf,
     /// How many samples
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, allow_negative_numbers = true)]
     count: usize,
     /// Seed of the noise
     #[arg(long, default_value_t = 42)]
@@ -30,5 +31,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let model = Mlp::load(&args.model)?;
     let samples = cudrift::train::sample(&model, args.count, args.seed)?;
+    warn_nonfinite(0, [&samples[..]]);
     write_npy(&args.out, &[args.count, model.output_dim()], &Output::F32(&samples))
 }

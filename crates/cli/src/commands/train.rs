@@ -3,7 +3,7 @@
 use super::config::{Options, Run};
 use super::{Backend, KernelName, Preset};
 use crate::arrays::{Output, write_npy};
-use crate::error::{Error, Result, say};
+use crate::error::{Error, Result, note, say};
 use crate::plot;
 use cudrift::metrics::sliced_wasserstein;
 use cudrift::rng::{Purpose, Stream};
@@ -46,16 +46,16 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "R,R,…", allow_negative_numbers = true)]
     temperatures: Option<Vec<f64>>,
     /// Training steps [default: 2000]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     steps: Option<u64>,
     /// Generated samples, and fresh data points, per step [default: 2048]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Learning rate of Adam [default: 1e-3]
     #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Seed of everything random [default: 42]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Where to compute [default: auto]
     #[arg(long, value_enum)]
@@ -89,8 +89,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => flags,
     };
     let folder = Folder(args.out);
-    let (run, mut trainer) = folder.open(options, args.resume)?;
-    let mut log = Log::open(&folder, trainer.steps_done())?;
+    let (run, mut trainer, mut log) = folder.open(options, args.resume)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
@@ -131,6 +130,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// Everything that a run writes.
+const FILES: [&str; 7] = [
+    "config.json",
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+    "generator.safetensors",
+    "samples.npy",
+    "samples.png",
+    "loss.png",
+];
+
 /// The folder of a run, and the names in it.
 struct Folder(PathBuf);
 
@@ -140,12 +150,18 @@ impl Folder {
     }
 
     /// Starts a run, or goes on with one; in either case there is a checkpoint to resume from when this returns.
-    fn open(&self, options: Options, resume: bool) -> Result<(Run, Trainer)> {
+    fn open(&self, options: Options, resume: bool) -> Result<(Run, Trainer, Log)> {
         let (config_path, checkpoint) = (self.path("config.json"), self.path("checkpoint.safetensors"));
-        let exists = config_path.exists() || checkpoint.exists();
         let folder = self.0.display();
-        if exists && !resume {
-            return Err(Error::message(format!("{folder} holds a run already; add --resume, or choose another --out")));
+        if let Some(name) = FILES.iter().find(|name| !resume && self.path(name).exists()) {
+            let problem = format!("{folder} holds {name} of an earlier run; add --resume, or choose another --out");
+            return Err(Error::message(problem));
+        }
+        // A run writes its checkpoint first, so anything else without one is not a run to go on with.
+        let lost = |name: &&&str| !["config.json", "checkpoint.safetensors"].contains(name) && self.path(name).exists();
+        if let Some(name) = FILES.iter().find(lost).filter(|_| resume && !checkpoint.exists()) {
+            let problem = format!("{folder} holds {name} but no checkpoint.safetensors, so it cannot be resumed");
+            return Err(Error::message(problem));
         }
         if resume && !self.0.is_dir() {
             return Err(Error::message(format!("there is no folder {folder} to resume; leave out --resume to begin")));
@@ -160,7 +176,7 @@ impl Folder {
             return Err(Error::message(format!("{folder} has {done} steps already; give --steps {done} or more")));
         }
         if resume && fresh {
-            eprintln!("note: {folder} has no checkpoint yet; beginning at step 0");
+            note(&format!("note: {folder} has no checkpoint yet; beginning at step 0"));
         }
         std::fs::create_dir_all(&self.0).map_err(|source| Error::io("create", &self.0, source))?;
         let mut text = serde_json::to_string_pretty(&run).map_err(|e| Error::message(e.to_string()))?;
@@ -169,7 +185,8 @@ impl Folder {
         if fresh {
             self.save(&trainer)?;
         }
-        Ok((run, trainer))
+        let log = Log::open(self, trainer.steps_done())?;
+        Ok((run, trainer, log))
     }
 
     fn save(&self, trainer: &Trainer) -> Result<()> {
@@ -189,10 +206,11 @@ impl Log {
     /// Keeps the lines up to `step`: a killed run may have logged beyond its checkpoint.
     fn open(folder: &Folder, step: u64) -> Result<Self> {
         let path = folder.path("metrics.jsonl");
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(|source| Error::io("read", &path, source))?,
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            bytes => bytes.map_err(|source| Error::io("read", &path, source))?,
         };
+        let text = String::from_utf8_lossy(&bytes);
         let mut kept = String::new();
         let mut points = Vec::new();
         let mut seconds_before = 0.0;
@@ -265,9 +283,9 @@ fn print_profile(profile: &Profile) {
         ("update", profile.update),
     ];
     let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-    eprintln!("{:<20} {:>9} {:>6}", "part of a step", "seconds", "share");
+    note(&format!("{:<20} {:>9} {:>6}", "part of a step", "seconds", "share"));
     for (name, seconds) in parts {
-        eprintln!("{name:<20} {seconds:>9.2} {:>5.1}%", 100.0 * seconds / total.max(f64::MIN_POSITIVE));
+        note(&format!("{name:<20} {seconds:>9.2} {:>5.1}%", 100.0 * seconds / total.max(f64::MIN_POSITIVE)));
     }
 }
 
@@ -293,7 +311,7 @@ impl Progress {
         if self.bar.is_hidden() {
             let done = (report.step - self.first) as f64;
             let left = seconds / done * (self.steps - report.step) as f64;
-            eprintln!("step {}/{}  {message}  {seconds:.0} s, {left:.0} s left", report.step, self.steps);
+            note(&format!("step {}/{}  {message}  {seconds:.0} s, {left:.0} s left", report.step, self.steps));
         } else {
             self.bar.set_message(message);
         }

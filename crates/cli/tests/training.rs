@@ -1,0 +1,377 @@
+//! `train` and `sample`: the contract's files, resuming, interrupting, and everything that can be wrong.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use std::path::Path;
+
+/// A run of a few seconds; `extra` flags come last.
+fn train(folder: &Folder, name: &str, extra: &[&str]) -> Vec<String> {
+    let config = folder.path("small.toml");
+    std::fs::write(&config, "batch = 64\nhidden = [16, 16]\nnoise_dim = 4\nlog_every = 5\ncheckpoint_every = 7\n")
+        .unwrap();
+    let mut args = vec!["train".to_owned(), "--config".to_owned(), config.to_str().unwrap().to_owned()];
+    args.extend(["--out".to_owned(), folder.text(name)]);
+    if !extra.contains(&"--data") {
+        args.extend(["--data".to_owned(), "ring".to_owned()]);
+    }
+    args.extend(extra.iter().map(|a| (*a).to_owned()));
+    args
+}
+
+fn texts(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+fn metrics(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Metrics without what depends on the clock.
+fn timeless(path: &Path) -> Vec<serde_json::Value> {
+    let mut lines = metrics(path);
+    for line in &mut lines {
+        assert!(line.as_object_mut().unwrap().remove("seconds").is_some());
+    }
+    lines
+}
+
+fn same_run(a: &Path, b: &Path) {
+    assert_eq!(timeless(a), timeless(b));
+    for name in ["checkpoint.safetensors", "generator.safetensors", "samples.npy", "samples.png", "loss.png"] {
+        assert!(std::fs::read(a.join(name)).unwrap() == std::fs::read(b.join(name)).unwrap(), "{name} differs");
+    }
+}
+
+#[test]
+fn a_run_writes_what_the_contract_says() {
+    let folder = Folder::new();
+    let args = train(&folder, "run", &["--steps", "23", "--profile"]);
+    let output = succeeds(&texts(&args));
+    let run = folder.path("run");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let want =
+        "checkpoint.safetensors config.json generator.safetensors loss.png metrics.jsonl samples.npy samples.png";
+    assert_eq!(names.join(" "), want);
+    let steps: Vec<_> = metrics(&run).iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 5, 10, 15, 20, 23]);
+    for line in metrics(&run) {
+        for key in ["loss", "loss_ema", "swd1", "swd2", "seconds", "scale", "grad_norm", "learning_rate"] {
+            assert!(line[key].as_f64().is_some_and(f64::is_finite), "{key} in {line}");
+        }
+    }
+    let (shape, kind, values) = read_npy(&std::fs::read(run.join("samples.npy")).unwrap());
+    assert_eq!((shape, kind.as_str()), (vec![2048, 2], "'<f4'"));
+    assert!(values.iter().all(|v| v.is_finite()));
+    for name in ["samples.png", "loss.png"] {
+        let bytes = std::fs::read(run.join(name)).unwrap();
+        assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.len() > 5000, "{name}");
+    }
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(run.join("config.json")).unwrap()).unwrap();
+    assert_eq!(
+        (config["data"].as_str(), config["steps"].as_u64(), config["seed"].as_u64()),
+        (Some("ring"), Some(23), Some(42))
+    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("samples.png") && stdout.contains("SWD"), "{stdout}");
+    assert!(stderr.contains("step 23/23") && stderr.contains("generator, backward"), "{stderr}");
+}
+
+#[test]
+fn the_defaults_are_the_notebooks() {
+    let folder = Folder::new();
+    succeeds(&["train", "--data", "swiss-roll", "--out", &folder.text("run"), "--steps", "1"]);
+    let text = std::fs::read_to_string(folder.path("run/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let want = serde_json::json!({
+        "data": "swiss-roll", "preset": "notebook", "kernel": "laplace", "temperatures": [0.05], "steps": 1,
+        "batch": 2048, "lr": 1e-3, "seed": 42, "backend": "auto", "noise_dim": 32, "hidden": [256, 256, 256],
+        "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "warmup": 0, "clip_norm": 0.0, "ema_decay": 0.999,
+        "log_every": 50, "checkpoint_every": 200,
+    });
+    assert_eq!(config, want);
+}
+
+#[test]
+fn resuming_gives_the_uninterrupted_run() {
+    let folder = Folder::new();
+    succeeds(&texts(&train(&folder, "whole", &["--steps", "20"])));
+    succeeds(&texts(&train(&folder, "parts", &["--steps", "10"])));
+    succeeds(&texts(&train(&folder, "parts", &["--steps", "15", "--resume"])));
+    // what was said before may be left out
+    succeeds(&["train", "--out", &folder.text("parts"), "--steps", "20", "--resume"]);
+    // step 15 is logged either way
+    same_run(&folder.path("whole"), &folder.path("parts"));
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupting_and_killing_lose_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = Folder::new();
+    let steps = ["--steps", "600"];
+    succeeds(&texts(&train(&folder, "whole", &steps)));
+    for signal in ["INT", "KILL", "TERM", "KILL"] {
+        let name = format!("{signal}-run");
+        let mut resumes = 0;
+        for wait in [3, 40, 90] {
+            let mut args = train(&folder, &name, &steps);
+            if folder.path(&name).exists() {
+                args.push("--resume".to_owned());
+                resumes += 1;
+            }
+            let child = cudrift()
+                .args(&args)
+                .stderr(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(wait));
+            let id = child.id().to_string();
+            std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+            let output = child.wait_with_output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let expected = output.status.success()
+                || output.status.signal().is_some()
+                || (output.status.code() == Some(1) && stderr.contains("interrupted after step"));
+            assert!(expected, "{signal}: {:?} {stderr}", output.status);
+        }
+        let mut args = train(&folder, &name, &steps);
+        if folder.path(&name).exists() {
+            args.push("--resume".to_owned());
+        }
+        succeeds(&texts(&args));
+        println!("{signal}: {resumes} resumes");
+        same_run(&folder.path("whole"), &folder.path(&name));
+        std::fs::remove_dir_all(folder.path(&name)).unwrap();
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_run() {
+    let folder = Folder::new();
+    for threads in ["1", "2", "5"] {
+        let args = train(&folder, threads, &["--steps", "12"]);
+        let output = cudrift().args(&args).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    same_run(&folder.path("1"), &folder.path("2"));
+    same_run(&folder.path("1"), &folder.path("5"));
+}
+
+#[test]
+fn a_users_points() {
+    let folder = Folder::new();
+    for (at, (dim, npz)) in [(1, false), (2, true), (5, false)].into_iter().enumerate() {
+        let points = npy_f32(&[70, dim], &wave(70 * dim, 0.0));
+        let path = folder.path(if npz { "points.npz" } else { "points.npy" });
+        if npz {
+            write_npz(&path, &[("x", points), ("ref_y", npy_f32(&[1], &[1.0])), ("official_z", npy_f32(&[1], &[1.0]))]);
+        } else {
+            std::fs::write(&path, points).unwrap();
+        }
+        let name = format!("run{at}");
+        succeeds(&texts(&train(&folder, &name, &["--steps", "6", "--data", path.to_str().unwrap()])));
+        let (shape, _, _) = read_npy(&std::fs::read(folder.path(&name).join("samples.npy")).unwrap());
+        assert_eq!(shape, [2048, dim]);
+    }
+}
+
+#[test]
+fn samples_of_a_generator() {
+    let folder = Folder::new();
+    succeeds(&texts(&train(&folder, "run", &["--steps", "3"])));
+    let (model, out) = (folder.text("run/generator.safetensors"), folder.text("samples.npy"));
+    succeeds(&["sample", "--model", &model, "--count", "20000", "--seed", "42", "--out", &out]);
+    let (shape, _, values) = read_npy(&std::fs::read(&out).unwrap());
+    assert_eq!(shape, [20000, 2]);
+    // the run's own samples are the first of the same seed
+    let (_, _, kept) = read_npy(&std::fs::read(folder.path("run/samples.npy")).unwrap());
+    assert_eq!(values[..kept.len()], kept);
+
+    let sample = |model: &str, extra: &[&str]| {
+        let mut args = vec!["sample", "--model", model, "--out", &out];
+        args.extend(extra);
+        run(&args)
+    };
+    assert_failed("count 0", &sample(&model, &["--count", "0"]), 1, "--count");
+    assert_failed("count 1e12", &sample(&model, &["--count", "1000000000000000"]), 1, "too large");
+    assert_failed("count -1", &sample(&model, &["--count", "-1"]), 2, "--count");
+    assert_failed("a checkpoint", &sample(&folder.text("run/checkpoint.safetensors"), &[]), 1, "generator.safetensors");
+    assert_failed("missing", &sample(&folder.text("none"), &[]), 1, "cannot read");
+    assert_failed("a folder", &sample(&folder.text("run"), &[]), 1, "cannot read");
+    let bytes = std::fs::read(&model).unwrap();
+    let bad = folder.text("bad.safetensors");
+    for keep in [0, 5, 8, 60, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&bad, &bytes[..keep]).unwrap();
+        assert_failed("truncated", &sample(&bad, &[]), 1, "not a whole safetensors file");
+    }
+    // parameters that are not finite are a warning
+    let mut nan = bytes.clone();
+    let end = nan.len() - 8;
+    nan[end..].copy_from_slice(&[0xff; 8]);
+    std::fs::write(&bad, &nan).unwrap();
+    let output = sample(&bad, &["--count", "2"]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).starts_with("warning"));
+}
+
+#[test]
+fn impossible_runs() {
+    let folder = Folder::new();
+    let refused = |extra: &[&str], status: i32, hint: &str| {
+        let args = train(&folder, "none", extra);
+        fails(&texts(&args), status, hint);
+        assert!(!folder.path("none").exists(), "{extra:?} left a folder behind");
+    };
+    refused(&["--steps", "0"], 1, "steps");
+    refused(&["--batch", "0"], 1, "batch");
+    refused(&["--batch", "1"], 1, "batch");
+    refused(&["--batch", "1000000000000000"], 1, "too large");
+    refused(&["--lr", "nan"], 1, "learning rate");
+    refused(&["--lr", "-1"], 1, "learning rate");
+    refused(&["--temperatures", "nan"], 1, "temperature");
+    refused(&["--temperatures", "0"], 1, "temperature");
+    refused(&["--backend", "cuda"], 1, "no CUDA backend");
+    refused(&["--resume"], 1, "no folder");
+    refused(&["--data", "nope"], 1, "swiss-roll");
+    refused(&["--data", "nope.npy"], 1, "cannot read");
+    refused(&["--steps", "many"], 2, "--steps");
+    refused(&["--steps", "-1"], 2, "--steps");
+    refused(&["--preset", "nonsense"], 2, "--preset");
+    fails(&["train", "--out", &folder.text("none")], 2, "--data");
+    fails(&["train", "--data", "ring"], 2, "--out");
+
+    let toml = folder.path("bad.toml");
+    for (text, hint) in [
+        ("hidden = [0]", "layer sizes"),
+        ("hidden = [1000000000000]", "too large"),
+        ("hidden = [100000, 100000]", "too large"),
+        ("noise_dim = 0", "layer sizes"),
+        ("stesp = 3", "stesp"),
+        ("steps = \"three\"", "line 1"),
+        ("steps = ", "line 1"),
+        ("beta1 = 1.0", "beta1"),
+        ("clip_norm = -1.0", "clip norm"),
+        ("checkpoint_every = 0", "checkpoint_every"),
+        ("kernel = \"cauchy\"", "cauchy"),
+        ("temperatures = []", "temperatures"),
+        ("temperatures = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]", "temperatures"),
+    ] {
+        std::fs::write(&toml, text).unwrap();
+        let (out, toml) = (folder.text("none"), toml.to_str().unwrap());
+        fails(&["train", "--data", "ring", "--out", &out, "--config", toml], 1, hint);
+        assert!(!folder.path("none").exists(), "{text} left a folder behind");
+    }
+    fails(
+        &["train", "--data", "ring", "--out", &folder.text("none"), "--config", &folder.text("no.toml")],
+        1,
+        "cannot read",
+    );
+
+    let data = folder.path("data.npy");
+    for (bytes, hint) in [
+        (npy_f32(&[6], &wave(6, 0.0)), "[n, D]"),
+        (npy_f32(&[0, 2], &[]), "1 to 2^32 points"),
+        (npy_f32(&[2, 0], &[]), "1 to 2^32 points"),
+        (npy_f32(&[2, 2], &[1.0, f32::NAN, 2.0, 3.0]), "finite"),
+        (npy("'|b1'", false, "(2, 2)", &[0; 4]), "element type"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}".to_vec(), "not a whole"),
+    ] {
+        std::fs::write(&data, bytes).unwrap();
+        refused(&["--data", data.to_str().unwrap()], 1, hint);
+    }
+    std::fs::write(folder.path("file"), "").unwrap();
+    fails(&texts(&train(&folder, "file", &[])), 1, "cannot");
+}
+
+#[test]
+fn an_earlier_run_is_not_touched() {
+    let folder = Folder::new();
+    succeeds(&texts(&train(&folder, "run", &["--steps", "5"])));
+    let files = || -> Vec<_> {
+        let mut entries: Vec<_> = std::fs::read_dir(folder.path("run")).unwrap().map(|e| e.unwrap().path()).collect();
+        entries.sort();
+        entries.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    };
+    let before = files();
+    let refused = |extra: &[&str], hint: &str| {
+        fails(&texts(&train(&folder, "run", extra)), 1, hint);
+        assert!(files() == before, "{extra:?} changed the run");
+    };
+    refused(&[], "--resume");
+    refused(&["--resume", "--steps", "3"], "5 steps already");
+    refused(&["--resume", "--seed", "1"], "seed was 42, now 1");
+    refused(&["--resume", "--data", "two-moons"], "data was");
+    refused(&["--resume", "--lr", "0.5"], "lr was");
+
+    // a checkpoint cut short, or of another architecture
+    let checkpoint = folder.path("run/checkpoint.safetensors");
+    let good = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &good[..good.len() / 2]).unwrap();
+    fails(&texts(&train(&folder, "run", &["--resume", "--steps", "9"])), 1, "not a whole safetensors file");
+    std::fs::copy(folder.path("run/generator.safetensors"), &checkpoint).unwrap();
+    fails(&texts(&train(&folder, "run", &["--resume", "--steps", "9"])), 1, "not a checkpoint");
+    let other = folder.path("other.toml");
+    std::fs::write(&other, "hidden = [8]\nnoise_dim = 4\nbatch = 64\n").unwrap();
+    let (out, other) = (folder.text("other"), other.to_str().unwrap());
+    succeeds(&["train", "--data", "ring", "--steps", "1", "--out", &out, "--config", other]);
+    std::fs::copy(folder.path("other/checkpoint.safetensors"), &checkpoint).unwrap();
+    fails(&texts(&train(&folder, "run", &["--resume", "--steps", "9"])), 1, "layer sizes");
+    // and none at all
+    std::fs::remove_file(&checkpoint).unwrap();
+    fails(&texts(&train(&folder, "run", &["--resume", "--steps", "9"])), 1, "no checkpoint.safetensors");
+    std::fs::write(&checkpoint, &good).unwrap();
+    assert!(files() == before);
+    std::fs::write(folder.path("run/config.json"), "{").unwrap();
+    fails(&texts(&train(&folder, "run", &["--resume", "--steps", "9"])), 1, "config.json");
+
+    let lone = folder.path("lone");
+    std::fs::create_dir(&lone).unwrap();
+    std::fs::write(lone.join("generator.safetensors"), "precious").unwrap();
+    fails(&texts(&train(&folder, "lone", &["--steps", "2"])), 1, "generator.safetensors of an earlier run");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_the_run() {
+    let folder = Folder::new();
+    succeeds(&texts(&train(&folder, "run", &["--steps", "7"])));
+    let before = std::fs::read(folder.path("run/checkpoint.safetensors")).unwrap();
+    // The checkpoint is larger than the limit, in blocks of 512 or 1024 bytes.
+    let script = r#"trap '' XFSZ; ulimit -f 8; exec "$0" "$@""#;
+    let output = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_cudrift")])
+        .args(train(&folder, "run", &["--steps", "14", "--resume"]))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("error: cannot write") && last.contains("checkpoint"), "{stderr}");
+    assert_eq!(std::fs::read(folder.path("run/checkpoint.safetensors")).unwrap(), before);
+    succeeds(&texts(&train(&folder, "run", &["--steps", "14", "--resume"])));
+}
+
+/// The README's first command, its time and its quality.
+#[test]
+#[ignore = "two minutes; cargo xtask test --full runs it"]
+fn the_readmes_first_command() {
+    let folder = Folder::new();
+    for (data, low, high) in [("swiss-roll", 1.2e-5, 2.2e-5), ("checkerboard", 2.5e-5, 4.5e-5)] {
+        let start = std::time::Instant::now();
+        succeeds(&["train", "--data", data, "--out", &folder.text(data)]);
+        let seconds = start.elapsed().as_secs_f64();
+        let last = metrics(&folder.path(data)).pop().unwrap();
+        let (loss, swd) = (last["loss_ema"].as_f64().unwrap(), last["swd1"].as_f64().unwrap());
+        println!("{data}: {seconds:.0} s, loss {loss:e}, SWD {swd}");
+        assert_eq!(last["step"], 2000);
+        assert!((low..=high).contains(&loss), "{data}: {loss:e}");
+        assert!(swd <= 0.04, "{data}: {swd}");
+        assert!(seconds <= 300.0, "{data} took {seconds} s");
+    }
+}
