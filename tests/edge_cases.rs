@@ -294,7 +294,7 @@ fn impossible_parameters_are_typed_errors() {
     // The largest shapes that pass can be planned, if not run.
     let most = 1 << 59;
     for [groups, generated, positives] in
-        [[most, 1, 0], [1, most, 0], [1, 1, most], [most / 512, 16, 16], [1, 1 << 29, 1 << 29]]
+        [[most, 1, 0], [1, 1 << 29, 0], [1, 1, most], [most / 512, 16, 16], [1, 1 << 29, 1 << 29]]
     {
         let shape = DriftShape { groups, generated, negatives: 0, positives, dim: 1 };
         let plan = cpu::Plan::new(&DriftSpec::official(), shape).unwrap();

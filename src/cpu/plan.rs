@@ -319,7 +319,7 @@ impl Plan {
         let scratch = group + (rows * (1 + r) + 1) * row + panels;
         let states = if self.one_tile() { 0 } else { groups * (group + 2 * wide(MAX_STRIPES) * r * row) };
         let kept = wide(self.kept) * generated * row;
-        let elements = kept + states + wide(rayon::current_num_threads()) * scratch;
+        let elements = kept + states + wide(rayon::current_num_threads()).min(groups * generated) * scratch;
         usize::try_from(elements * wide(size_of::<f32>())).unwrap_or(usize::MAX)
     }
 

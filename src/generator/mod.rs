@@ -196,14 +196,20 @@ impl Mlp {
     /// # Errors
     /// [`Error::Shape`] where a length does not fit.
     pub fn backward(&self, activations: &mut Activations, grad_output: &[f32], grad: &mut [f32]) -> Result<()> {
-        if grad_output.len() != activations.output.len() || activations.inputs.len() != self.sizes.len() - 1 {
+        if grad_output.len() != activations.output.len() {
             return Err(Error::shape("generator", "grad_output", [activations.output.len()], [grad_output.len()]));
+        }
+        let samples = grad_output.len() / self.output_dim();
+        let expected: Vec<usize> = self.sizes[..self.sizes.len() - 1].iter().map(|width| samples * width).collect();
+        let have: Vec<usize> = activations.inputs.iter().map(Vec::len).collect();
+        if have != expected || !grad_output.len().is_multiple_of(self.output_dim()) {
+            return Err(Error::shape("generator", "activations (of this network's last forward pass)", expected, have));
         }
         if grad.len() != self.parameters.len() {
             return Err(Error::shape("generator", "grad", [self.parameters.len()], [grad.len()]));
         }
         let isa = Isa::detect();
-        let n = grad_output.len() / self.output_dim();
+        let n = samples;
         let Activations { inputs, before, grad: [above, below], .. } = activations;
         above.clear();
         above.extend_from_slice(grad_output);
@@ -354,6 +360,16 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_batch_has_no_gradient() {
+        let model = Mlp::new(&[3, 5, 2], 0).unwrap();
+        let mut activations = Activations::default();
+        model.forward_into(&[], &mut activations).unwrap();
+        let mut grad = vec![f32::NAN; model.parameters().len()];
+        model.backward(&mut activations, &[], &mut grad).unwrap();
+        assert!(activations.output().is_empty() && grad.iter().all(|g| *g == 0.0));
+    }
+
+    #[test]
     fn initial_parameters_fill_their_range() {
         let model = Mlp::new(&[16, 1000], 3).unwrap();
         let max = model.parameters().iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -369,5 +385,15 @@ mod tests {
         }
         let model = Mlp::new(&[3, 2], 0).unwrap();
         assert!(matches!(model.forward(&[0.0; 4]), Err(Error::Shape { .. })));
+        // activations of another network, of another batch, or of none
+        let mut activations = Activations::default();
+        let mut grad = vec![0.0; 8];
+        assert!(matches!(model.backward(&mut activations, &[0.0; 2], &mut grad), Err(Error::Shape { .. })));
+        Mlp::new(&[3, 4, 2], 0).unwrap().forward_into(&[0.0; 6], &mut activations).unwrap();
+        assert!(matches!(model.backward(&mut activations, &[0.0; 4], &mut grad), Err(Error::Shape { .. })));
+        model.forward_into(&[0.0; 6], &mut activations).unwrap();
+        assert!(matches!(model.backward(&mut activations, &[0.0; 2], &mut grad), Err(Error::Shape { .. })));
+        assert!(matches!(model.backward(&mut activations, &[0.0; 4], &mut grad[1..]), Err(Error::Shape { .. })));
+        model.backward(&mut activations, &[0.0; 4], &mut grad).unwrap();
     }
 }

@@ -71,7 +71,7 @@ impl Optimizer {
         if step > self.warmup {
             return self.learning_rate;
         }
-        START + (self.learning_rate - START) * (step - 1) as f64 / self.warmup as f64
+        START + (self.learning_rate - START) * step.saturating_sub(1) as f64 / self.warmup as f64
     }
 
     /// One update of `parameters` by `grad`, which is clipped in place; `step` counts from 1.
