@@ -14,16 +14,20 @@ use std::sync::Mutex;
 
 /// Up to this many coordinates squared distances are sums of squared differences; above, they come from products.
 const LOW_DIM: usize = 8;
-/// Distances per tile: 1 MiB of f32.
-const TILE: usize = 1 << 18;
+/// Distances per tile: 2 MiB of f32.
+const TILE: usize = 1 << 19;
 /// Rows per tile at most.
 const MAX_ROWS: usize = 128;
 /// Stripes of rows per group at most: the partial column sums of a group are [stripes, R, T].
 const MAX_STRIPES: usize = 16;
 /// Coordinates of all targets of a group that are widened and centred at a time: 1 MiB of f32.
 const PANEL: usize = 1 << 18;
-/// Distances that a workspace keeps between phases unless told otherwise, in bytes.
+/// A group of several tiles keeps its centred targets, or its force at a single temperature, up to this many bytes.
+const GROUP_BYTES: usize = 32 << 20;
+/// Distances that a workspace keeps between phases unless told otherwise, in bytes: this much, or one group of up to
+/// [`ONE_GROUP_BYTES`].
 const CACHE_BYTES: usize = 32 << 20;
+const ONE_GROUP_BYTES: usize = 256 << 20;
 
 /// How one group is cut. It depends on G, T and D alone, so that the bits of a group do not depend on B.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +42,8 @@ struct Cut {
     low_dim: bool,
     /// Coordinates per panel.
     panel: usize,
+    /// Whether the group keeps its centred targets, so that a panel is all coordinates and nothing is widened twice.
+    whole: bool,
 }
 
 impl Cut {
@@ -46,14 +52,16 @@ impl Cut {
         let row = t.next_multiple_of(LANES);
         let rows = (TILE / row).clamp(1, MAX_ROWS).min(g);
         let tiles_per_stripe = g.div_ceil(rows).div_ceil(MAX_STRIPES);
-        Self {
-            row,
-            rows,
-            stripe_rows: rows * tiles_per_stripe,
-            low_dim: shape.dim <= LOW_DIM,
-            panel: (PANEL / t).clamp(16, 4096).min(shape.dim),
-        }
+        let low_dim = shape.dim <= LOW_DIM;
+        let whole = !low_dim && rows < g && fits(t, shape.dim);
+        let panel = if whole { shape.dim } else { (PANEL / t).clamp(16, 4096).min(shape.dim) };
+        Self { row, rows, stripe_rows: rows * tiles_per_stripe, low_dim, panel, whole }
     }
+}
+
+/// Whether an array [rows, columns] of f32 is one that a group may keep.
+fn fits(rows: usize, columns: usize) -> bool {
+    rows.checked_mul(columns).is_some_and(|len| len <= GROUP_BYTES / size_of::<f32>())
 }
 
 /// A fixed order of work for one spec and one shape. Owns no data.
@@ -130,6 +138,10 @@ struct Group {
     center: Vec<f32>,
     /// |y_j - center|², `[row]`. High dimension only.
     norms: Vec<f32>,
+    /// All targets, widened and centred, [T, D]. Where [`Cut::whole`].
+    points: Vec<f32>,
+    /// The force before it is divided by theta, in raw coordinates, [G, D]. Where [`Plan::keeps_force`].
+    force: Vec<f32>,
     /// Targets coordinate by coordinate, [D, row]. Low dimension only.
     soa: Vec<f32>,
     /// w_j of the distance mean, `[row]`; 0 for padding.
@@ -291,16 +303,21 @@ impl Plan {
         spec.validate()?;
         shape.validate()?;
         let plan = Self { spec: spec.clone(), shape, cut: Cut::new(&shape), isa: Isa::detect(), kept: 0 };
-        Ok(plan.keep_distances(CACHE_BYTES))
+        let group = plan.distance_bytes();
+        Ok(plan.keep_distances(if group <= ONE_GROUP_BYTES { CACHE_BYTES.max(group) } else { CACHE_BYTES }))
     }
 
-    /// Keeps distances between the phases for as many groups as fit into `bytes` (32 MiB unless set), and recomputes
-    /// them for the others. It changes the time and the memory, never the result.
+    /// Keeps distances between the phases for as many groups as fit into `bytes`, and recomputes them for the others.
+    /// It changes the time and the memory, never the result. Unless set, 32 MiB, or one group of up to 256 MiB.
     #[must_use]
     pub fn keep_distances(mut self, bytes: usize) -> Self {
-        let group = self.shape.generated.saturating_mul(self.cut.row * size_of::<f32>());
-        self.kept = (bytes / group).min(self.shape.groups);
+        self.kept = (bytes / self.distance_bytes()).min(self.shape.groups);
         self
+    }
+
+    /// The distances of one group.
+    fn distance_bytes(&self) -> usize {
+        self.shape.generated.saturating_mul(self.cut.row * size_of::<f32>())
     }
 
     /// What a workspace of this plan comes to hold, in bytes: kept distances, states of groups, and a scratch for each
@@ -315,7 +332,14 @@ impl Plan {
         let points = if self.cut.low_dim { dim * row } else { dim + row };
         // points, minima, diagonals, weights and partitions of a group
         let group = points + 9 * row + 4 * generated + 2 * r * (generated + row);
-        let panels = if self.cut.low_dim { 0 } else { (targets + r * rows) * panel };
+        let kept_points = if self.cut.whole { targets * dim } else { 0 };
+        let kept_force = if self.keeps_force() { generated * dim } else { 0 };
+        let group = group + kept_points + kept_force;
+        let panels = match (self.cut.low_dim, self.cut.whole) {
+            (true, _) => 0,
+            (false, true) => r * rows * panel,
+            (false, false) => (targets + r * rows) * panel,
+        };
         let scratch = group + (rows * (1 + r) + 1) * row + panels;
         let states = if self.one_tile() { 0 } else { groups * (group + 2 * wide(MAX_STRIPES) * r * row) };
         let kept = wide(self.kept) * generated * row;
@@ -414,7 +438,7 @@ impl Plan {
                     with_scratch(scratch, |scratch| {
                         let mut group = std::mem::take(&mut scratch.group);
                         self.ready(inputs, b, scale, &shapes, &mut group, self.kept(kept, b), scratch);
-                        let squares = self.tile_squares(inputs, b, &group, &shapes, rows.clone(), scratch);
+                        let squares = self.tile_squares(inputs, b, &group, &shapes, rows.clone(), scratch, &mut []);
                         scratch.group = group;
                         squares
                     })
@@ -427,23 +451,33 @@ impl Plan {
                 .map(|(b, group)| {
                     let kept = self.kept(kept, b);
                     self.group_sums(inputs, b, group, scale, &shapes, kept, scratch);
-                    let group = &*group;
-                    let parts: Vec<Vec<f64>> = self
-                        .stripes()
+                    let mut force = std::mem::take(&mut group.force);
+                    let kept_len = if self.keeps_force() { self.shape.generated * self.shape.dim } else { 0 };
+                    let stripe_len = self.cut.stripe_rows * self.shape.dim;
+                    let stripes = self.stripes();
+                    let forces = optional_chunks(sized(&mut force, kept_len), stripe_len, stripes.len());
+                    let state = &*group;
+                    let parts: Vec<Vec<f64>> = stripes
                         .into_par_iter()
-                        .map(|stripe| {
+                        .zip(forces)
+                        .map(|(stripe, force)| {
                             with_scratch(scratch, |scratch| {
                                 let mut squares = vec![0.0; shapes.len()];
+                                let mut force = force.unwrap_or_default();
                                 for rows in self.tiles(stripe) {
-                                    self.load(inputs, b, group, rows.clone(), kept, scratch);
-                                    mask(group, rows.clone(), self.cut.row, &mut scratch.tile);
-                                    let tile = self.tile_squares(inputs, b, group, &shapes, rows, scratch);
+                                    self.load(inputs, b, state, rows.clone(), kept, scratch);
+                                    mask(state, rows.clone(), self.cut.row, &mut scratch.tile);
+                                    let len = (rows.len() * self.shape.dim).min(force.len());
+                                    let (keep, rest) = force.split_at_mut(len);
+                                    force = rest;
+                                    let tile = self.tile_squares(inputs, b, state, &shapes, rows, scratch, keep);
                                     self.add_all(&mut squares, &tile);
                                 }
                                 squares
                             })
                         })
                         .collect();
+                    group.force = force;
                     let mut squares = vec![0.0; shapes.len()];
                     for part in parts {
                         self.add_all(&mut squares, &part);
@@ -496,6 +530,20 @@ impl Plan {
                     scratch.group = group;
                     squares
                 })
+            } else if self.keeps_force() {
+                // F_tot is the one force over its theta.
+                let factor = inv_theta[0] * (1.0 / scale.sigma) as f32;
+                let parts: Vec<f64> = force
+                    .par_chunks_mut(stripe_len)
+                    .zip(groups[b].force.par_chunks(stripe_len))
+                    .map(|(out, force)| {
+                        for (out, f) in out.iter_mut().zip(force) {
+                            *out = f * factor;
+                        }
+                        tile::sum_of_squares(self.isa, out)
+                    })
+                    .collect();
+                parts.into_iter().sum()
             } else {
                 let group = &groups[b];
                 let parts: Vec<f64> = self
@@ -541,6 +589,13 @@ impl Plan {
     /// Whether a group is one tile, so that a task can compute all of its state afresh.
     fn one_tile(&self) -> bool {
         self.cut.rows == self.shape.generated
+    }
+
+    /// Whether phase B leaves the force for phase C, which then only scales it: at a single temperature, in groups of
+    /// several tiles.
+    fn keeps_force(&self) -> bool {
+        let one_temperature = self.spec.temperatures.len() == 1;
+        one_temperature && !self.one_tile() && fits(self.shape.generated, self.shape.dim)
     }
 
     fn stripes(&self) -> Vec<Range<usize>> {
@@ -605,22 +660,39 @@ impl Plan {
         }
         sized(&mut group.center, dim).fill(0.0);
         if self.spec.numerics.center {
-            for k in panels(dim, self.cut.panel) {
-                let mut mean = vec![0.0f64; k.len()];
+            // Few coordinates at a time give threads work in a big group; in small ones the groups do.
+            let width = if self.cut.whole { 64 } else { self.cut.panel };
+            group.center.par_chunks_mut(width).enumerate().for_each(|(at, center)| {
+                let mut mean = vec![0.0f64; center.len()];
                 for block in inputs.target_blocks(b) {
                     for y in block.chunks_exact(dim) {
-                        for (mean, y) in mean.iter_mut().zip(&y[k.clone()]) {
+                        for (mean, y) in mean.iter_mut().zip(&y[at * width..]) {
                             *mean += f64::from(y.to_f32());
                         }
                     }
                 }
-                for (center, mean) in group.center[k].iter_mut().zip(mean) {
+                for (center, mean) in center.iter_mut().zip(mean) {
                     *center = (mean / t as f64) as f32;
                 }
-            }
+            });
         }
         let norms = sized(&mut group.norms, row);
         norms.fill(0.0);
+        if self.cut.whole {
+            const TARGETS: usize = 64;
+            let points = sized(&mut group.points, t * dim);
+            let center = &group.center;
+            points.par_chunks_mut(TARGETS * dim).zip(norms.par_chunks_mut(TARGETS)).enumerate().for_each(
+                |(at, (points, norms))| {
+                    for (j, (point, norm)) in points.chunks_exact_mut(dim).zip(norms).enumerate() {
+                        T::widen(inputs.target(b, at * TARGETS + j), point);
+                        subtract(point, center);
+                        *norm = tile::squared_norm(self.isa, point);
+                    }
+                },
+            );
+            return;
+        }
         let mut part = vec![0.0; self.cut.panel];
         for (j, y) in inputs.target_blocks(b).into_iter().flat_map(|block| block.chunks_exact(dim)).enumerate() {
             for k in panels(dim, self.cut.panel) {
@@ -633,21 +705,25 @@ impl Plan {
     }
 
     /// Coordinates `k` of all targets, widened and centred, [T, k].
-    fn fill_panel<T: Element>(
+    fn panel<'a, T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
-        group: &Group,
+        group: &'a Group,
         k: Range<usize>,
-        panel: &mut Vec<f32>,
-    ) {
+        buffer: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        if self.cut.whole {
+            return &group.points;
+        }
         let (dim, width) = (self.shape.dim, k.len());
-        let panel = sized(panel, self.shape.targets() * width);
+        let panel = sized(buffer, self.shape.targets() * width);
         let targets = inputs.target_blocks(b).into_iter().flat_map(|block| block.chunks_exact(dim));
         for (y, out) in targets.zip(panel.chunks_exact_mut(width)) {
             T::widen(&y[k.clone()], out);
             subtract(out, &group.center[k.clone()]);
         }
+        panel
     }
 
     /// Distances of the queries `rows` to all targets, before the self mask, into `scratch.tile`.
@@ -668,8 +744,8 @@ impl Plan {
             }
         } else {
             for k in panels(dim, self.cut.panel) {
-                self.fill_panel(inputs, b, group, k.clone(), &mut scratch.panel);
-                let (panel, width) = (&scratch.panel, k.len());
+                let panel = self.panel(inputs, b, group, k.clone(), &mut scratch.panel);
+                let width = k.len();
                 let x = &panel[rows.start * width..];
                 let beta = if k.start == 0 { 0.0 } else { 1.0 };
                 gemm(
@@ -977,18 +1053,18 @@ impl Plan {
         // sum_j C_ij vanishes but for rounding; taking it out makes the result independent of where the origin is.
         let totals: Vec<f32> = coefficients.chunks_exact(row).map(|c| tile::sum(self.isa, c)).collect();
         for k in panels(dim, self.cut.panel) {
-            self.fill_panel(inputs, b, group, k.clone(), &mut scratch.panel);
+            let panel = self.panel(inputs, b, group, k.clone(), &mut scratch.panel);
             let width = k.len();
             let force = sized(&mut scratch.force, stacked * width);
             gemm(
                 [stacked, t, width],
                 (coefficients, Layout::rows(row)),
-                (&scratch.panel, Layout::rows(width)),
+                (panel, Layout::rows(width)),
                 0.0,
                 (force, width),
             );
             for (at, force) in force.chunks_exact_mut(width).enumerate() {
-                let x = &scratch.panel[query_of(at) * width..][..width];
+                let x = &panel[query_of(at) * width..][..width];
                 for (f, x) in force.iter_mut().zip(x) {
                     *f -= totals[at] * x;
                 }
@@ -998,6 +1074,9 @@ impl Plan {
     }
 
     /// The tile's share of sum_id F_id² of each temperature, `[R]`, in raw coordinates.
+    ///
+    /// `keep`, where it is not empty, receives the force itself, [rows, D], at the single temperature.
+    #[allow(clippy::too_many_arguments)]
     fn tile_squares<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
@@ -1006,13 +1085,17 @@ impl Plan {
         shapes: &[Shape],
         rows: Range<usize>,
         scratch: &mut Scratch,
+        keep: &mut [f32],
     ) -> Vec<f64> {
         self.tile_coefficients(group, shapes, None, rows.clone(), scratch);
         let mut squares = vec![0.0; shapes.len()];
-        let height = rows.len();
-        self.tile_contraction(inputs, b, group, rows, scratch, |at, _, force| {
+        let (height, dim) = (rows.len(), self.shape.dim);
+        self.tile_contraction(inputs, b, group, rows, scratch, |at, k, force| {
             let total = &mut squares[at / height];
             *total = add(&self.spec, *total, tile::sum_of_squares(self.isa, force));
+            if !keep.is_empty() {
+                keep[at * dim..][k].copy_from_slice(force);
+            }
         });
         squares
     }

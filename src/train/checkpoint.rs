@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::path::Path;
 
 const FORMAT: &str = "cudrift checkpoint 1";
-const RNG: &str = "philox4x32-10, counter (block, purpose, step)";
+const RNG: &str = "philox4x32-10, counter (block, step, purpose)";
 
 impl Trainer {
     /// Writes a checkpoint, atomically. `note` is kept with it, for the caller's own use.
