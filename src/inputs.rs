@@ -63,7 +63,7 @@ pub struct DriftShape {
 impl DriftShape {
     /// T = G + N + P, targets per group.
     pub fn targets(&self) -> usize {
-        self.generated + self.negatives + self.positives
+        self.generated.saturating_add(self.negatives).saturating_add(self.positives)
     }
 
     /// Checks the extents.

@@ -121,7 +121,8 @@ pub enum ForceNorm {
 
 /// Rules that change nothing in exact arithmetic and decide the digits in f32 (spec 2.2a). All on in every preset.
 ///
-/// The f64 reference computes differences directly and has no need of them.
+/// The f64 reference computes differences directly and has no need of them; neither has the CPU backend up to D = 8,
+/// where `center` and `near_pairs` change nothing.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numerics {

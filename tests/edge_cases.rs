@@ -245,6 +245,13 @@ fn huge_coordinates() {
             }
         }
     }
+    // A Gaussian so wide that its rate vanishes in f32.
+    let case = Case::random(1, [2, 5, 1, 4, 3]).scaled(1e12);
+    for (name, mut spec) in specs(&case) {
+        (spec.kernel, spec.temperatures) = (Kernel::Gaussian, vec![1e12]);
+        let out = cpu::drift(&spec, &case.inputs()).unwrap();
+        assert!(out.force.iter().all(|v| v.is_finite()), "{name}: {:?}", out.force);
+    }
 }
 
 #[test]
@@ -478,6 +485,17 @@ fn one_big_group() {
             let got = cpu::drift(&spec, &case.inputs()).unwrap();
             check(&format!("{shape:?} force"), relative_error(&got.force, &want.force), 1e-5);
             check(&format!("{shape:?} loss"), relative_error(&got.loss, &want.loss), 1e-5);
+        }
+    }
+    // Rows too long for the usual tile, and samples too large to be kept as a centred copy.
+    for shape in [[1, 130, 0, 5000, 2], [1, 130, 0, 5000, 20], [1, 130, 0, 140, 32_768]] {
+        let case = Case::random(9, shape);
+        let mut one = DriftSpec::official();
+        one.temperatures = vec![0.2];
+        for (name, spec) in [("official", DriftSpec::official()), ("one temperature", one)] {
+            let want = case.reference(&spec);
+            let got = cpu::drift(&spec, &case.inputs()).unwrap();
+            check(&format!("{name} {shape:?}"), relative_error(&got.force, &want.force), 2e-5);
         }
     }
     let (typed, rounded) = Case::random(3, [1, 400, 0, 300, 20]).rounded::<f16>();

@@ -46,8 +46,12 @@ fn cpu_is_at_most_twice_as_wrong_as_the_official_code() {
         for (key, got) in KEYS.into_iter().zip(got) {
             let want = &arrays[&format!("ref_f64_{key}")].data;
             let official = relative_error(&arrays[&format!("official_f32_{key}")].data, want);
-            let bound = (2.0 * official).clamp(2e-6, 2e-4);
+            // Asked is at most twice the official error, or 2e-6; the README promises 2e-6 throughout.
+            let bound = 2e-6;
             check(&format!("{} {key}", path.display()), relative_error(&got, want), bound);
+            if path.ends_with("offset30_g16_p16_n8_s32.npz") && key == "grad_gen" {
+                assert!(official >= 1e-3, "the README quotes the official error on these points");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use common::Case;
 use cudrift::{DriftSpec, Error, bf16, cpu, cpu::Plan};
 
 /// Shapes of both regimes: one tile per group, several tiles, several stripes, low and high D.
-const SHAPES: [[usize; 5]; 9] = [
+const SHAPES: [[usize; 5]; 11] = [
     [7, 64, 32, 64, 40],
     [5, 13, 3, 7, 2],
     [3, 1, 0, 1, 1],
@@ -17,6 +17,8 @@ const SHAPES: [[usize; 5]; 9] = [
     [1, 2048, 0, 2048, 2],
     [1, 1100, 30, 900, 70],
     [4, 40, 8, 40, 5120],
+    [1, 130, 0, 5000, 2],
+    [2, 300, 0, 200, 300],
 ];
 
 fn specs() -> [DriftSpec; 3] {
@@ -92,16 +94,21 @@ fn chunks_over_groups_give_the_same_bits() {
 #[test]
 fn a_workspace_serves_many_calls() {
     let spec = DriftSpec::official();
-    let (first, second) = (Case::random(1, [3, 20, 4, 9, 12]), Case::random(2, [3, 20, 4, 9, 12]).weighted(1));
-    let plan = Plan::new(&spec, first.shape).unwrap();
-    let mut workspace = plan.workspace();
-    for case in [&first, &second, &first] {
-        let inputs = case.inputs();
-        let scale = plan.distances(&inputs, &mut workspace).unwrap().finish(&spec).unwrap();
-        let norms = plan.coefficients(&inputs, &scale, &mut workspace).unwrap().finish(&spec, &scale);
-        let (mut force, mut loss) = (vec![0.0; 3 * 20 * 12], vec![0.0; 3]);
-        plan.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss).unwrap();
-        assert_eq!(force, cpu::drift(&spec, &inputs).unwrap().force);
+    for shape in [[3, 20, 4, 9, 12], [2, 300, 20, 500, 3], [1, 300, 30, 200, 70], [2, 300, 0, 200, 40]] {
+        for spec in [spec.clone(), DriftSpec::paper(), DriftSpec::notebook()] {
+            let (first, mut second) = (Case::random(1, shape), Case::random(2, shape).weighted(1));
+            second.weight_positives.as_mut().unwrap()[..3].fill(0.0);
+            let plan = Plan::new(&spec, first.shape).unwrap();
+            let mut workspace = plan.workspace();
+            for case in [&first, &second, &first] {
+                let inputs = case.inputs();
+                let scale = plan.distances(&inputs, &mut workspace).unwrap().finish(&spec).unwrap();
+                let norms = plan.coefficients(&inputs, &scale, &mut workspace).unwrap().finish(&spec, &scale);
+                let (mut force, mut loss) = (vec![f32::NAN; case.generated.len()], vec![f32::NAN; shape[0]]);
+                plan.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss).unwrap();
+                assert_eq!(force, cpu::drift(&spec, &inputs).unwrap().force);
+            }
+        }
     }
 }
 
@@ -133,6 +140,33 @@ fn misuse_is_a_typed_error() {
     assert!(matches!(plan.distances(&other.inputs(), &mut workspace), Err(Error::Shape { .. })));
     let other_plan = Plan::new(&spec, other.shape).unwrap();
     assert!(matches!(other_plan.distances(&other.inputs(), &mut workspace), Err(Error::Order { .. })));
+}
+
+/// A workspace of a plan with another spec, or another scale in phase C, would mix what belongs to different calls.
+#[test]
+fn foreign_workspaces_and_scales_are_typed_errors() {
+    for shape in [[2, 5, 0, 4, 3], [1, 300, 0, 200, 3]] {
+        let case = Case::random(1, shape);
+        let inputs = case.inputs();
+        let spec = DriftSpec::official();
+        let plan = Plan::new(&spec, case.shape).unwrap();
+        let mut workspace = plan.workspace();
+        let scale = plan.distances(&inputs, &mut workspace).unwrap().finish(&spec).unwrap();
+        let norms = plan.coefficients(&inputs, &scale, &mut workspace).unwrap().finish(&spec, &scale);
+        let (mut force, mut loss) = (vec![0.0; case.generated.len()], vec![0.0; shape[0]]);
+        let mut other_spec = spec.clone();
+        other_spec.temperatures = vec![0.1, 0.2, 0.4];
+        let other = Plan::new(&other_spec, case.shape).unwrap();
+        let mixed = other.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss);
+        assert!(matches!(mixed, Err(Error::Order { .. })));
+        let other = plan.clone().keep_distances(0);
+        assert!(matches!(other.coefficients(&inputs, &scale, &mut workspace), Err(Error::Order { .. })));
+        let mut moved = scale;
+        moved.sigma *= 2.0;
+        let mixed = plan.contraction(&inputs, &moved, &norms, &mut workspace, &mut force, &mut loss);
+        assert!(matches!(mixed, Err(Error::Order { .. })));
+        plan.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss).unwrap();
+    }
 }
 
 /// The same values in another element type give the same bits: everything after widening is f32.

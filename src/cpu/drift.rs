@@ -14,7 +14,8 @@ pub struct Drift {
     pub scale: Scale,
     /// f2, the mean square of each temperature's force, `[R]`: what to watch during training (spec 2.3).
     pub loss_r: Vec<f64>,
-    /// How many input coordinates are NaN or infinite; where it is not 0, outputs may be NaN.
+    /// How many input coordinates are NaN or infinite; where it is not 0, outputs may be NaN. They may also be where
+    /// points lie more than 1e19 apart, since squared distances are f32.
     pub nonfinite: u64,
     elements_per_group: usize,
 }
@@ -49,7 +50,7 @@ impl Drift {
 /// ```
 ///
 /// # Errors
-/// What [`DriftSpec::validate`] refuses, and weights that are all zero. Data that is not finite is not an error; see
+/// What [`DriftSpec::validate`] refuses, weights that are all zero, and a workspace that does not fit into memory. Data that is not finite is not an error; see
 /// [`Drift::nonfinite`].
 pub fn drift<T: Element>(spec: &DriftSpec, inputs: &DriftInputs<'_, T>) -> Result<Drift> {
     let shape = inputs.shape();

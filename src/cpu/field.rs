@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// Where a query has no mass at all (only possible with the self mask and zero weights) its fields are NaN.
 ///
 /// # Errors
-/// A bandwidth outside its range; a self mask with sets of different sizes.
+/// A bandwidth outside its range; a self mask with sets of different sizes; a result that does not fit into memory.
 pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Result<Field<f32>> {
     inputs.validate(spec)?;
     // Six arrays [n, D], and the rows that two of them are joined from.

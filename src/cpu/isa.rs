@@ -39,7 +39,8 @@ impl Isa {
         let mut list = vec![Self::Baseline];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+            if avx2 && is_x86_feature_detected!("fma") {
                 list.push(Self::Avx2);
                 if is_x86_feature_detected!("avx512f") {
                     list.push(Self::Avx512);
@@ -88,12 +89,11 @@ macro_rules! per_isa {
                 // On AArch64 a fused multiply-add is part of the baseline.
                 $crate::cpu::isa::Isa::Baseline => body::<{ cfg!(target_arch = "aarch64") } $(, $gen)?>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2 and FMA were detected; every
-                // processor with AVX2 has F16C.
+                // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2, FMA and F16C were detected.
                 $crate::cpu::isa::Isa::Avx2 => unsafe { avx2 $(::<$gen>)? ($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2 and FMA were
-                // detected; every processor with AVX2 has F16C.
+                // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2, FMA and F16C were
+                // detected.
                 $crate::cpu::isa::Isa::Avx512 => unsafe { avx512 $(::<$gen>)? ($($arg),*) },
             }
         }

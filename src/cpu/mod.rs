@@ -15,18 +15,22 @@
 //! recomputed elsewhere, with the same bits; there is never a [B, G, T] array for a whole large batch.
 
 mod ceilings;
+mod cut;
 mod drift;
 mod field;
 mod gemm;
+mod group;
 pub(crate) mod isa;
 mod plan;
+mod sums;
 mod tile;
 
 pub use ceilings::{Ceilings, ceilings};
 pub use drift::{Drift, drift};
 pub use field::field;
 pub(crate) use gemm::{Layout, gemm};
-pub use plan::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
+pub use plan::{Plan, Workspace};
+pub use sums::{ForceNorms, ForceSums, ScaleSums};
 
 /// The instruction set that the inner loops run on: `baseline`, `avx2` or `avx512`.
 pub fn instruction_set() -> &'static str {

@@ -32,7 +32,9 @@ impl Shape {
             Kernel::Matern32 => 3f64.sqrt() / tau,
             Kernel::Matern52 => 5f64.sqrt() / tau,
         };
-        Self { kernel, rate: rate as f32 }
+        // A rate of 0 would make 0 * infinity of what is removed; a NaN stays.
+        let rate = rate as f32;
+        Self { kernel, rate: if rate < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { rate } }
     }
 
     /// psi_0(d), in f64.

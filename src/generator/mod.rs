@@ -47,7 +47,8 @@ impl Mlp {
     /// weights and biases uniform in ±1/sqrt(in).
     ///
     /// # Errors
-    /// [`Error::Value`] where there are fewer than two sizes, one is 0, or the parameters would not fit into memory.
+    /// [`Error::Value`] where there are fewer than two sizes, one is 0, or there would be more than 2^34 parameters;
+    /// [`Error::TooLarge`] where they do not fit into memory.
     pub fn new(sizes: &[usize], seed: u64) -> Result<Self> {
         let count = Self::count(sizes)?;
         Error::check_memory("generator", "the set of parameters", count.checked_mul(size_of::<f32>()))?;

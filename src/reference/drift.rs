@@ -28,7 +28,7 @@ pub struct Drift {
 /// The drift of `inputs` under `spec`, in f64 and with exact differences.
 ///
 /// # Errors
-/// What [`DriftSpec::validate`] refuses, and weights that are all zero.
+/// What [`DriftSpec::validate`] refuses, weights that are all zero, and samples whose pairs do not fit into memory.
 ///
 /// Source: spec 2.2 for the order of the steps, 2.5 to 2.7 for the dialects.
 pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
@@ -43,6 +43,9 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
         WeightRule::Affinity | WeightRule::Logit => f64::from(inputs.weight(b, j)),
     };
     let pair = |b: usize, i: usize, j: usize| (b * queries + i) * targets + j;
+
+    let elements = (queries * targets + 2 * queries * dim) * groups * (1 + spec.temperatures.len());
+    Error::check_memory("reference drift", "what it keeps", elements.checked_mul(size_of::<f64>()))?;
 
     // (1) distances
     let mut d = vec![0.0; groups * queries * targets];
@@ -135,8 +138,10 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
                     let c_ij = if j < negative { -a[j] * s_plus } else { a[j] * s_minus };
                     c[pair(b, i, j)] = c_ij;
                     // F = sum_j C_ij Y~_j - (sum_j C_ij) x~_i
+                    let (x_i, y_j) = (x(b, i), y(b, j));
+                    let f_i = &mut f[(b * queries + i) * dim..][..dim];
                     for k in 0..dim {
-                        f[(b * queries + i) * dim + k] += c_ij * (y(b, j)[k] - x(b, i)[k]) / scale.sigma;
+                        f_i[k] += c_ij * (y_j[k] - x_i[k]) / scale.sigma;
                     }
                 }
             }

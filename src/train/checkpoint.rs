@@ -10,11 +10,11 @@ const FORMAT: &str = "cudrift checkpoint 1";
 const RNG: &str = "philox4x32-10, counter (block, step, purpose)";
 
 impl Trainer {
-    /// Writes a checkpoint, atomically. `note` is kept with it, for the caller's own use.
+    /// Writes a checkpoint, atomically.
     ///
     /// # Errors
     /// [`Error::Io`] with the system's answer.
-    pub fn save(&self, path: &Path, note: &str) -> Result<()> {
+    pub fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = Vec::new();
         let Moments { first, second, ema } = &self.moments;
         for (prefix, values) in
@@ -29,17 +29,17 @@ impl Trainer {
             "seed": self.config.seed,
             "rng": RNG,
             "loss_ema_bits": format!("{:016x}", self.loss_ema.to_bits()),
-            "note": note,
         });
         crate::files::write_atomically(path, &serialize(tensors, Some(("cudrift", state.to_string())))?)
     }
 
-    /// A trainer that goes on from a checkpoint, and the note that was kept with it.
+    /// A trainer that goes on from a checkpoint. The data and the spec are `config`'s; only architecture and seed are
+    /// compared.
     ///
     /// # Errors
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is not a checkpoint, or one of another
     /// architecture or seed than `config`'s.
-    pub fn load(config: Config, path: &Path) -> Result<(Self, String)> {
+    pub fn load(config: Config, path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| Error::io("read", path, source))?;
         let file = open(&bytes, path)?;
         let bad = |problem: String| Error::format(path, problem);
@@ -75,7 +75,6 @@ impl Trainer {
             Ok(part.parameters().to_vec())
         };
         let moments = Moments { first: part("adam.first.")?, second: part("adam.second.")?, ema: part("ema.")? };
-        let note = state["note"].as_str().unwrap_or_default().to_owned();
-        Ok((Self::assemble(config, model, moments, step, f64::from_bits(loss_ema))?, note))
+        Self::assemble(config, model, moments, step, f64::from_bits(loss_ema))
     }
 }

@@ -134,7 +134,8 @@ impl Trainer {
     /// A fresh generator.
     ///
     /// # Errors
-    /// [`Error::Value`] for any impossible number in `config`.
+    /// [`Error::Value`] for any impossible number in `config`; [`Error::TooLarge`] where the model with its batch does
+    /// not fit into memory.
     pub fn new(config: Config) -> Result<Self> {
         config.check_memory()?;
         let model = Mlp::new(&config.sizes(), config.seed)?;
@@ -143,6 +144,7 @@ impl Trainer {
     }
 
     fn assemble(config: Config, model: Mlp, moments: Moments, step: u64, loss_ema: f64) -> Result<Self> {
+        config.check_memory()?;
         config.optimizer.validate()?;
         if config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
@@ -238,9 +240,11 @@ impl Trainer {
     /// Sliced Wasserstein distances of order 1 and 2 between `n` fresh samples of the generator and of the data.
     ///
     /// # Errors
-    /// [`Error::Value`] where `n` or `projections` is 0.
+    /// [`Error::Value`] where `n` or `projections` is 0; [`Error::TooLarge`] where the samples do not fit into memory.
     pub fn evaluate(&self, n: usize, projections: usize) -> Result<[f64; 2]> {
         let Config { noise_dim, seed, .. } = self.config;
+        let width = self.config.sizes().iter().sum::<usize>().saturating_mul(3 * size_of::<f32>());
+        Error::check_memory("evaluation", "the set of samples", n.checked_mul(width))?;
         let noise = Stream::new(seed, Purpose::EvaluationNoise, self.step).normals(n * noise_dim);
         let data = self.config.data.sample(&mut Stream::new(seed, Purpose::EvaluationData, self.step), n);
         sliced_wasserstein(&self.model.forward(&noise)?, &data, self.config.data.dim(), projections, seed)

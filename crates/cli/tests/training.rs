@@ -109,6 +109,32 @@ fn resuming_gives_the_uninterrupted_run() {
     same_run(&folder.path("whole"), &folder.path("parts"));
 }
 
+/// Ctrl-C in the midst of a long run: one line, status 1, and a checkpoint of the very step that the line names.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_writes_a_checkpoint() {
+    let folder = Folder::new();
+    let child = cudrift()
+        .args(train(&folder, "run", &["--steps", "1000000"]))
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let log = folder.path("run/metrics.jsonl");
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() >= 3) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    let step = last.strip_prefix("error: interrupted after step ").unwrap().split(' ').next().unwrap();
+    let checkpoint = std::fs::read(folder.path("run/checkpoint.safetensors")).unwrap();
+    let state = String::from_utf8_lossy(&checkpoint);
+    assert!(state.contains(&format!(r#"\"step\":{step}"#)), "step {step} in the checkpoint");
+}
+
 #[cfg(unix)]
 #[test]
 fn interrupting_and_killing_lose_nothing() {

@@ -170,7 +170,7 @@ impl Folder {
             if resume && config_path.exists() { Run::resumed(&config_path, options)? } else { Run::new(options)? };
         let config = run.config()?;
         let fresh = !(resume && checkpoint.exists());
-        let trainer = if fresh { Trainer::new(config)? } else { Trainer::load(config, &checkpoint)?.0 };
+        let trainer = if fresh { Trainer::new(config)? } else { Trainer::load(config, &checkpoint)? };
         if trainer.steps_done() > run.steps {
             let done = trainer.steps_done();
             return Err(Error::message(format!("{folder} has {done} steps already; give --steps {done} or more")));
@@ -190,7 +190,7 @@ impl Folder {
     }
 
     fn save(&self, trainer: &Trainer) -> Result<()> {
-        Ok(trainer.save(&self.path("checkpoint.safetensors"), "")?)
+        Ok(trainer.save(&self.path("checkpoint.safetensors"))?)
     }
 }
 
