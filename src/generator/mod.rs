@@ -74,9 +74,7 @@ impl Mlp {
     }
 
     fn count(sizes: &[usize]) -> Result<usize> {
-        let layer = |io: &[usize]| io[0].checked_add(1)?.checked_mul(io[1]);
-        let count = sizes.windows(2).try_fold(0usize, |sum, io| sum.checked_add(layer(io)?));
-        match count {
+        match parameter_count(sizes) {
             // 2^34 parameters are 64 GiB; beyond that it is a slip of the pen, not a model for this trainer.
             Some(count) if sizes.len() >= 2 && !sizes.contains(&0) && count <= 1 << 34 => Ok(count),
             _ => {
@@ -259,6 +257,11 @@ impl Mlp {
         }
         Ok(())
     }
+}
+
+/// Weights and biases of all layers; `None` where there are more than a `usize` counts.
+pub(crate) fn parameter_count(sizes: &[usize]) -> Option<usize> {
+    sizes.windows(2).try_fold(0usize, |sum, io| sum.checked_add(io[0].checked_add(1)?.checked_mul(io[1])?))
 }
 
 /// One linear layer's place among the parameters.

@@ -40,6 +40,7 @@ impl Trainer {
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is not a checkpoint, or one of another
     /// architecture or seed than `config`'s.
     pub fn load(config: Config, path: &Path) -> Result<Self> {
+        config.check_memory()?;
         let bytes = std::fs::read(path).map_err(|source| Error::io("read", path, source))?;
         let file = open(&bytes, path)?;
         let bad = |problem: String| Error::format(path, problem);

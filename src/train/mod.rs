@@ -7,7 +7,7 @@ pub use optimizer::Optimizer;
 
 use crate::cpu::{Plan, Workspace};
 use crate::data::Data;
-use crate::generator::{Activations, Mlp};
+use crate::generator::{Activations, Mlp, parameter_count};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
 use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
@@ -52,8 +52,7 @@ impl Config {
     /// their gradients, noise, data and force.
     fn check_memory(&self) -> Result<()> {
         let sizes = self.sizes();
-        let layer = |io: &[usize]| io[0].checked_add(1)?.checked_mul(io[1]);
-        let parameters = sizes.windows(2).try_fold(0usize, |sum, io| sum.checked_add(layer(io)?));
+        let parameters = parameter_count(&sizes);
         let widths = sizes.iter().try_fold(0usize, |sum, n| sum.checked_add(*n));
         let elements = || parameters?.checked_mul(5)?.checked_add(widths?.checked_mul(3)?.checked_mul(self.batch)?);
         let bytes = || elements()?.checked_mul(size_of::<f32>());
@@ -144,7 +143,6 @@ impl Trainer {
     }
 
     fn assemble(config: Config, model: Mlp, moments: Moments, step: u64, loss_ema: f64) -> Result<Self> {
-        config.check_memory()?;
         config.optimizer.validate()?;
         if config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
