@@ -235,6 +235,11 @@ impl<'a, T: Copy> DriftInputs<'a, T> {
         &self.target_blocks(b)[block][j * d..][..d]
     }
 
+    /// Whether no weights were given, so that all are 1.
+    pub(crate) fn unweighted(&self) -> bool {
+        self.weight_generated.is_none() && self.weight_negatives.is_none() && self.weight_positives.is_none()
+    }
+
     /// The weight of target `j` of group `b`.
     pub(crate) fn weight(&self, b: usize, j: usize) -> f32 {
         let shape = self.shape();

@@ -63,8 +63,7 @@ fn chunks_over_groups_give_the_same_bits() {
                     .windows(2)
                     .map(|w| {
                         let part = inputs.groups(w[0]..w[1]).unwrap();
-                        let plan =
-                            Plan::new(&spec, part.shape()).unwrap().keep_distances(if w[0] == 0 { 0 } else { 1 << 20 });
+                        let plan = Plan::new(&spec, part.shape()).unwrap().keep(if w[0] == 0 { 0 } else { 1 << 20 });
                         let workspace = plan.workspace();
                         (plan, part, workspace)
                     })
@@ -159,7 +158,7 @@ fn foreign_workspaces_and_scales_are_typed_errors() {
         let other = Plan::new(&other_spec, case.shape).unwrap();
         let mixed = other.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss);
         assert!(matches!(mixed, Err(Error::Order { .. })));
-        let other = plan.clone().keep_distances(0);
+        let other = plan.clone().keep(0);
         assert!(matches!(other.coefficients(&inputs, &scale, &mut workspace), Err(Error::Order { .. })));
         let mut moved = scale;
         moved.sigma *= 2.0;

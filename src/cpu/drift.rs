@@ -28,6 +28,13 @@ impl Drift {
         self.force.iter().map(|f| factor * f).collect()
     }
 
+    /// As [`Drift::gradient`], in the memory of the force.
+    pub fn into_gradient(mut self) -> Vec<f32> {
+        let factor = (-2.0 / (self.elements_per_group as f64 * self.scale.sigma)) as f32;
+        self.force.iter_mut().for_each(|f| *f *= factor);
+        self.force
+    }
+
     /// The frozen regression target `x / sigma + F_tot`, [B, G, D] (spec 2.2 (7)), for the inputs of the call.
     pub fn goal<T: Element>(&self, inputs: &DriftInputs<'_, T>) -> Vec<f32> {
         let generated = inputs.generated().as_slice();

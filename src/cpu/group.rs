@@ -1,11 +1,10 @@
-//! The passes over one group: what its tiles share, and what is done with each tile.
+//! What the passes over one group share, and the buffers of the tasks that make them.
 
 use super::Plan;
-use super::cut::LOW_DIM;
-use super::gemm::{Layout, gemm};
-use super::sums::add;
-use super::tile::{self, Columns, FAR, Floors, Partition, REMOVED, Shape};
-use crate::{AffinityFloor, DriftInputs, DriftShape, Element, FeatureScale, Scale, SelfMask, WeightRule};
+use super::gemm::{pack_columns, pack_rows};
+use super::isa::LANES;
+use super::tile::{self, FAR, Partition, REMOVED, Shape};
+use crate::{DriftInputs, DriftShape, Element, Scale, SelfMask, WeightRule};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -13,41 +12,91 @@ use std::sync::Mutex;
 /// What the passes over one group share.
 #[derive(Debug, Default)]
 pub(super) struct Group {
+    /// Whether weights and blocks are those of a group without weights.
+    plain: bool,
     /// The mean over all targets, `[D]`; zeros where centring is off. High dimension only.
-    center: Vec<f32>,
+    pub(super) center: Vec<f32>,
     /// |y_j - center|², `[row]`. High dimension only.
-    norms: Vec<f32>,
-    /// All targets, widened and centred, [T, D], during a phase. Where [`Cut::whole`].
+    pub(super) norms: Vec<f32>,
+    /// All targets, widened, centred and packed, of a big group during a phase: their transpose [D, T] in phase A, the
+    /// columns of [T, D] after it. Where [`Cut::whole`](super::cut::Cut::whole).
     pub(super) points: Vec<f32>,
-    /// The force before it is divided by theta, in raw coordinates, [G, D]. Where [`Plan::keeps_force`].
-    pub(super) force: Vec<f32>,
+    /// Whether they are the transpose.
+    pub(super) transposed: bool,
     /// Targets coordinate by coordinate, [D, row]. Low dimension only.
-    soa: Vec<f32>,
+    pub(super) soa: Vec<f32>,
     /// w_j of the distance mean, `[row]`; 0 for padding.
     pub(super) mean_weight: Vec<f32>,
     /// What multiplies K in the row sum, `[row]`; 0 for padding and removed columns.
-    row_weight: Vec<f32>,
+    pub(super) row_weight: Vec<f32>,
     /// Padding and removed columns.
     removed: Vec<usize>,
     /// What multiplies the affinity, `[row]`; 0 for padding and removed columns.
-    factor: Vec<f32>,
+    pub(super) factor: Vec<f32>,
     /// 1 in the negative block, `[row]`.
-    negative: Vec<f32>,
+    pub(super) negative: Vec<f32>,
     /// 1 in the positive block, `[row]`.
-    positive: Vec<f32>,
-    /// Before the self mask: d_ii `[G]`, min_j d_ij over other present targets `[G]`, min_i d_ij over other queries `[row]`.
-    diagonal: Vec<f32>,
-    row_other: Vec<f32>,
-    col_other: Vec<f32>,
+    pub(super) positive: Vec<f32>,
+    /// Before the self mask, self pairs left out of the minima.
+    pub(super) before: Minima,
     /// With the self mask: d_ii `[G]`, min_j d_ij `[G]`, min_i d_ij `[row]`.
-    masked: Vec<f32>,
-    row_min: Vec<f32>,
-    col_min: Vec<f32>,
+    pub(super) masked: Minima,
+    /// The scales of [`tile::joint_sums`] at each temperature that takes it.
+    pub(super) joint: Vec<Option<Joint>>,
     /// [G, R].
-    row_partition: Vec<Partition>,
-    /// [`Columns::inv_root`] and [`Columns::log`], each [R, row].
-    col_inv_root: Vec<f32>,
-    col_log: Vec<f32>,
+    pub(super) row_partition: Vec<Partition>,
+    /// [`tile::Columns::inv_root`] and [`tile::Columns::log`], each [R, row].
+    pub(super) col_inv_root: Vec<f32>,
+    pub(super) col_log: Vec<f32>,
+}
+
+/// Scales around one reference distance, with which a pair's one exponential serves its row's and its column's sum.
+#[derive(Debug)]
+pub(super) struct Joint {
+    /// Of the rows, `[G]`.
+    pub(super) rows: Vec<f32>,
+    /// Of the columns, `[row]`.
+    pub(super) columns: Vec<f32>,
+    /// Those of the columns times [`Group::row_weight`].
+    pub(super) weighted: Vec<f32>,
+}
+
+/// Minima over rows and columns.
+#[derive(Debug, Default)]
+pub(super) struct Minima {
+    pub(super) diagonal: Vec<f32>,
+    pub(super) row: Vec<f32>,
+    pub(super) col: Vec<f32>,
+}
+
+impl Minima {
+    /// Of nothing yet, for rows of this length.
+    pub(super) fn clear(&mut self, row: usize) {
+        self.diagonal.clear();
+        self.row.clear();
+        self.col.clear();
+        self.col.resize(row, FAR);
+    }
+
+    /// Joins those of the next stripe.
+    pub(super) fn join(&mut self, next: &Self) {
+        self.diagonal.extend_from_slice(&next.diagonal);
+        self.row.extend_from_slice(&next.row);
+        for (min, next) in self.col.iter_mut().zip(&next.col) {
+            *min = min.min(*next);
+        }
+    }
+}
+
+/// What belongs to one row of distances, each `[row]`.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// [`tile::exponents`].
+    pub(super) exponents: Vec<f32>,
+    /// [`tile::exponentials`] at the temperature of which others are powers.
+    pub(super) base: Vec<f32>,
+    /// Exponentials, then affinities, at one temperature.
+    pub(super) affinity: Vec<f32>,
 }
 
 /// Buffers of one task.
@@ -56,13 +105,16 @@ pub(super) struct Scratch {
     pub(super) group: Group,
     /// Distances, [rows, row].
     pub(super) tile: Vec<f32>,
-    /// `[row]`.
-    pub(super) affinity: Vec<f32>,
+    /// Products of a small group's centred points, [G or T, row].
+    pub(super) gram: Vec<f32>,
+    pub(super) rows_of: Rows,
     /// [R or 1, rows, row].
     pub(super) coefficients: Vec<f32>,
-    /// Centred targets, [T, panel].
+    /// Centred points by rows.
+    pub(super) rows: Vec<f32>,
+    /// One packed panel.
     pub(super) panel: Vec<f32>,
-    /// [R or 1, rows, panel].
+    /// A panel of the result, [R or 1, rows, LANES].
     pub(super) force: Vec<f32>,
 }
 
@@ -81,17 +133,26 @@ pub(super) fn sized<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) -> &mut
     &mut buffer[..]
 }
 
+/// The largest difference of psi/2 between two minima of a group at which one exponential serves both sums: products
+/// of three numbers between e^-6 and e^6 lose at most 1e-6 to the rounding of their exponents, mostly a third of that.
+const JOINT_RANGE: f64 = 6.0;
+
 impl Plan {
-    /// Weights, blocks, and what distances are computed from.
+    /// Weights and blocks.
     pub(super) fn prepare<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &mut Group) {
-        let DriftShape { generated, negatives, dim, .. } = self.shape;
+        let DriftShape { generated, negatives, .. } = self.shape;
         let (t, row) = (self.shape.targets(), self.cut.row);
+        let rule = self.spec.weights;
+        let plain = rule == WeightRule::Ignored || inputs.unweighted();
+        if plain && group.plain {
+            return; // as the last group that this scratch served
+        }
+        group.plain = plain;
         let fill = |buffer: &mut Vec<f32>, value: &dyn Fn(usize) -> f32| {
             buffer.clear();
             buffer.extend((0..t).map(value));
             buffer.resize(row, 0.0);
         };
-        let rule = self.spec.weights;
         let w = |j: usize| inputs.weight(b, j);
         fill(&mut group.mean_weight, &|j| if rule == WeightRule::Ignored { 1.0 } else { w(j) });
         fill(&mut group.row_weight, &|j| if rule == WeightRule::Logit { w(j) } else { 1.0 });
@@ -104,7 +165,12 @@ impl Plan {
         });
         fill(&mut group.negative, &|j| f32::from(j < generated + negatives));
         fill(&mut group.positive, &|j| f32::from(j >= generated + negatives));
+    }
 
+    /// What distances are computed from: the targets' mean, or in low dimension their coordinates; returns how many
+    /// coordinates are not finite.
+    pub(super) fn locate<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &mut Group) -> u64 {
+        let (t, row, dim) = (self.shape.targets(), self.cut.row, self.shape.dim);
         if self.cut.low_dim {
             let soa = sized(&mut group.soa, dim * row);
             for (j, y) in inputs.target_blocks(b).into_iter().flat_map(|block| block.chunks_exact(dim)).enumerate() {
@@ -112,551 +178,194 @@ impl Plan {
                     soa[k * row + j] = y.to_f32();
                 }
             }
-            return;
+            return inputs.nonfinite_in_group(b);
         }
-        sized(&mut group.center, dim).fill(0.0);
-        if self.spec.numerics.center {
-            // Few coordinates at a time give threads work in a big group; in small ones the groups do.
-            let width = if self.cut.whole { 64 } else { self.cut.panel };
-            let mean_of = |(at, center): (usize, &mut [f32])| {
-                let mut mean = vec![0.0f64; center.len()];
-                for block in inputs.target_blocks(b) {
-                    for y in block.chunks_exact(dim) {
-                        for (mean, y) in mean.iter_mut().zip(&y[at * width..]) {
-                            *mean += f64::from(y.to_f32());
-                        }
-                    }
+        let center = sized(&mut group.center, dim);
+        // Few coordinates at a time give threads work in a big group; in small ones the groups do.
+        let width = if self.cut.small { 1024 } else { 64 };
+        let mean_of = |(at, center): (usize, &mut [f32])| {
+            let mut mean = [0.0f64; 1024];
+            let mean = &mut mean[..center.len()];
+            for block in inputs.target_blocks(b) {
+                for y in block.chunks_exact(dim) {
+                    tile::add_row(self.isa, &y[at * width..][..center.len()], mean);
                 }
-                for (center, mean) in center.iter_mut().zip(mean) {
-                    *center = (mean / t as f64) as f32;
-                }
-            };
-            if self.cut.whole {
-                group.center.par_chunks_mut(width).enumerate().for_each(mean_of);
-            } else {
-                group.center.chunks_mut(width).enumerate().for_each(mean_of);
             }
-        }
-        let norms = sized(&mut group.norms, row);
-        norms.fill(0.0);
-        if self.cut.whole {
-            group.points.clear(); // those of an earlier call
-            self.fill_points(inputs, b, group);
-            let (points, norms) = (&group.points, &mut group.norms);
-            points.par_chunks(dim).zip(norms).for_each(|(point, norm)| *norm = tile::squared_norm(self.isa, point));
-            return;
-        }
-        let mut part = vec![0.0; self.cut.panel];
-        for (j, y) in inputs.target_blocks(b).into_iter().flat_map(|block| block.chunks_exact(dim)).enumerate() {
-            for k in panels(dim, self.cut.panel) {
-                let part = &mut part[..k.len()];
-                T::widen(&y[k.clone()], part);
-                subtract(part, &group.center[k]);
-                norms[j] += tile::squared_norm(self.isa, part);
+            for (center, mean) in center.iter_mut().zip(mean) {
+                *center = (*mean / t as f64) as f32;
             }
+        };
+        if self.cut.small {
+            center.chunks_mut(width).enumerate().for_each(mean_of);
+        } else {
+            center.par_chunks_mut(width).enumerate().for_each(mean_of);
         }
+        // A coordinate that is not finite makes its mean so too.
+        let finite = center.iter().all(|c| c.is_finite());
+        if !self.spec.numerics.center {
+            center.fill(0.0);
+        }
+        if finite { 0 } else { inputs.nonfinite_in_group(b) }
     }
 
-    /// Widens and centres all targets of a group that keeps them, unless they are there.
-    pub(super) fn fill_points<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &mut Group) {
-        let (dim, t) = (self.shape.dim, self.shape.targets());
-        if !self.cut.whole || group.points.len() == t * dim {
-            return;
+    /// Coordinates `k` of the targets `j`, widened and centred, by rows.
+    pub(super) fn centered<'a, T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        j: Range<usize>,
+        k: Range<usize>,
+        buffer: &'a mut Vec<f32>,
+    ) -> &'a mut [f32] {
+        let out = sized(buffer, j.len() * k.len());
+        for (j, out) in j.zip(out.chunks_exact_mut(k.len())) {
+            T::widen(&inputs.target(b, j)[k.clone()], out);
+            for (v, c) in out.iter_mut().zip(&group.center[k.clone()]) {
+                *v -= c;
+            }
         }
-        let center = &group.center;
-        sized(&mut group.points, t * dim).par_chunks_mut(dim).enumerate().for_each(|(j, point)| {
-            T::widen(inputs.target(b, j), point);
-            subtract(point, center);
-        });
+        out
     }
 
-    /// Coordinates `k` of all targets, widened and centred, [T, k].
-    fn panel<'a, T: Element>(
+    /// Columns `k..k + LANES` of the centred targets of a group, [T, LANES].
+    pub(super) fn columns<'a, T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
         group: &'a Group,
-        k: Range<usize>,
-        buffer: &'a mut Vec<f32>,
+        k: usize,
+        panel: &'a mut Vec<f32>,
     ) -> &'a [f32] {
+        let t = self.shape.targets();
         if self.cut.whole {
-            return &group.points;
+            return &group.points[k * t..][..t * LANES];
         }
-        let (dim, width) = (self.shape.dim, k.len());
-        let panel = sized(buffer, self.shape.targets() * width);
-        let targets = inputs.target_blocks(b).into_iter().flat_map(|block| block.chunks_exact(dim));
-        for (y, out) in targets.zip(panel.chunks_exact_mut(width)) {
-            T::widen(&y[k.clone()], out);
-            subtract(out, &group.center[k.clone()]);
-        }
+        let panel = sized(panel, t * LANES);
+        self.fill_columns(inputs, b, &group.center, k, panel);
         panel
     }
 
-    /// Distances of the queries `rows` to all targets, before the self mask, into `scratch.tile`.
-    pub(super) fn tile_distances<T: Element>(
+    fn fill_columns<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
-        group: &Group,
-        rows: Range<usize>,
-        scratch: &mut Scratch,
+        center: &[f32],
+        k: usize,
+        panel: &mut [f32],
     ) {
-        let (t, row, dim) = (self.shape.targets(), self.cut.row, self.shape.dim);
-        let tile = sized(&mut scratch.tile, rows.len() * row);
-        if self.cut.low_dim {
-            for (i, tile) in rows.clone().zip(tile.chunks_exact_mut(row)) {
-                let (x, dim) = query(group, i, dim, row);
-                tile::difference_row(self.isa, tile, &x[..dim], &group.soa);
-            }
-        } else {
-            for k in panels(dim, self.cut.panel) {
-                let panel = self.panel(inputs, b, group, k.clone(), &mut scratch.panel);
-                let width = k.len();
-                let x = &panel[rows.start * width..];
-                let beta = if k.start == 0 { 0.0 } else { 1.0 };
-                gemm(
-                    [rows.len(), width, t],
-                    (x, Layout::rows(width)),
-                    (panel, Layout::transposed(width)),
-                    beta,
-                    (tile, row),
-                );
-            }
-            let near = self.spec.numerics.near_pairs as f32;
-            for (i, tile) in rows.clone().zip(tile.chunks_exact_mut(row)) {
-                let norm = group.norms[i];
-                if tile::gram_row(self.isa, tile, norm, &group.norms, near) && near > 0.0 {
-                    for j in 0..t {
-                        if tile[j] < near * (norm + group.norms[j]) {
-                            tile[j] = tile::squared_distance(self.isa, inputs.target(b, i), inputs.target(b, j));
+        let dim = self.shape.dim;
+        let mut offset = [0.0; LANES];
+        let width = LANES.min(dim - k);
+        offset[..width].copy_from_slice(&center[k..][..width]);
+        let mut rest = panel;
+        for block in inputs.target_blocks(b) {
+            let (out, tail) = rest.split_at_mut(block.len() / dim * LANES);
+            pack_columns(self.isa, block, dim, k, &offset, out);
+            rest = tail;
+        }
+    }
+
+    /// Widens, centres and packs all targets of a big group: their transpose for phase A, which also gives the norms,
+    /// or their columns.
+    pub(super) fn fill_points<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &mut Group,
+        phase_a: bool,
+    ) {
+        let (dim, t, row) = (self.shape.dim, self.shape.targets(), self.cut.row);
+        if self.cut.low_dim || self.cut.small {
+            return;
+        }
+        let mut points = std::mem::take(&mut group.points);
+        if phase_a {
+            /// Coordinates that are widened at a time.
+            const WIDTH: usize = 1 << 12;
+            let mut norms = std::mem::take(&mut group.norms);
+            sized(&mut norms, row).fill(0.0);
+            let points = sized(&mut points, if self.cut.whole { row * dim } else { 0 });
+            let panels = optional_chunks(points, dim * LANES, row / LANES);
+            let state = &*group;
+            norms.par_chunks_mut(LANES).zip(panels).enumerate().for_each_init(
+                Vec::new,
+                |buffer, (at, (norms, mut panel))| {
+                    let j = at * LANES..t.min((at + 1) * LANES);
+                    for k in (0..dim).step_by(WIDTH) {
+                        let k = k..dim.min(k + WIDTH);
+                        let rows = self.centered(inputs, b, state, j.clone(), k.clone(), buffer);
+                        for (norm, point) in norms.iter_mut().zip(rows.chunks_exact(k.len())) {
+                            *norm += tile::squared_norm(self.isa, point);
+                        }
+                        if let Some(panel) = &mut panel {
+                            pack_rows(self.isa, j.len(), rows, k.len(), k.len(), &mut panel[k.start * LANES..]);
                         }
                     }
-                }
-            }
+                },
+            );
+            group.norms = norms;
+        } else if self.cut.whole {
+            let points = sized(&mut points, t * dim.next_multiple_of(LANES));
+            points.par_chunks_exact_mut(t * LANES).enumerate().for_each(|(at, panel)| {
+                self.fill_columns(inputs, b, &group.center, at * LANES, panel);
+            });
         }
-        for (i, tile) in rows.zip(tile.chunks_exact_mut(row)) {
-            if self.spec.numerics.constant_self_distance {
-                tile[i] = 0.0;
-            }
-            tile::sqrt_row(self.isa, &mut tile[..], self.spec.min_squared_distance as f32);
-            tile[t..].fill(FAR);
-        }
+        group.points = points;
+        group.transposed = phase_a && self.cut.whole;
     }
 
-    /// Distances as [`Plan::tile_distances`] gives them, from the kept ones where there are any.
-    pub(super) fn load<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &Group,
-        rows: Range<usize>,
-        kept: Option<&[f32]>,
-        scratch: &mut Scratch,
-    ) {
-        let row = self.cut.row;
-        match kept {
-            Some(kept) => {
-                sized(&mut scratch.tile, rows.len() * row).copy_from_slice(&kept[rows.start * row..rows.end * row]);
-            }
-            None => self.tile_distances(inputs, b, group, rows, scratch),
-        }
-    }
-
-    /// The tile's share of `sum_ij d_ij w_j`.
-    pub(super) fn tile_sum(&self, group: &Group, rows: Range<usize>, tile: &[f32]) -> f64 {
-        let mut sum = 0.0;
-        for (i, tile) in rows.zip(tile.chunks_exact(self.cut.row)) {
-            let mut part = tile::weighted_sum(self.isa, tile, &group.mean_weight);
-            if self.spec.feature_scale == FeatureScale::Paper {
-                part -= f64::from(tile[i]) * f64::from(group.mean_weight[i]);
-            }
-            sum = add(&self.spec, sum, part);
-        }
-        sum
-    }
-
-    /// The tile's diagonal, the minima of its rows, and its contribution to the columns' minima, self pairs left out.
-    fn tile_minima(&self, group: &Group, rows: Range<usize>, tile: &mut [f32], minima: &mut Minima) {
-        for (i, tile) in rows.zip(tile.chunks_exact_mut(self.cut.row)) {
-            let own = std::mem::replace(&mut tile[i], FAR);
-            minima.diagonal.push(own);
-            minima.row.push(tile::minima(self.isa, tile, &group.row_weight, &mut minima.col));
-            tile[i] = own;
-        }
-    }
-
-    /// Brings the self mask into the diagonal and the minima, now that the scale is known.
-    fn mask_minima(&self, scale: &Scale, group: &mut Group) {
+    /// Brings the self mask into the diagonal and the minima, now that the scale is known, and decides where one
+    /// exponential will do. `already` says that the diagonal was read from masked distances.
+    pub(super) fn mask_minima(&self, scale: &Scale, shapes: &[Shape], group: &mut Group, already: bool) {
         let masked = |d: f32| match self.spec.self_mask {
+            _ if already => d,
             SelfMask::Add(v) => (f64::from(d) + v * scale.distance) as f32,
             SelfMask::Set(v) => (v * scale.distance) as f32,
             SelfMask::Remove => REMOVED,
             SelfMask::Keep => d,
         };
-        group.masked.clear();
-        group.masked.extend(group.diagonal.iter().map(|d| masked(*d)));
-        group.row_min.clone_from(&group.row_other);
-        group.col_min.clone_from(&group.col_other);
-        for (i, &own) in group.masked.iter().enumerate() {
-            if group.row_weight[i] > 0.0 && own < group.row_min[i] {
-                group.row_min[i] = own;
+        let Group { before, masked: after, .. } = group;
+        after.diagonal.clear();
+        after.diagonal.extend(before.diagonal.iter().map(|d| masked(*d)));
+        after.row.clone_from(&before.row);
+        after.col.clone_from(&before.col);
+        for (i, &own) in after.diagonal.iter().enumerate() {
+            if group.row_weight[i] > 0.0 && own < after.row[i] {
+                after.row[i] = own;
             }
-            if own < group.col_min[i] {
-                group.col_min[i] = own;
-            }
-        }
-    }
-
-    /// The tile's row partitions [rows, R], and its contribution to the column sums [R, row].
-    fn tile_sums(
-        &self,
-        group: &Group,
-        shapes: &[Shape],
-        rows: Range<usize>,
-        tile: &[f32],
-        row_partition: &mut Vec<Partition>,
-        col_sum: &mut [f32],
-    ) {
-        let row = self.cut.row;
-        for (i, tile) in rows.zip(tile.chunks_exact(row)) {
-            let min = group.row_min[i];
-            for (shape, col_sum) in shapes.iter().zip(col_sum.chunks_exact_mut(row)) {
-                let sum = tile::kernel_sums(self.isa, *shape, tile, min, &group.row_weight, &group.col_min, col_sum);
-                row_partition.push(Partition::new(*shape, f64::from(sum), min));
+            if own < after.col[i] {
+                after.col[i] = own;
             }
         }
-    }
-
-    /// The columns' partitions from the sums of all stripes, in order.
-    fn column_partitions(&self, shapes: &[Shape], stripes: &[Vec<f32>], group: &mut Group) {
-        let row = self.cut.row;
-        let inv_root = sized(&mut group.col_inv_root, shapes.len() * row);
-        let log = sized(&mut group.col_log, shapes.len() * row);
-        for (r, shape) in shapes.iter().enumerate() {
-            for j in 0..row {
-                let sum: f64 = stripes.iter().map(|s| f64::from(s[r * row + j])).sum();
-                let partition = Partition::new(*shape, sum, group.col_min[j]);
-                let weight = if self.spec.weights == WeightRule::Logit { group.row_weight[j] } else { 1.0 };
-                inv_root[r * row + j] = partition.inv_root * weight.sqrt();
-                log[r * row + j] = partition.log + weight.ln();
-            }
+        let (mut least, mut most) = (FAR, 0.0f32);
+        for &m in after.row.iter().chain(&after.col).filter(|m| **m < FAR) {
+            (least, most) = (least.min(m), most.max(m));
         }
-    }
-
-    /// Everything about a group of one tile: its state and its masked distances.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn ready<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        scale: &Scale,
-        shapes: &[Shape],
-        group: &mut Group,
-        kept: Option<&[f32]>,
-        scratch: &mut Scratch,
-    ) {
-        let rows = 0..self.shape.generated;
-        self.prepare(inputs, b, group);
-        self.load(inputs, b, group, rows.clone(), kept, scratch);
-        let mut minima = Minima::new(self.cut.row);
-        self.tile_minima(group, rows.clone(), &mut scratch.tile, &mut minima);
-        group.take_minima([minima]);
-        self.mask_minima(scale, group);
-        mask(group, rows.clone(), self.cut.row, &mut scratch.tile);
-        let mut row_partition = std::mem::take(&mut group.row_partition);
-        row_partition.clear();
-        let mut col_sum = vec![0.0; shapes.len() * self.cut.row];
-        self.tile_sums(group, shapes, rows, &scratch.tile, &mut row_partition, &mut col_sum);
-        group.row_partition = row_partition;
-        self.column_partitions(shapes, &[col_sum], group);
-    }
-
-    /// Phase A for a group of several tiles: its distances' sum, and its minima.
-    pub(super) fn group_distances<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &mut Group,
-        kept: Option<&mut [f32]>,
-        scratch: &Mutex<Vec<Scratch>>,
-    ) -> f64 {
-        let stripes = self.stripes();
-        let row = self.cut.row;
-        let kept = optional_chunks(kept.unwrap_or_default(), self.cut.stripe_rows * row, stripes.len());
-        let state = &*group;
-        let parts: Vec<(f64, Minima)> = stripes
-            .into_par_iter()
-            .zip(kept)
-            .map(|(stripe, mut kept)| {
-                with_scratch(scratch, |scratch| {
-                    let mut sum = 0.0;
-                    let mut minima = Minima::new(row);
-                    for rows in self.tiles(stripe.clone()) {
-                        self.tile_distances(inputs, b, state, rows.clone(), scratch);
-                        if let Some(kept) = &mut kept {
-                            let at = (rows.start - stripe.start) * row;
-                            kept[at..][..scratch.tile.len()].copy_from_slice(&scratch.tile);
-                        }
-                        sum = add(&self.spec, sum, self.tile_sum(state, rows.clone(), &scratch.tile));
-                        self.tile_minima(state, rows, &mut scratch.tile, &mut minima);
-                    }
-                    (sum, minima)
-                })
+        let middle = 0.5 * (least + most);
+        group.joint.clear();
+        group.joint.extend(shapes.iter().map(|shape| {
+            let range = 0.5 * (shape.exponent(most) - shape.exponent(least));
+            (range <= JOINT_RANGE).then(|| {
+                let (mut rows, mut columns) = (vec![0.0; after.row.len()], vec![0.0; after.col.len()]);
+                tile::balance(self.isa, *shape, middle, &after.row, &mut rows);
+                tile::balance(self.isa, *shape, middle, &after.col, &mut columns);
+                let weighted = columns.iter().zip(&group.row_weight).map(|(v, w)| v * w).collect();
+                Joint { rows, columns, weighted }
             })
-            .collect();
-        let sum = parts.iter().fold(0.0, |sum, (part, _)| add(&self.spec, sum, *part));
-        group.take_minima(parts.into_iter().map(|(_, minima)| minima));
-        sum
-    }
-
-    /// Phase B's first pass over a group of several tiles: all partitions.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn group_sums<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &mut Group,
-        scale: &Scale,
-        shapes: &[Shape],
-        kept: Option<&[f32]>,
-        scratch: &Mutex<Vec<Scratch>>,
-    ) {
-        self.mask_minima(scale, group);
-        let state = &*group;
-        let (rows, cols): (Vec<Vec<Partition>>, Vec<Vec<f32>>) = self
-            .stripes()
-            .into_par_iter()
-            .map(|stripe| {
-                with_scratch(scratch, |scratch| {
-                    let mut row_partition = Vec::new();
-                    let mut col_sum = vec![0.0; shapes.len() * self.cut.row];
-                    for rows in self.tiles(stripe) {
-                        self.load(inputs, b, state, rows.clone(), kept, scratch);
-                        mask(state, rows.clone(), self.cut.row, &mut scratch.tile);
-                        self.tile_sums(state, shapes, rows, &scratch.tile, &mut row_partition, &mut col_sum);
-                    }
-                    (row_partition, col_sum)
-                })
-            })
-            .unzip();
-        group.row_partition = rows.concat();
-        self.column_partitions(shapes, &cols, group);
-    }
-
-    /// The coefficients C of the tile's masked distances: of each temperature apart, [R, rows, row], or summed with
-    /// the weights `inv_theta`, [rows, row].
-    fn tile_coefficients(
-        &self,
-        group: &Group,
-        shapes: &[Shape],
-        inv_theta: Option<&[f32]>,
-        rows: Range<usize>,
-        scratch: &mut Scratch,
-    ) {
-        let row = self.cut.row;
-        let floors = match self.spec.affinity_floor {
-            AffinityFloor::Product(floor) => {
-                Floors { affinity: floor.sqrt() as f32, log_normalizer: f32::NEG_INFINITY }
-            }
-            AffinityFloor::Normalizer(floor) => Floors { affinity: 0.0, log_normalizer: (floor.ln() / 2.0) as f32 },
-            AffinityFloor::None => Floors { affinity: 0.0, log_normalizer: f32::NEG_INFINITY },
-        };
-        let stacked = if inv_theta.is_some() { 1 } else { shapes.len() };
-        let affinity = sized(&mut scratch.affinity, row);
-        let out = sized(&mut scratch.coefficients, stacked * rows.len() * row);
-        for (at, (i, tile)) in rows.clone().zip(scratch.tile.chunks_exact(row)).enumerate() {
-            for (r, shape) in shapes.iter().enumerate() {
-                let columns = Columns {
-                    min: &group.col_min,
-                    inv_root: &group.col_inv_root[r * row..][..row],
-                    log: &group.col_log[r * row..][..row],
-                    weight: &group.row_weight,
-                    factor: &group.factor,
-                    negative: &group.negative,
-                    positive: &group.positive,
-                };
-                let partition = group.row_partition[i * shapes.len() + r];
-                let min = group.row_min[i];
-                let (mut s_minus, s_plus) =
-                    tile::affinity(self.isa, *shape, floors, tile, min, partition, columns, affinity);
-                if self.spec.self_mask == SelfMask::Remove {
-                    s_minus -= std::mem::take(&mut affinity[i]);
-                }
-                let (slot, inv_theta, add) = match inv_theta {
-                    Some(inv_theta) => (0, inv_theta[r], r > 0),
-                    None => (r, 1.0, false),
-                };
-                let out = &mut out[(slot * rows.len() + at) * row..][..row];
-                let (negative, positive) = (&group.negative, &group.positive);
-                tile::coefficients(self.isa, affinity, s_minus, s_plus, inv_theta, negative, positive, add, out);
-            }
-        }
-    }
-
-    /// `sum_j C_j (y_j - x)` in raw coordinates for the stacked coefficients, handed to `sink(stacked row, k, values)`.
-    fn tile_contraction<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &Group,
-        rows: Range<usize>,
-        scratch: &mut Scratch,
-        mut sink: impl FnMut(usize, Range<usize>, &mut [f32]),
-    ) {
-        let (row, dim, t) = (self.cut.row, self.shape.dim, self.shape.targets());
-        let coefficients = &scratch.coefficients;
-        let stacked = coefficients.len() / row;
-        let query_of = |at: usize| rows.start + at % rows.len();
-        if self.cut.low_dim {
-            for (at, c) in coefficients.chunks_exact(row).enumerate() {
-                let (x, dim) = query(group, query_of(at), dim, row);
-                let mut force = [0.0; LOW_DIM];
-                tile::low_dim_force(self.isa, c, &x[..dim], &group.soa, &mut force[..dim]);
-                sink(at, 0..dim, &mut force[..dim]);
-            }
-            return;
-        }
-        // sum_j C_ij vanishes but for rounding; taking it out makes the result independent of where the origin is.
-        let totals: Vec<f32> = coefficients.chunks_exact(row).map(|c| tile::sum(self.isa, c)).collect();
-        for k in panels(dim, self.cut.panel) {
-            let panel = self.panel(inputs, b, group, k.clone(), &mut scratch.panel);
-            let width = k.len();
-            let force = sized(&mut scratch.force, stacked * width);
-            gemm(
-                [stacked, t, width],
-                (coefficients, Layout::rows(row)),
-                (panel, Layout::rows(width)),
-                0.0,
-                (force, width),
-            );
-            for (at, force) in force.chunks_exact_mut(width).enumerate() {
-                let x = &panel[query_of(at) * width..][..width];
-                for (f, x) in force.iter_mut().zip(x) {
-                    *f -= totals[at] * x;
-                }
-                sink(at, k.clone(), force);
-            }
-        }
-    }
-
-    /// The tile's share of sum_id F_id² of each temperature, `[R]`, in raw coordinates.
-    ///
-    /// `keep`, where it is not empty, receives the force itself, [rows, D], at the single temperature.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn tile_squares<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &Group,
-        shapes: &[Shape],
-        rows: Range<usize>,
-        scratch: &mut Scratch,
-        keep: &mut [f32],
-    ) -> Vec<f64> {
-        self.tile_coefficients(group, shapes, None, rows.clone(), scratch);
-        let mut squares = vec![0.0; shapes.len()];
-        let (height, dim) = (rows.len(), self.shape.dim);
-        self.tile_contraction(inputs, b, group, rows, scratch, |at, k, force| {
-            let total = &mut squares[at / height];
-            *total = add(&self.spec, *total, tile::sum_of_squares(self.isa, force));
-            if !keep.is_empty() {
-                keep[at * dim..][k].copy_from_slice(force);
-            }
-        });
-        squares
-    }
-
-    /// Writes the tile's force [rows, D] and returns the sum of its squares.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn tile_force<T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &Group,
-        shapes: &[Shape],
-        inv_theta: &[f32],
-        scale: &Scale,
-        rows: Range<usize>,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) -> f64 {
-        self.tile_coefficients(group, shapes, Some(inv_theta), rows.clone(), scratch);
-        let dim = self.shape.dim;
-        let inv_sigma = (1.0 / scale.sigma) as f32;
-        let mut squares = 0.0;
-        self.tile_contraction(inputs, b, group, rows, scratch, |at, k, force| {
-            for f in &mut *force {
-                *f *= inv_sigma;
-            }
-            squares += tile::sum_of_squares(self.isa, force);
-            out[at * dim..][k].copy_from_slice(force);
-        });
-        squares
-    }
-}
-
-/// Minima of a stripe, self pairs left out.
-#[derive(Debug)]
-struct Minima {
-    diagonal: Vec<f32>,
-    row: Vec<f32>,
-    col: Vec<f32>,
-}
-
-impl Minima {
-    pub(super) fn new(row: usize) -> Self {
-        Self { diagonal: Vec::new(), row: Vec::new(), col: vec![FAR; row] }
-    }
-}
-
-impl Group {
-    /// Joins the minima of all stripes, in order.
-    fn take_minima(&mut self, stripes: impl IntoIterator<Item = Minima>) {
-        self.diagonal.clear();
-        self.row_other.clear();
-        self.col_other.clear();
-        for part in stripes {
-            self.diagonal.extend(part.diagonal);
-            self.row_other.extend(part.row);
-            if self.col_other.is_empty() {
-                self.col_other = part.col;
-            } else {
-                for (min, part) in self.col_other.iter_mut().zip(part.col) {
-                    *min = min.min(part);
-                }
-            }
-        }
+        }));
     }
 }
 
 /// Writes the masked self distances into the tile, and takes out padding and columns that weight 0 removes.
-pub(super) fn mask(group: &Group, rows: Range<usize>, row: usize, tile: &mut [f32]) {
-    for (i, tile) in rows.zip(tile.chunks_exact_mut(row)) {
-        tile[i] = group.masked[i];
+pub(super) fn mask(group: &Group, rows: Range<usize>, row: usize, tile: &mut [f32], stride: usize) {
+    for (i, tile) in rows.zip(tile.chunks_exact_mut(stride)) {
+        let tile = &mut tile[..row];
+        tile[i] = group.masked.diagonal[i];
         for &j in &group.removed {
             tile[j] = REMOVED;
         }
     }
-}
-
-/// The coordinates of query `i` in low dimension.
-fn query(group: &Group, i: usize, dim: usize, row: usize) -> ([f32; LOW_DIM], usize) {
-    let mut x = [0.0; LOW_DIM];
-    for (k, x) in x[..dim].iter_mut().enumerate() {
-        *x = group.soa[k * row + i];
-    }
-    (x, dim)
-}
-
-fn subtract(values: &mut [f32], center: &[f32]) {
-    for (v, c) in values.iter_mut().zip(center) {
-        *v -= c;
-    }
-}
-
-/// 0..dim in panels.
-fn panels(dim: usize, panel: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..dim).step_by(panel).map(move |start| start..dim.min(start + panel))
 }
 
 /// `count` chunks of `size`, `None` beyond the end of the buffer.

@@ -1,13 +1,11 @@
 //! Run-time choice of the instruction set.
 //!
-//! Inner loops are written once, in plain Rust over fixed-width lanes, and compiled once per instruction set; a
-//! [`Isa`] picks the copy. The bits of a result depend on the instruction set (fused multiply-add or not), never on
+//! Inner loops are written once, over [`Simd`], and compiled once per instruction set; an [`Isa`] picks the copy. The bits of a result depend on the instruction set (fused multiply-add or not), never on
 //! the number of threads.
 
 use std::sync::OnceLock;
 
-/// Width of the lane arrays in inner loops; rows of tiles are padded to a multiple of it.
-pub(crate) const LANES: usize = 16;
+pub(crate) use super::simd::{LANES, Simd, exp};
 
 /// An instruction set that the inner loops were compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl Isa {
     }
 }
 
-/// Defines `fn name(isa: Isa, args…)` from a body that is generic over `FMA`, compiled once per instruction set.
+/// Defines `fn name(isa: Isa, args…)` from a body that is generic over `V: Simd`, compiled once per instruction set.
 macro_rules! per_isa {
     ($(#[$meta:meta])* fn $name:ident $(<$gen:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -69,25 +67,27 @@ macro_rules! per_isa {
         pub(crate) fn $name $(<$gen: $bound>)? (isa: $crate::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body<const FMA: bool $(, $gen: $bound)?>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<V: $crate::cpu::isa::Simd $(, $gen: $bound)?>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             fn avx2 $(<$gen: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
-                body::<true $(, $gen)?>($($arg),*)
+                body::<$crate::cpu::simd::Avx2 $(, $gen)?>($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             fn avx512 $(<$gen: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
-                body::<true $(, $gen)?>($($arg),*)
+                body::<$crate::cpu::simd::Avx512 $(, $gen)?>($($arg),*)
             }
 
             match isa {
                 // On AArch64 a fused multiply-add is part of the baseline.
-                $crate::cpu::isa::Isa::Baseline => body::<{ cfg!(target_arch = "aarch64") } $(, $gen)?>($($arg),*),
+                $crate::cpu::isa::Isa::Baseline => {
+                    body::<$crate::cpu::simd::Plain<{ cfg!(target_arch = "aarch64") }> $(, $gen)?>($($arg),*)
+                }
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2, FMA and F16C were detected.
                 $crate::cpu::isa::Isa::Avx2 => unsafe { avx2 $(::<$gen>)? ($($arg),*) },
@@ -101,71 +101,20 @@ macro_rules! per_isa {
 }
 pub(crate) use per_isa;
 
-/// `a * b + c`, fused where the instruction set has it.
-#[inline(always)]
-pub(crate) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// e^x for x <= 0, as a branch-free expression that vectorises.
-///
-/// Relative error at most 2 units in the last place for x >= -87; 0 below; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
-    const LN2_HI: f32 = 0.693_359_4; // 9 significant bits, so that n * LN2_HI is exact
-    const LN2_LO: f32 = -2.121_944_4e-4;
-    let shifted = mul_add::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
-    let n = shifted - MAGIC;
-    let r = mul_add::<FMA>(n, -LN2_HI, x);
-    let r = mul_add::<FMA>(n, -LN2_LO, r);
-    // Minimax polynomial of (e^r - 1 - r) / r² on |r| <= ln(2)/2 (Cephes, expf).
-    let p = 1.987_569_1e-4;
-    let p = mul_add::<FMA>(p, r, 1.398_199_9e-3);
-    let p = mul_add::<FMA>(p, r, 8.333_452e-3);
-    let p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
-    let p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
-    let p = mul_add::<FMA>(p, r, 0.5);
-    let p = mul_add::<FMA>(p, r * r, r) + 1.0;
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    if x < -87.0 { 0.0 } else { p * power }
-}
-
-/// The sum of the lanes, pairwise.
-#[inline(always)]
-pub(crate) fn sum_lanes(mut v: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            v[l] += v[l + width];
-        }
-        width /= 2;
-    }
-    v[0]
-}
-
-/// The sum of f64 lanes, pairwise.
-#[inline(always)]
-pub(crate) fn sum_lanes_f64(mut v: [f64; LANES]) -> f64 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            v[l] += v[l + width];
-        }
-        width /= 2;
-    }
-    v[0]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     per_isa! {
         fn exp_slice(values: &mut [f32]) {
-            for v in values {
-                *v = exp::<FMA>(*v);
+            let (blocks, tail) = values.as_chunks_mut::<LANES>();
+            for block in blocks {
+                exp(V::load(block)).store(block);
             }
+            let mut last = [0.0; LANES];
+            last[..tail.len()].copy_from_slice(tail);
+            exp(V::load(&last)).store(&mut last);
+            tail.copy_from_slice(&last[..tail.len()]);
         }
     }
 

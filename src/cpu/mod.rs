@@ -15,22 +15,26 @@
 //! recomputed elsewhere, with the same bits; there is never a [B, G, T] array for a whole large batch.
 
 mod ceilings;
+mod coefficients;
 mod cut;
+mod distances;
 mod drift;
 mod field;
 mod gemm;
 mod group;
 pub(crate) mod isa;
 mod plan;
+pub(crate) mod simd;
 mod sums;
 mod tile;
 
 pub use ceilings::{Ceilings, ceilings};
 pub use drift::{Drift, drift};
 pub use field::field;
-pub(crate) use gemm::{Layout, gemm};
+pub(crate) use gemm::{pack, pack_transposed, packed_len, product, transpose};
 pub use plan::{Plan, Workspace};
 pub use sums::{ForceNorms, ForceSums, ScaleSums};
+pub(crate) use tile::sum;
 
 /// The instruction set that the inner loops run on: `baseline`, `avx2` or `avx512`.
 pub fn instruction_set() -> &'static str {

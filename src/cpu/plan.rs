@@ -1,19 +1,19 @@
 //! The three phases of one drift call on the CPU.
 
-use super::cut::{Cut, MAX_STRIPES, fits};
+use super::cut::{Cut, MAX_STRIPES};
+use super::gemm::DEPTH;
 use super::group::{Group, Scratch, mask, optional_chunks, sized, with_scratch};
-use super::isa::Isa;
+use super::isa::{Isa, LANES};
 use super::sums::{ForceNorms, ForceSums, ScaleSums, add};
-use super::tile::{self, Shape};
+use super::tile::Shape;
 use crate::{DriftInputs, DriftShape, DriftSpec, Element, Error, FeatureScale, Result, Scale};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Distances that a workspace keeps between phases unless told otherwise, in bytes: this much, or one group of up to
-/// [`ONE_GROUP_BYTES`].
-const CACHE_BYTES: usize = 32 << 20;
-const ONE_GROUP_BYTES: usize = 256 << 20;
+/// What a workspace keeps between phases unless told otherwise, in bytes: this much, or as much as the samples are as
+/// f32.
+const KEPT_BYTES: usize = 256 << 20;
 
 /// A fixed order of work for one spec and one shape. Owns no data.
 ///
@@ -59,7 +59,10 @@ pub struct Plan {
     pub(super) shape: DriftShape,
     pub(super) cut: Cut,
     pub(super) isa: Isa,
-    /// Groups whose distances the workspace keeps.
+    /// Elements from one row of kept distances to the next. Where forces are kept they take the distances' place, and
+    /// R · D may be more than T.
+    pub(super) stride: usize,
+    /// Groups that the workspace keeps something of between phases.
     kept: usize,
 }
 
@@ -68,19 +71,20 @@ pub struct Plan {
 pub struct Workspace {
     shape: DriftShape,
     spec: DriftSpec,
-    /// How many groups the plan keeps distances of.
+    /// How many groups the plan keeps something of.
     kept_groups: usize,
     stage: Stage,
     /// The bits of the scale that phase B was given.
     scale: [u64; 3],
-    /// Distances of the first groups, [kept, G, row].
+    /// Of each of the first groups: distances, which become forces, [G, stride]; the targets' mean `[D]` and norms
+    /// `[row]` of a small group in high dimension, and its Gram matrix where force norms come from it, [T, row].
     kept: Vec<f32>,
-    /// The state of each group of several tiles; empty where a group is one tile, whose task computes it afresh.
+    /// The state of each big group; empty for small groups, whose task computes it afresh.
     groups: Vec<Group>,
     scratch: Mutex<Vec<Scratch>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Fresh,
     Distances,
@@ -95,48 +99,74 @@ impl Plan {
     pub fn new(spec: &DriftSpec, shape: DriftShape) -> Result<Self> {
         spec.validate()?;
         shape.validate()?;
-        let plan = Self { spec: spec.clone(), shape, cut: Cut::new(&shape), isa: Isa::detect(), kept: 0 };
-        let group = plan.distance_bytes();
-        Ok(plan.keep_distances(if group <= ONE_GROUP_BYTES { CACHE_BYTES.max(group) } else { CACHE_BYTES }))
+        let temperatures = spec.temperatures.len();
+        let cut = Cut::new(&shape, temperatures);
+        let stride = if cut.identity { cut.row } else { cut.row.max(temperatures.saturating_mul(shape.dim)) };
+        let plan = Self { spec: spec.clone(), shape, cut, isa: Isa::detect(), stride, kept: 0 };
+        let samples = [shape.groups, shape.targets(), shape.dim, size_of::<f32>()];
+        let samples = samples.into_iter().fold(1usize, usize::saturating_mul);
+        Ok(plan.keep(KEPT_BYTES.max(samples)))
     }
 
-    /// Keeps distances between the phases for as many groups as fit into `bytes`, and recomputes them for the others.
-    /// It changes the time and the memory, never the result. Unless set, 32 MiB, or one group of up to 256 MiB.
+    /// Keeps results of one phase for the next, for as many groups as fit into `bytes`, and computes them again for the
+    /// others. It changes the time and the memory, never the result. Unless set, 256 MiB, or what the samples take as
+    /// f32 where that is more.
+    ///
+    /// With 0 the plan is lean: beyond a few rows of T and D elements per thread it needs no memory that grows with the
+    /// problem, and takes up to three times as long.
     #[must_use]
-    pub fn keep_distances(mut self, bytes: usize) -> Self {
-        self.kept = (bytes / self.distance_bytes()).min(self.shape.groups);
+    pub fn keep(mut self, bytes: usize) -> Self {
+        self.kept = (bytes / self.record().saturating_mul(size_of::<f32>())).min(self.shape.groups);
+        let points = self.shape.targets().saturating_mul(self.shape.dim).saturating_mul(size_of::<f32>());
+        self.cut.whole = Cut::new(&self.shape, self.spec.temperatures.len()).whole && points <= bytes;
         self
     }
 
-    /// The distances of one group.
-    fn distance_bytes(&self) -> usize {
-        self.shape.generated.saturating_mul(self.cut.row * size_of::<f32>())
+    /// Elements that the workspace keeps of a group.
+    fn record(&self) -> usize {
+        let gram = if self.cut.identity { self.shape.targets().saturating_mul(self.cut.row) } else { 0 };
+        let distances = self.shape.generated.saturating_mul(self.stride);
+        distances.saturating_add(self.location()).saturating_add(gram)
     }
 
-    /// What a workspace of this plan comes to hold, in bytes: kept distances, states of groups, and a scratch for each
-    /// thread of rayon's current pool.
+    /// Elements of mean and norms in the record of a small group.
+    fn location(&self) -> usize {
+        if self.cut.small && !self.cut.low_dim { self.shape.dim + self.cut.row } else { 0 }
+    }
+
+    /// What a workspace of this plan comes to hold, in bytes: what is kept between phases, states of big groups, and a
+    /// scratch for each thread of rayon's current pool.
     pub fn workspace_bytes(&self) -> usize {
         // A plan can be made for any shape, so this must not overflow.
         let wide = |n: usize| n as u128;
         let [groups, generated, targets, dim] =
             [self.shape.groups, self.shape.generated, self.shape.targets(), self.shape.dim].map(wide);
-        let [row, rows, panel] = [self.cut.row, self.cut.rows, self.cut.panel].map(wide);
+        let [row, rows, lanes, depth] = [self.cut.row, self.cut.rows, LANES, DEPTH.min(self.shape.dim)].map(wide);
         let r = wide(self.spec.temperatures.len());
-        let points = if self.cut.low_dim { dim * row } else { dim + row };
-        // points, minima, diagonals, weights and partitions of a group
-        let group = points + 9 * row + 4 * generated + 2 * r * (generated + row);
-        let kept_points = if self.cut.whole { targets * dim } else { 0 };
-        let kept_force = if self.keeps_force() { generated * dim } else { 0 };
-        let group = group + kept_points + kept_force;
-        let panels = match (self.cut.low_dim, self.cut.whole) {
+        // points, minima, diagonals, weights, scales and partitions of a group
+        let coordinates = if self.cut.low_dim { dim * row } else { dim + row };
+        let group = coordinates + 8 * row + 5 * generated + r * (3 * generated + 5 * row);
+        let points = if self.cut.whole { (targets.max(row) * dim).next_multiple_of(lanes) } else { 0 };
+        let chunks = wide(self.shape.dim.div_ceil(self.cut.chunk));
+        let products = match (self.cut.low_dim, self.cut.small) {
             (true, _) => 0,
-            (false, true) => r * rows * panel,
-            (false, false) => (targets + r * rows) * panel,
+            // gram (and its parts), centred points, panel, coefficients, force
+            (false, true) => {
+                let height = if self.cut.identity { targets } else { generated };
+                let parts = if chunks > 1 { chunks * (height + 1) * row } else { 0 };
+                height * row + parts + targets * depth + (targets + depth) * lanes + r * generated * (row + lanes)
+            }
+            (false, false) => {
+                let queries = if self.cut.whole { rows * dim } else { rows * depth };
+                queries + lanes * depth + (targets + depth) * lanes + r * rows * (row + lanes)
+            }
         };
-        let scratch = group + (rows * (1 + r) + 1) * row + panels;
-        let states = if self.one_tile() { 0 } else { groups * (group + 2 * wide(MAX_STRIPES) * r * row) };
-        let kept = wide(self.kept) * generated * row;
-        let elements = kept + states + wide(rayon::current_num_threads()).min(groups * generated) * scratch;
+        let tile = if self.kept == self.shape.groups { 0 } else { rows * row };
+        let scratch = group + tile + 2 * row + products;
+        let states = if self.cut.small { 0 } else { groups * (group + points + 2 * wide(MAX_STRIPES) * r * row) };
+        let kept = wide(self.kept) * wide(self.record());
+        let threads = wide(rayon::current_num_threads());
+        let elements = kept + states + threads.min(groups * generated) * scratch;
         usize::try_from(elements * wide(size_of::<f32>())).unwrap_or(usize::MAX)
     }
 
@@ -160,61 +190,139 @@ impl Plan {
     /// [`Error::Shape`] where `inputs` do not have the plan's shape, [`Error::Order`] where the workspace is another
     /// plan's.
     pub fn distances<T: Element>(&self, inputs: &DriftInputs<'_, T>, workspace: &mut Workspace) -> Result<ScaleSums> {
-        self.check(inputs, workspace, Stage::Fresh)?;
-        workspace.stage = Stage::Distances;
-        let kept_len = self.kept * self.shape.generated * self.cut.row;
-        if workspace.kept.len() != kept_len {
-            Error::check_memory("drift", "the kept distances", kept_len.checked_mul(size_of::<f32>()))?;
-            workspace.kept.resize(kept_len, 0.0);
+        self.check(inputs, workspace, &[Stage::Fresh, Stage::Distances, Stage::Coefficients])?;
+        let kept_len = self.kept.checked_mul(self.record());
+        if Some(workspace.kept.len()) != kept_len {
+            Error::check_memory("drift", "what is kept between phases", kept_len.and_then(|n| n.checked_mul(4)))?;
+            workspace.kept = vec![0.0; kept_len.unwrap_or_default()];
         }
-        if !self.one_tile() {
+        workspace.stage = Stage::Distances;
+        if !self.cut.small {
             workspace.groups.resize_with(self.shape.groups, Group::default);
         }
         let Workspace { kept, groups, scratch, .. } = workspace;
         let scratch = &*scratch;
-        let kept = optional_chunks(kept, self.shape.generated * self.cut.row, self.shape.groups);
-        let sums = |b: usize, group: &Group, distances: f64| {
-            let generated = &group.mean_weight[..self.shape.generated];
-            let mut weight: f64 = group.mean_weight.iter().map(|w| f64::from(*w)).sum();
-            weight *= self.shape.generated as f64;
+        let kept = optional_chunks(kept, self.record(), self.shape.groups);
+        let generated = self.shape.generated;
+        let sums = |b: usize, group: &Group, distances: f64, nonfinite: u64| {
+            let sum = |w: &[f32]| w.iter().map(|w| f64::from(*w)).sum::<f64>();
+            let mut weight = sum(&group.mean_weight) * generated as f64;
             if self.spec.feature_scale == FeatureScale::Paper {
-                weight -= generated.iter().map(|w| f64::from(*w)).sum::<f64>();
+                weight -= sum(&group.mean_weight[..generated]);
             }
             let any = (0..self.shape.targets()).map(|j| f64::from(inputs.weight(b, j))).sum();
-            [distances, weight, any]
+            ([distances, weight, any], nonfinite)
         };
-        let groups = if self.one_tile() {
+        let (groups, nonfinite): (Vec<_>, Vec<u64>) = if self.cut.small {
+            let height = if self.cut.low_dim { 0 } else { generated };
             kept.into_par_iter()
                 .enumerate()
                 .map(|(b, kept)| {
                     with_scratch(scratch, |scratch| {
                         let mut group = std::mem::take(&mut scratch.group);
+                        let mut own = std::mem::take(&mut scratch.gram);
                         self.prepare(inputs, b, &mut group);
-                        self.tile_distances(inputs, b, &group, 0..self.shape.generated, scratch);
-                        if let Some(kept) = kept {
-                            kept.copy_from_slice(&scratch.tile);
-                        }
-                        let sum = self.tile_sum(&group, 0..self.shape.generated, &scratch.tile);
-                        let sums = sums(b, &group, sum);
-                        scratch.group = group;
+                        let nonfinite = self.locate(inputs, b, &mut group);
+                        let sum = match kept {
+                            Some(kept) => {
+                                let (tile, rest) = kept.split_at_mut(generated * self.stride);
+                                let (location, gram) = rest.split_at_mut(self.location());
+                                let gram =
+                                    if self.cut.identity { gram } else { sized(&mut own, height * self.cut.row) };
+                                let sum =
+                                    self.small_distances(inputs, b, &mut group, (tile, self.stride), gram, scratch);
+                                if !location.is_empty() {
+                                    let (center, norms) = location.split_at_mut(self.shape.dim);
+                                    center.copy_from_slice(&group.center);
+                                    norms.copy_from_slice(&group.norms);
+                                }
+                                sum
+                            }
+                            None => self.with_tile(0..generated, &mut None, scratch, |tile, scratch| {
+                                let gram = sized(&mut own, height * self.cut.row);
+                                self.small_distances(inputs, b, &mut group, tile, gram, scratch)
+                            }),
+                        };
+                        let sums = sums(b, &group, sum, nonfinite);
+                        (scratch.group, scratch.gram) = (group, own);
                         sums
                     })
                 })
-                .collect()
+                .unzip()
         } else {
             kept.into_par_iter()
                 .zip(groups)
                 .enumerate()
                 .map(|(b, (kept, group))| {
                     self.prepare(inputs, b, group);
-                    let sum = self.group_distances(inputs, b, group, kept, scratch);
+                    let nonfinite = self.locate(inputs, b, group);
+                    self.fill_points(inputs, b, group, true);
+                    let sum = self.big_distances(inputs, b, group, kept, scratch);
                     self.release(group);
-                    sums(b, group, sum)
+                    sums(b, group, sum, nonfinite)
                 })
-                .collect()
+                .unzip()
         };
-        let nonfinite = (0..self.shape.groups).into_par_iter().map(|b| inputs.nonfinite_in_group(b)).sum();
-        Ok(ScaleSums { groups, dim: self.shape.dim, nonfinite })
+        Ok(ScaleSums { groups, dim: self.shape.dim, nonfinite: nonfinite.iter().sum() })
+    }
+
+    /// A small group's partitions with its masked distances, and `height` rows of its Gram matrix, handed to `work`.
+    /// `masked` says that kept distances are already.
+    #[allow(clippy::too_many_arguments)]
+    fn with_small<T: Element, R>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        scale: &Scale,
+        shapes: &[Shape],
+        kept: Option<&mut [f32]>,
+        (height, masked): (usize, bool),
+        scratch: &Mutex<Vec<Scratch>>,
+        work: impl FnOnce(&Group, (&mut [f32], usize), &[f32], &mut Scratch) -> R,
+    ) -> R {
+        let rows = 0..self.shape.generated;
+        with_scratch(scratch, |scratch| {
+            let mut group = std::mem::take(&mut scratch.group);
+            let mut own = std::mem::take(&mut scratch.gram);
+            self.prepare(inputs, b, &mut group);
+            let (mut tile, kept) = match kept {
+                Some(kept) => {
+                    let (tile, kept) = kept.split_at_mut(rows.end * self.stride);
+                    (Some(tile), Some(kept))
+                }
+                None => (None, None),
+            };
+            let result = self.with_tile(rows.clone(), &mut tile, scratch, |(tile, stride), scratch| {
+                // Phase B masks kept distances for phase C.
+                let already = kept.is_some() && masked;
+                let gram = match kept {
+                    Some(kept) => {
+                        let (location, gram) = kept.split_at_mut(self.location());
+                        if location.is_empty() {
+                            self.locate(inputs, b, &mut group);
+                        } else {
+                            let (center, norms) = location.split_at(self.shape.dim);
+                            sized(&mut group.center, center.len()).copy_from_slice(center);
+                            sized(&mut group.norms, norms.len()).copy_from_slice(norms);
+                        }
+                        self.small_minima(&mut group, (tile, stride));
+                        gram
+                    }
+                    None => {
+                        self.locate(inputs, b, &mut group);
+                        let gram = sized(&mut own, if self.cut.low_dim { 0 } else { height * self.cut.row });
+                        self.small_distances(inputs, b, &mut group, (tile, stride), gram, scratch);
+                        gram
+                    }
+                };
+                self.mask_minima(scale, shapes, &mut group, already);
+                mask(&group, rows, self.cut.row, tile, stride);
+                self.small_sums(&mut group, shapes, (&*tile, stride), &mut scratch.rows_of);
+                work(&group, (tile, stride), gram, scratch)
+            });
+            (scratch.group, scratch.gram) = (group, own);
+            result
+        })
     }
 
     /// Phase B: affinities, and the partial sums of the squared force of each temperature.
@@ -227,61 +335,48 @@ impl Plan {
         scale: &Scale,
         workspace: &mut Workspace,
     ) -> Result<ForceSums> {
-        self.check(inputs, workspace, Stage::Distances)?;
+        self.check(inputs, workspace, &[Stage::Distances])?;
         workspace.stage = Stage::Coefficients;
         workspace.scale = scale_bits(scale);
         let shapes = self.kernel_shapes(scale);
         let Workspace { kept, groups, scratch, .. } = workspace;
         let scratch = &*scratch;
-        let rows = 0..self.shape.generated;
-        let groups = if self.one_tile() {
-            (0..self.shape.groups)
-                .into_par_iter()
-                .map(|b| {
-                    with_scratch(scratch, |scratch| {
-                        let mut group = std::mem::take(&mut scratch.group);
-                        self.ready(inputs, b, scale, &shapes, &mut group, self.kept(kept, b), scratch);
-                        let squares = self.tile_squares(inputs, b, &group, &shapes, rows.clone(), scratch, &mut []);
-                        scratch.group = group;
-                        squares
-                    })
-                })
+        let kept = optional_chunks(kept, self.record(), self.shape.groups);
+        let groups = if self.cut.small {
+            kept.into_par_iter()
+                .enumerate()
+                .map(|(b, kept)| self.small_squares(inputs, b, scale, &shapes, kept, scratch))
                 .collect()
         } else {
-            groups
-                .par_iter_mut()
+            kept.into_par_iter()
+                .zip(groups)
                 .enumerate()
-                .map(|(b, group)| {
-                    let kept = self.kept(kept, b);
-                    self.fill_points(inputs, b, group);
-                    self.group_sums(inputs, b, group, scale, &shapes, kept, scratch);
-                    let mut force = std::mem::take(&mut group.force);
-                    let kept_len = if self.keeps_force() { self.shape.generated * self.shape.dim } else { 0 };
-                    let stripe_len = self.cut.stripe_rows * self.shape.dim;
-                    let stripes = self.stripes();
-                    let forces = optional_chunks(sized(&mut force, kept_len), stripe_len, stripes.len());
+                .map(|(b, (mut kept, group))| {
+                    self.fill_points(inputs, b, group, false);
+                    self.mask_minima(scale, &shapes, group, false);
+                    let stripes = self.striped(kept.as_deref_mut());
+                    self.big_sums(inputs, b, group, &shapes, stripes, scratch);
+                    let keep = kept.is_some();
                     let state = &*group;
-                    let parts: Vec<Vec<f64>> = stripes
+                    let parts: Vec<Vec<f64>> = self
+                        .stripes()
                         .into_par_iter()
-                        .zip(forces)
-                        .map(|(stripe, force)| {
+                        .zip(self.striped(kept))
+                        .map(|(stripe, mut kept)| {
                             with_scratch(scratch, |scratch| {
                                 let mut squares = vec![0.0; shapes.len()];
-                                let mut force = force.unwrap_or_default();
                                 for rows in self.tiles(stripe) {
-                                    self.load(inputs, b, state, rows.clone(), kept, scratch);
-                                    mask(state, rows.clone(), self.cut.row, &mut scratch.tile);
-                                    let len = (rows.len() * self.shape.dim).min(force.len());
-                                    let (keep, rest) = force.split_at_mut(len);
-                                    force = rest;
-                                    let tile = self.tile_squares(inputs, b, state, &shapes, rows, scratch, keep);
-                                    self.add_all(&mut squares, &tile);
+                                    let tile = rows.clone();
+                                    let part =
+                                        self.masked_tile(inputs, b, state, tile, &mut kept, scratch, |tile, s| {
+                                            self.tile_squares(inputs, b, state, &shapes, rows, tile, keep, s)
+                                        });
+                                    self.add_all(&mut squares, &part);
                                 }
                                 squares
                             })
                         })
                         .collect();
-                    group.force = force;
                     self.release(group);
                     let mut squares = vec![0.0; shapes.len()];
                     for part in parts {
@@ -292,6 +387,48 @@ impl Plan {
                 .collect()
         };
         Ok(ForceSums { groups, elements_per_group: self.shape.generated * self.shape.dim })
+    }
+
+    /// Phase B of a small group.
+    fn small_squares<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        scale: &Scale,
+        shapes: &[Shape],
+        kept: Option<&mut [f32]>,
+        scratch: &Mutex<Vec<Scratch>>,
+    ) -> Vec<f64> {
+        let keep = kept.is_some();
+        let height = if self.cut.identity { self.shape.targets() } else { self.shape.generated };
+        self.with_small(inputs, b, scale, shapes, kept, (height, false), scratch, |group, (tile, stride), gram, own| {
+            if self.cut.identity
+                && let Some(squares) = self.identity_squares(group, shapes, (&*tile, stride), gram, own)
+            {
+                return squares;
+            }
+            let keep = keep && !self.cut.identity;
+            let blocks = self.row_blocks();
+            if blocks.len() == 1 {
+                return self.tile_squares(inputs, b, group, shapes, 0..self.shape.generated, (tile, stride), keep, own);
+            }
+            let tiles = tile.par_chunks_mut(blocks[0].len() * stride);
+            let parts: Vec<Vec<f64>> = blocks
+                .clone()
+                .into_par_iter()
+                .zip(tiles)
+                .map(|(rows, tile)| {
+                    with_scratch(scratch, |own| {
+                        self.tile_squares(inputs, b, group, shapes, rows, (tile, stride), keep, own)
+                    })
+                })
+                .collect();
+            let mut squares = vec![0.0; shapes.len()];
+            for part in parts {
+                self.add_all(&mut squares, &part);
+            }
+            squares
+        })
     }
 
     /// Phase C: the force `F_tot` [B, G, D] in units of the scaled coordinates, and the loss `[B]`.
@@ -308,7 +445,7 @@ impl Plan {
         loss: &mut [f32],
     ) -> Result<()> {
         const OP: &str = "drift contraction";
-        self.check(inputs, workspace, Stage::Coefficients)?;
+        self.check(inputs, workspace, &[Stage::Coefficients])?;
         let DriftShape { groups: count, generated, dim, .. } = self.shape;
         if force.len() != count * generated * dim {
             return Err(Error::shape(OP, "force", [count, generated, dim], [force.len()]));
@@ -324,72 +461,86 @@ impl Plan {
             return Err(Error::Order { op: OP, problem });
         }
         let shapes = self.kernel_shapes(scale);
-        let inv_theta: Vec<f32> = norms.theta.iter().map(|t| (1.0 / t) as f32).collect();
+        let factors: Vec<f32> = norms.theta.iter().map(|theta| (1.0 / theta / scale.sigma) as f32).collect();
         let Workspace { kept, groups, scratch, .. } = workspace;
-        let (kept, scratch) = (&*kept, &*scratch);
-        let stripe_len = self.cut.stripe_rows * dim;
+        let scratch = &*scratch;
+        let kept = optional_chunks(kept, self.record(), count);
         let mut states: Vec<Option<&mut Group>> = groups.iter_mut().map(Some).collect();
         states.resize_with(count, || None);
-        force.par_chunks_mut(generated * dim).zip(loss).zip(states).enumerate().for_each(
-            |(b, ((force, loss), state))| {
-                let kept = self.kept(kept, b);
-                let squares = if let Some(group) = state {
-                    if self.keeps_force() {
-                        // F_tot is the one force over its theta.
-                        let factor = inv_theta[0] * (1.0 / scale.sigma) as f32;
-                        let parts: Vec<f64> = force
-                            .par_chunks_mut(stripe_len)
-                            .zip(group.force.par_chunks(stripe_len))
-                            .map(|(out, force)| {
-                                for (out, f) in out.iter_mut().zip(force) {
-                                    *out = f * factor;
-                                }
-                                tile::sum_of_squares(self.isa, out)
-                            })
-                            .collect();
-                        parts.into_iter().sum()
-                    } else {
-                        self.fill_points(inputs, b, group);
-                        let state = &*group;
-                        let parts: Vec<f64> = self
-                            .stripes()
+        let work = kept.into_par_iter().zip(states).zip(force.par_chunks_mut(generated * dim)).zip(loss);
+        work.enumerate().for_each(|(b, (((kept, state), force), loss))| {
+            let squares: f64 = match (kept, state) {
+                (Some(kept), _) if !self.cut.identity => {
+                    let rows = self.cut.stripe_rows.min(generated);
+                    let kept = kept.par_chunks(rows * self.stride);
+                    let parts: Vec<f64> = kept
+                        .zip(force.par_chunks_mut(rows * dim))
+                        .map(|(kept, out)| self.kept_force(&factors, kept, out))
+                        .collect();
+                    parts.into_iter().sum()
+                }
+                (kept, None) => self.with_small(
+                    inputs,
+                    b,
+                    scale,
+                    &shapes,
+                    kept,
+                    (generated, true),
+                    scratch,
+                    |group, tile, _, own| {
+                        let blocks = self.row_blocks();
+                        let tile = (&*tile.0, tile.1);
+                        if blocks.len() == 1 {
+                            let rows = 0..generated;
+                            return self.tile_force(inputs, b, group, &shapes, &factors, rows, tile, own, force);
+                        }
+                        let height = blocks[0].len();
+                        let parts: Vec<f64> = blocks
                             .into_par_iter()
-                            .zip(force.par_chunks_mut(stripe_len))
-                            .map(|(stripe, force)| {
-                                with_scratch(scratch, |scratch| {
-                                    let mut squares = 0.0;
-                                    for (rows, out) in self.tiles(stripe).zip(force.chunks_mut(self.cut.rows * dim)) {
-                                        self.load(inputs, b, state, rows.clone(), kept, scratch);
-                                        mask(state, rows.clone(), self.cut.row, &mut scratch.tile);
-                                        squares += self.tile_force(
-                                            inputs, b, state, &shapes, &inv_theta, scale, rows, scratch, out,
-                                        );
-                                    }
-                                    squares
+                            .zip(tile.0.par_chunks(height * tile.1))
+                            .zip(force.par_chunks_mut(height * dim))
+                            .map(|((rows, part), out)| {
+                                with_scratch(scratch, |own| {
+                                    let tile = (part, tile.1);
+                                    self.tile_force(inputs, b, group, &shapes, &factors, rows, tile, own, out)
                                 })
                             })
                             .collect();
-                        self.release(group);
                         parts.into_iter().sum()
-                    }
-                } else {
-                    with_scratch(scratch, |scratch| {
-                        let mut group = std::mem::take(&mut scratch.group);
-                        self.ready(inputs, b, scale, &shapes, &mut group, kept, scratch);
-                        let rows = 0..generated;
-                        let squares =
-                            self.tile_force(inputs, b, &group, &shapes, &inv_theta, scale, rows, scratch, force);
-                        scratch.group = group;
-                        squares
-                    })
-                };
-                *loss = (squares / (generated * dim) as f64) as f32;
-            },
-        );
+                    },
+                ),
+                (_, Some(group)) => {
+                    self.fill_points(inputs, b, group, false);
+                    let state = &*group;
+                    let parts: Vec<f64> = self
+                        .stripes()
+                        .into_par_iter()
+                        .zip(force.par_chunks_mut(self.cut.stripe_rows * dim))
+                        .map(|(stripe, force)| {
+                            with_scratch(scratch, |scratch| {
+                                let mut squares = 0.0;
+                                for (rows, out) in self.tiles(stripe).zip(force.chunks_mut(self.cut.rows * dim)) {
+                                    let tile = rows.clone();
+                                    squares +=
+                                        self.masked_tile(inputs, b, state, tile, &mut None, scratch, |tile, s| {
+                                            let tile = (&*tile.0, tile.1);
+                                            self.tile_force(inputs, b, state, &shapes, &factors, rows, tile, s, out)
+                                        });
+                                }
+                                squares
+                            })
+                        })
+                        .collect();
+                    self.release(group);
+                    parts.into_iter().sum()
+                }
+            };
+            *loss = (squares / (generated * dim) as f64) as f32;
+        });
         Ok(())
     }
 
-    fn check<T: Element>(&self, inputs: &DriftInputs<'_, T>, workspace: &Workspace, after: Stage) -> Result<()> {
+    fn check<T: Element>(&self, inputs: &DriftInputs<'_, T>, workspace: &Workspace, after: &[Stage]) -> Result<()> {
         const OP: &str = "drift phase";
         if inputs.shape() != self.shape {
             return Err(Error::shape(OP, "inputs", self.shape, inputs.shape()));
@@ -398,7 +549,7 @@ impl Plan {
         if !same {
             return Err(Error::Order { op: OP, problem: "the workspace was made by another plan".to_owned() });
         }
-        if workspace.stage < after {
+        if !after.contains(&workspace.stage) {
             let problem = "call distances, then coefficients, then contraction on the same workspace".to_owned();
             return Err(Error::Order { op: OP, problem });
         }
@@ -413,16 +564,17 @@ impl Plan {
         }
     }
 
-    /// Whether a group is one tile, so that a task can compute all of its state afresh.
-    pub(super) fn one_tile(&self) -> bool {
-        self.cut.rows == self.shape.generated
+    /// Kept distances, stripe by stripe.
+    fn striped<'a>(&self, kept: Option<&'a mut [f32]>) -> Vec<Option<&'a mut [f32]>> {
+        let stripes = self.shape.generated.div_ceil(self.cut.stripe_rows);
+        optional_chunks(kept.unwrap_or_default(), self.cut.stripe_rows * self.stride, stripes)
     }
 
-    /// Whether phase B leaves the force for phase C, which then only scales it: at a single temperature, in groups of
-    /// several tiles.
-    pub(super) fn keeps_force(&self) -> bool {
-        let one_temperature = self.spec.temperatures.len() == 1;
-        one_temperature && !self.one_tile() && fits(self.shape.generated, self.shape.dim)
+    /// The rows of a small group that a task contracts: all of them, or where coordinates are many a quarter.
+    fn row_blocks(&self) -> Vec<Range<usize>> {
+        let g = self.shape.generated;
+        let rows = if self.shape.dim > self.cut.chunk { g.div_ceil(4) } else { g };
+        (0..g).step_by(rows).map(|start| start..g.min(start + rows)).collect()
     }
 
     pub(super) fn stripes(&self) -> Vec<Range<usize>> {
@@ -435,16 +587,9 @@ impl Plan {
         stripe.step_by(rows).map(move |start| start..end.min(start + rows))
     }
 
-    /// The kept distances of group `b`.
-    pub(super) fn kept<'a>(&self, kept: &'a [f32], b: usize) -> Option<&'a [f32]> {
-        let size = self.shape.generated * self.cut.row;
-        (b < self.kept).then(|| &kept[b * size..][..size])
-    }
-
     /// The kernels of all temperatures, in raw distances.
     pub(super) fn kernel_shapes(&self, scale: &Scale) -> Vec<Shape> {
-        let tau = |r: &f64| r * scale.distance;
-        self.spec.temperatures.iter().map(|r| Shape::new(self.spec.kernel, tau(r))).collect()
+        Shape::all(self.spec.kernel, &self.spec.temperatures, scale.distance)
     }
 
     pub(super) fn add_all(&self, total: &mut [f64], part: &[f64]) {

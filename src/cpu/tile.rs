@@ -4,12 +4,12 @@
 //! or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
 //! difference of the distances, so that its rounding error stays small where the value is large.
 
-use super::isa::{LANES, exp, mul_add, per_isa, sum_lanes, sum_lanes_f64};
+use super::isa::{LANES, Simd, exp, per_isa};
 use crate::{Element, Kernel};
 
-/// Beyond every distance whose square is finite: padding before the mask, and minima over nothing. Finite, so that its
-/// product with a weight of 0 is 0.
-pub(crate) const FAR: f32 = 1.9e19;
+/// The root of `f32::MAX`: no distance whose square is finite is larger. Minima over nothing, and padding before the
+/// mask.
+pub(crate) const FAR: f32 = 1.844_674_3e19;
 
 /// The distance of what is not there, once masked: removed pairs and padding. Every kernel of it, relative to any
 /// minimum up to [`FAR`], is 0.
@@ -21,6 +21,8 @@ pub(crate) struct Shape {
     pub(crate) kernel: Kernel,
     /// Laplace 1/tau, Gaussian 1/(2 tau²), Matérn c; tau in raw units.
     pub(crate) rate: f32,
+    /// Which power of the kernel at the highest temperature this one is, where it is a small one.
+    pub(crate) power: Option<u32>,
 }
 
 impl Shape {
@@ -34,7 +36,33 @@ impl Shape {
         };
         // A rate of 0 would make 0 * infinity of what is removed; a NaN stays.
         let rate = rate as f32;
-        Self { kernel, rate: if rate < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { rate } }
+        Self { kernel, rate: if rate < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { rate }, power: None }
+    }
+
+    /// The kernel at several temperatures. Where one is an integer power of that at the highest, it is computed from
+    /// it: a few products instead of an exponential, whose relative error grows with the power.
+    pub(crate) fn all(kernel: Kernel, temperatures: &[f64], unit: f64) -> Vec<Self> {
+        const MOST: f64 = 4.0;
+        let highest = temperatures.iter().copied().fold(0.0, f64::max);
+        let mut shapes: Vec<Self> = temperatures.iter().map(|r| Self::new(kernel, r * unit)).collect();
+        let powers: Vec<Option<u32>> = temperatures
+            .iter()
+            .map(|r| {
+                let power = match kernel {
+                    Kernel::Laplace => highest / r,
+                    Kernel::Gaussian => (highest / r) * (highest / r),
+                    Kernel::Matern32 | Kernel::Matern52 => return None,
+                };
+                let close = (power - power.round()).abs() <= 1e-9 * power;
+                (close && power <= MOST).then_some(power.round() as u32)
+            })
+            .collect();
+        if powers.iter().flatten().any(|n| *n > 1) {
+            for (shape, power) in shapes.iter_mut().zip(powers) {
+                shape.power = power;
+            }
+        }
+        shapes
     }
 
     /// psi_0(d), in f64.
@@ -53,30 +81,32 @@ const MATERN52: u8 = 3;
 macro_rules! for_kernel {
     ($kernel:expr, $f:ident ( $($arg:expr),* )) => {
         match $kernel {
-            Kernel::Laplace => $f::<FMA, LAPLACE>($($arg),*),
-            Kernel::Gaussian => $f::<FMA, GAUSSIAN>($($arg),*),
-            Kernel::Matern32 => $f::<FMA, MATERN32>($($arg),*),
-            Kernel::Matern52 => $f::<FMA, MATERN52>($($arg),*),
+            Kernel::Laplace => $f::<V, LAPLACE>($($arg),*),
+            Kernel::Gaussian => $f::<V, GAUSSIAN>($($arg),*),
+            Kernel::Matern32 => $f::<V, MATERN32>($($arg),*),
+            Kernel::Matern52 => $f::<V, MATERN52>($($arg),*),
         }
     };
 }
 
-/// psi_0(m) - psi_0(d).
+/// (psi_0(m) - psi_0(d)) / rate.
 #[inline(always)]
-fn relative_exponent<const KERNEL: u8>(m: f32, d: f32, rate: f32) -> f32 {
-    if KERNEL == GAUSSIAN { (m - d) * rate * (m + d) } else { (m - d) * rate }
+fn relative<V: Simd, const KERNEL: u8>(m: V, d: V) -> V {
+    if KERNEL == GAUSSIAN { m.sub(d).mul(m.add(d)) } else { m.sub(d) }
 }
 
-/// The polynomial factor of the kernel, kept finite so that its product with an underflowed exponential is 0.
+/// The polynomial factor of the kernel times `e`; kept finite so that its product with an underflowed exponential is 0.
 #[inline(always)]
-fn poly<const FMA: bool, const KERNEL: u8>(d: f32, rate: f32) -> f32 {
-    let cd = d * rate;
+fn times_poly<V: Simd, const KERNEL: u8>(d: V, rate: V, e: V) -> V {
+    if KERNEL == LAPLACE || KERNEL == GAUSSIAN {
+        return e;
+    }
+    let (cd, one, max) = (d.mul(rate), V::splat(1.0), V::splat(f32::MAX));
     let p = match KERNEL {
-        MATERN32 => 1.0 + cd,
-        MATERN52 => mul_add::<FMA>(cd * (1.0 / 3.0), cd, cd) + 1.0,
-        _ => return 1.0,
+        MATERN32 => one.add(cd),
+        _ => cd.mul(V::splat(1.0 / 3.0)).mul_add(cd, cd).add(one),
     };
-    if p < f32::MAX { p } else { f32::MAX }
+    e.mul(p.if_less(max, p, max))
 }
 
 /// One lane block of a row.
@@ -90,20 +120,28 @@ fn lanes_mut(row: &mut [f32], at: usize) -> &mut [f32; LANES] {
     row[at..].first_chunk_mut().expect("rows are padded to whole lane blocks")
 }
 
+#[inline(always)]
+fn load<V: Simd>(row: &[f32], at: usize) -> V {
+    V::load(lanes(row, at))
+}
+
+#[inline(always)]
+fn store<V: Simd>(v: V, row: &mut [f32], at: usize) {
+    v.store(lanes_mut(row, at));
+}
+
 per_isa! {
     /// `q_j = |x|² + |y_j|² - 2 g_j` in place of the product `g_j`; returns whether some
     /// `q_j < near (|x|² + |y_j|²)`.
     fn gram_row(row: &mut [f32], norm_x: f32, norms: &[f32], near: f32) -> bool {
-        let mut any = [false; LANES];
+        let mut any = false;
         for at in (0..row.len()).step_by(LANES) {
-            let (q, norms) = (lanes_mut(row, at), lanes(norms, at));
-            for l in 0..LANES {
-                let sum = norm_x + norms[l];
-                q[l] = mul_add::<FMA>(-2.0, q[l], sum);
-                any[l] |= q[l] < near * sum;
-            }
+            let sum = V::splat(norm_x).add(load::<V>(norms, at));
+            let q = V::splat(-2.0).mul_add(load(row, at), sum);
+            any |= q.any_less(V::splat(near).mul(sum));
+            store(q, row, at);
         }
-        any.contains(&true)
+        any
     }
 }
 
@@ -112,61 +150,60 @@ per_isa! {
     fn difference_row(row: &mut [f32], x: &[f32], soa: &[f32]) {
         let stride = row.len();
         for at in (0..stride).step_by(LANES) {
-            let mut q = [0.0f32; LANES];
+            let mut q = V::zero();
             for (k, &x) in x.iter().enumerate() {
-                let y = lanes(soa, k * stride + at);
-                for l in 0..LANES {
-                    let step = y[l] - x;
-                    q[l] = mul_add::<FMA>(step, step, q[l]);
-                }
+                let step = load::<V>(soa, k * stride + at).sub(V::splat(x));
+                q = step.mul_add(step, q);
             }
-            *lanes_mut(row, at) = q;
+            store(q, row, at);
         }
     }
 }
 
-per_isa! {
-    /// Distances from squared distances, clipped from below; a NaN stays.
-    fn sqrt_row(row: &mut [f32], floor: f32) {
-        for q in row {
-            *q = (if *q < floor { floor } else { *q }).sqrt();
-        }
-    }
+/// The minima of a lane block of distances.
+#[inline(always)]
+fn minima_of<V: Simd>(d: V, present: &[f32], col_min: &mut [f32], at: usize, min: V) -> V {
+    store(d.smaller(load(col_min, at)), col_min, at);
+    V::zero().if_less(load(present, at), d, V::splat(FAR)).smaller(min)
 }
 
 per_isa! {
-    /// sum_j d_j w_j in f64; the padding has weight 0.
-    fn weighted_sum(row: &[f32], weights: &[f32]) -> f64 {
-        let mut sum = [0.0f64; LANES];
+    /// Distances from squared distances, clipped from below (a NaN stays), in place; returns sum_j d_j w_j in f64 and
+    /// the smallest distance among targets with `present_j > 0`, and brings the columns' minima up to date.
+    ///
+    /// Where a squared distance is exactly `f32::MAX` there is no pair: its distance becomes [`FAR`] and is left out
+    /// of the sum. A NaN is passed over by the minima: it reaches the result through the sums.
+    fn distance_row(row: &mut [f32], floor: f32, weights: &[f32], present: &[f32], col_min: &mut [f32]) -> (f64, f32) {
+        let mut sum = V::wide_zero();
+        let mut min = V::splat(FAR);
+        let nothing = V::splat(f32::MAX);
         for at in (0..row.len()).step_by(LANES) {
-            let (d, w) = (lanes(row, at), lanes(weights, at));
-            for l in 0..LANES {
-                sum[l] += f64::from(d[l]) * f64::from(w[l]);
-            }
+            let q = load::<V>(row, at).at_least(V::splat(floor));
+            let weight = load(weights, at);
+            // 0 where q = MAX; infinities and NaN go on.
+            let weight = q.if_less(nothing, weight, nothing.if_less(q, weight, q.sub(q).mul(weight)));
+            let d = q.sqrt();
+            sum = d.wide_mul_add(weight, sum);
+            min = minima_of(d, present, col_min, at, min);
+            store(d, row, at);
         }
-        sum_lanes_f64(sum)
+        (V::wide_sum(sum), min.least())
     }
 }
 
 per_isa! {
-    /// The smallest distance of the row among targets with `present_j > 0`, and the columns' minima over the rows so
-    /// far. A NaN is passed over: it reaches the result through the sums.
+    /// The minima of [`distance_row`], from distances.
     fn minima(row: &[f32], present: &[f32], col_min: &mut [f32]) -> f32 {
-        let mut min = [FAR; LANES];
+        let mut min = V::splat(FAR);
         for at in (0..row.len()).step_by(LANES) {
-            let (d, p, c) = (lanes(row, at), lanes(present, at), lanes_mut(col_min, at));
-            for l in 0..LANES {
-                c[l] = if d[l] < c[l] { d[l] } else { c[l] };
-                let candidate = if p[l] > 0.0 { d[l] } else { FAR };
-                min[l] = if candidate < min[l] { candidate } else { min[l] };
-            }
+            min = minima_of(load(row, at), present, col_min, at, min);
         }
-        min.into_iter().fold(FAR, f32::min)
+        min.least()
     }
 }
 
 #[inline(always)]
-fn kernel_sums_of<const FMA: bool, const KERNEL: u8>(
+fn kernel_sums_of<V: Simd, const KERNEL: u8>(
     rate: f32,
     row: &[f32],
     row_min: f32,
@@ -174,23 +211,109 @@ fn kernel_sums_of<const FMA: bool, const KERNEL: u8>(
     col_min: &[f32],
     col_sum: &mut [f32],
 ) -> f32 {
-    let mut sum = [0.0f32; LANES];
+    let mut sum = V::zero();
+    let (rate, row_min) = (V::splat(rate), V::splat(row_min));
     for at in (0..row.len()).step_by(LANES) {
-        let (d, w, m, c) = (lanes(row, at), lanes(row_weight, at), lanes(col_min, at), lanes_mut(col_sum, at));
-        for l in 0..LANES {
-            let p = poly::<FMA, KERNEL>(d[l], rate);
-            let in_row = p * exp::<FMA>(relative_exponent::<KERNEL>(row_min, d[l], rate));
-            sum[l] = mul_add::<FMA>(w[l], in_row, sum[l]);
-            c[l] += p * exp::<FMA>(relative_exponent::<KERNEL>(m[l], d[l], rate));
-        }
+        let d = load(row, at);
+        let in_row = exp(relative::<V, KERNEL>(row_min, d).mul(rate));
+        sum = load::<V>(row_weight, at).mul_add(times_poly::<V, KERNEL>(d, rate, in_row), sum);
+        let in_col = exp(relative::<V, KERNEL>(load(col_min, at), d).mul(rate));
+        store(load::<V>(col_sum, at).add(times_poly::<V, KERNEL>(d, rate, in_col)), col_sum, at);
     }
-    sum_lanes(sum)
+    sum.sum()
 }
 
 per_isa! {
     /// The row's `sum_j w_j k_ij` relative to its minimum, and the columns' `sum_i k_ij` relative to theirs so far.
     fn kernel_sums(shape: Shape, row: &[f32], row_min: f32, row_weight: &[f32], col_min: &[f32], col_sum: &mut [f32]) -> f32 {
         for_kernel!(shape.kernel, kernel_sums_of(shape.rate, row, row_min, row_weight, col_min, col_sum))
+    }
+}
+
+#[inline(always)]
+fn exponents_of<V: Simd, const KERNEL: u8>(row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
+    let row_min = V::splat(row_min);
+    for at in (0..row.len()).step_by(LANES) {
+        let d = load(row, at);
+        let both = relative::<V, KERNEL>(row_min, d).add(relative::<V, KERNEL>(load(col_min, at), d));
+        store(both.mul(V::splat(0.5)), out, at);
+    }
+}
+
+per_isa! {
+    /// `((psi_0(m_i) + psi_0(m_j)) / 2 - psi_0(d_ij)) / rate` with the minima of row and column: what every
+    /// temperature's exponent is a multiple of.
+    fn exponents(kernel: Kernel, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
+        for_kernel!(kernel, exponents_of(row, row_min, col_min, out))
+    }
+}
+
+#[inline(always)]
+fn exponentials_of<V: Simd, const KERNEL: u8>(rate: f32, row: &[f32], exponents: &[f32], out: &mut [f32]) {
+    let rate = V::splat(rate);
+    for at in (0..row.len()).step_by(LANES) {
+        let e = exp(load::<V>(exponents, at).mul(rate));
+        store(times_poly::<V, KERNEL>(load(row, at), rate, e), out, at);
+    }
+}
+
+per_isa! {
+    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` from [`exponents`].
+    fn exponentials(shape: Shape, row: &[f32], exponents: &[f32], out: &mut [f32]) {
+        for_kernel!(shape.kernel, exponentials_of(shape.rate, row, exponents, out))
+    }
+}
+
+per_isa! {
+    /// `out = e^n`, n >= 1, where it is not too small for its digits, else 0.
+    fn power(e: &[f32], n: u32, out: &mut [f32]) {
+        for at in (0..e.len()).step_by(LANES) {
+            let mut square = load::<V>(e, at);
+            let mut product = V::splat(1.0);
+            let mut n = n;
+            while n > 1 {
+                if n % 2 == 1 {
+                    product = product.mul(square);
+                }
+                square = square.mul(square);
+                n /= 2;
+            }
+            let product = product.mul(square);
+            store(product.if_less(V::splat(f32::MIN_POSITIVE), V::zero(), product), out, at);
+        }
+    }
+}
+
+per_isa! {
+    /// Both sums of [`kernel_sums`] from [`exponentials`]: returns `sum_j v_j e_ij` and adds `u_i e_ij` to the columns'
+    /// sums, for the scales v and u of [`balance`].
+    fn joint_sums(e: &[f32], row_scale: f32, col_scale: &[f32], col_sum: &mut [f32]) -> f32 {
+        let mut sum = V::zero();
+        for at in (0..e.len()).step_by(LANES) {
+            let e = load::<V>(e, at);
+            sum = e.mul_add(load(col_scale, at), sum);
+            store(e.mul_add(V::splat(row_scale), load(col_sum, at)), col_sum, at);
+        }
+        sum.sum()
+    }
+}
+
+#[inline(always)]
+fn balance_of<V: Simd, const KERNEL: u8>(rate: f32, reference: f32, minima: &[f32], scale: &mut [f32]) {
+    for (min, scale) in minima.chunks(LANES).zip(scale.chunks_mut(LANES)) {
+        let mut block = [FAR; LANES];
+        block[..min.len()].copy_from_slice(min);
+        let m = V::load(&block);
+        let e = exp(relative::<V, KERNEL>(V::splat(reference), m).mul(V::splat(0.5 * rate)));
+        m.if_less(V::splat(FAR), e, V::zero()).store(&mut block);
+        scale.copy_from_slice(&block[..scale.len()]);
+    }
+}
+
+per_isa! {
+    /// `e^{(psi_0(reference) - psi_0(m)) / 2}` for the minima of rows or columns; 0 where nothing is there.
+    fn balance(shape: Shape, reference: f32, minima: &[f32], scale: &mut [f32]) {
+        for_kernel!(shape.kernel, balance_of(shape.rate, reference, minima, scale))
     }
 }
 
@@ -204,20 +327,19 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    /// From the sum relative to the minimum `min` of the distances.
-    pub(crate) fn new(shape: Shape, sum: f64, min: f32) -> Self {
+    /// From the sum relative to the minimum `min` of the distances; the logarithm where it will be `asked` for.
+    pub(crate) fn new(shape: Shape, sum: f64, min: f32, asked: bool) -> Self {
         if sum == 0.0 {
             return Self { inv_root: 0.0, log: f32::NEG_INFINITY };
         }
-        Self { inv_root: (1.0 / sum.sqrt()) as f32, log: (sum.ln() - shape.exponent(min)) as f32 }
+        let log = if asked { (sum.ln() - shape.exponent(min)) as f32 } else { 0.0 };
+        Self { inv_root: (1.0 / sum.sqrt()) as f32, log }
     }
 }
 
 /// What the affinities of one row need beside its distances; every slice has the row's length.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
-    /// min_i d_ij.
-    pub(crate) min: &'a [f32],
     /// `Partition::inv_root` of each column, times sqrt(w_j) where weights enter the logits.
     pub(crate) inv_root: &'a [f32],
     /// `Partition::log` of each column, plus log w_j where weights enter the logits.
@@ -241,153 +363,192 @@ pub(crate) struct Floors {
     pub(crate) log_normalizer: f32,
 }
 
+impl Floors {
+    /// Whether the floor of the normaliser can act, so that partitions need their logarithms.
+    pub(crate) fn of_normalizer(self) -> bool {
+        self.log_normalizer > f32::NEG_INFINITY
+    }
+}
+
 #[inline(always)]
-fn affinity_of<const FMA: bool, const KERNEL: u8>(
+fn affinity_of<V: Simd, const KERNEL: u8>(
     rate: f32,
     floors: Floors,
     row: &[f32],
-    row_min: f32,
     partition: Partition,
     columns: Columns<'_>,
-    out: &mut [f32],
+    e: &mut [f32],
 ) -> (f32, f32) {
-    let mut minus = [0.0f32; LANES];
-    let mut plus = [0.0f32; LANES];
+    let (mut minus, mut plus) = (V::zero(), V::zero());
+    let half = V::splat(0.5);
+    let log_floor = V::splat(floors.log_normalizer);
     for at in (0..row.len()).step_by(LANES) {
-        let (d, out) = (lanes(row, at), lanes_mut(out, at));
-        let (min, inv_root, factor) = (lanes(columns.min, at), lanes(columns.inv_root, at), lanes(columns.factor, at));
-        let (negative, positive) = (lanes(columns.negative, at), lanes(columns.positive, at));
-        let mut exponent = [0.0f32; LANES];
-        let mut scale = [0.0f32; LANES];
-        for l in 0..LANES {
-            let in_row = relative_exponent::<KERNEL>(row_min, d[l], rate);
-            let in_col = relative_exponent::<KERNEL>(min[l], d[l], rate);
-            exponent[l] = 0.5 * (in_row + in_col);
-            scale[l] = partition.inv_root * inv_root[l];
-        }
-        if floors.log_normalizer > f32::NEG_INFINITY {
-            let (log, weight) = (lanes(columns.log, at), lanes(columns.weight, at));
-            for l in 0..LANES {
-                let floored = 0.5 * (partition.log + log[l]) < floors.log_normalizer;
-                let alone = relative_exponent::<KERNEL>(0.0, d[l], rate) - floors.log_normalizer;
-                exponent[l] = if floored { alone } else { exponent[l] };
-                scale[l] = if floored { weight[l] } else { scale[l] };
+        let scale = V::splat(partition.inv_root).mul(load(columns.inv_root, at));
+        let mut a = load::<V>(e, at).mul(scale);
+        if floors.of_normalizer() {
+            let log = V::splat(partition.log).add(load(columns.log, at)).mul(half);
+            if log.any_less(log_floor) {
+                let (d, rate) = (load(row, at), V::splat(rate));
+                let alone = exp(relative::<V, KERNEL>(V::zero(), d).mul(rate).sub(log_floor));
+                let alone = times_poly::<V, KERNEL>(d, rate, alone).mul(load(columns.weight, at));
+                a = log.if_less(log_floor, alone, a);
             }
         }
-        for l in 0..LANES {
-            let a = poly::<FMA, KERNEL>(d[l], rate) * exp::<FMA>(exponent[l]) * scale[l];
-            let a = (if a < floors.affinity { floors.affinity } else { a }) * factor[l];
-            out[l] = a;
-            minus[l] = mul_add::<FMA>(a, negative[l], minus[l]);
-            plus[l] = mul_add::<FMA>(a, positive[l], plus[l]);
-        }
+        let a = a.at_least(V::splat(floors.affinity)).mul(load(columns.factor, at));
+        minus = a.mul_add(load(columns.negative, at), minus);
+        plus = a.mul_add(load(columns.positive, at), plus);
+        store(a, e, at);
     }
-    (sum_lanes(minus), sum_lanes(plus))
+    (minus.sum(), plus.sum())
 }
 
 per_isa! {
-    /// The affinities A_ij of one row; returns S- and S+.
-    fn affinity(shape: Shape, floors: Floors, row: &[f32], row_min: f32, partition: Partition, columns: Columns<'_>, out: &mut [f32]) -> (f32, f32) {
-        for_kernel!(shape.kernel, affinity_of(shape.rate, floors, row, row_min, partition, columns, out))
+    /// The affinities A_ij of one row, in place of its [`exponentials`]; returns S- and S+.
+    fn affinity(shape: Shape, floors: Floors, row: &[f32], partition: Partition, columns: Columns<'_>, e: &mut [f32]) -> (f32, f32) {
+        for_kernel!(shape.kernel, affinity_of(shape.rate, floors, row, partition, columns, e))
     }
 }
 
 per_isa! {
-    /// `out_j = A_j (S- [positive] - S+ [negative]) / theta`, added to what is there where `add`.
-    fn coefficients(a: &[f32], s_minus: f32, s_plus: f32, inv_theta: f32, negative: &[f32], positive: &[f32], add: bool, out: &mut [f32]) {
+    /// `factor A_j (S- [positive] - S+ [negative])`, which begins `out` or is added to it; returns the sum of `out`.
+    fn coefficients(a: &[f32], s_minus: f32, s_plus: f32, factor: f32, negative: &[f32], positive: &[f32], first: bool, out: &mut [f32]) -> f64 {
+        let mut sum = V::wide_zero();
+        let (minus, plus) = (V::splat(s_minus), V::splat(s_plus));
         for at in (0..a.len()).step_by(LANES) {
-            let (a, n, p, out) = (lanes(a, at), lanes(negative, at), lanes(positive, at), lanes_mut(out, at));
-            for l in 0..LANES {
-                let c = a[l] * (p[l] * s_minus - n[l] * s_plus) * inv_theta;
-                out[l] = if add { out[l] + c } else { c };
-            }
+            let signed = load::<V>(positive, at).mul(minus).sub(load::<V>(negative, at).mul(plus));
+            let c = load::<V>(a, at).mul(signed).mul(V::splat(factor));
+            let c = if first { c } else { load::<V>(out, at).add(c) };
+            sum = c.wide_mul_add(V::splat(1.0), sum);
+            store(c, out, at);
         }
+        V::wide_sum(sum)
     }
 }
 
 per_isa! {
-    /// sum_j c_j.
-    fn sum(c: &[f32]) -> f32 {
-        let mut sum = [0.0f32; LANES];
-        for at in (0..c.len()).step_by(LANES) {
-            let c = lanes(c, at);
-            for l in 0..LANES {
-                sum[l] += c[l];
-            }
+    /// `force_k = S- sum_j+ a_j (y_kj - x_k) - S+ sum_j- a_j (y_kj - x_k)` over the positive block j+, which begins at
+    /// `split`, and the negative one j-, for targets stored coordinate by coordinate.
+    fn low_dim_force(a: &[f32], split: usize, s_minus: f32, s_plus: f32, x: &[f32], soa: &[f32], force: &mut [f32]) {
+        let stride = a.len();
+        let whole = split / LANES * LANES;
+        // The lane block in which the negative block ends, and its part that is negative.
+        let mut straddling = [0.0; LANES];
+        for (l, weight) in straddling[..split - whole].iter_mut().enumerate() {
+            *weight = a[whole + l];
         }
-        sum_lanes(sum)
-    }
-}
-
-per_isa! {
-    /// `force_k = sum_j c_j (y_kj - x_k)` for targets stored coordinate by coordinate.
-    fn low_dim_force(c: &[f32], x: &[f32], soa: &[f32], force: &mut [f32]) {
-        let stride = c.len();
         for (k, (&x, force)) in x.iter().zip(force).enumerate() {
-            let mut sum = [0.0f32; LANES];
-            for at in (0..stride).step_by(LANES) {
-                let (c, y) = (lanes(c, at), lanes(soa, k * stride + at));
-                for l in 0..LANES {
-                    sum[l] = mul_add::<FMA>(c[l], y[l] - x, sum[l]);
-                }
+            let y = &soa[k * stride..][..stride];
+            let x = V::splat(x);
+            let (mut minus, mut plus) = (V::zero(), V::zero());
+            for at in (0..whole).step_by(LANES) {
+                minus = load::<V>(a, at).mul_add(load::<V>(y, at).sub(x), minus);
             }
-            *force = sum_lanes(sum);
+            if whole < stride {
+                let (step, negative) = (load::<V>(y, whole).sub(x), V::load(&straddling));
+                minus = negative.mul_add(step, minus);
+                plus = load::<V>(a, whole).sub(negative).mul_add(step, plus);
+            }
+            for at in (whole + LANES..stride).step_by(LANES) {
+                plus = load::<V>(a, at).mul_add(load::<V>(y, at).sub(x), plus);
+            }
+            *force = s_minus * plus.sum() - s_plus * minus.sum();
         }
     }
+}
+
+per_isa! {
+    /// Adds the squares of each row of a panel [n, LANES] to `squares`.
+    fn row_squares(panel: &[f32], squares: &mut [f64]) {
+        for (v, squares) in panel.as_chunks::<LANES>().0.iter().zip(squares) {
+            let v = V::load(v);
+            *squares += V::wide_sum(v.wide_mul_add(v, V::wide_zero()));
+        }
+    }
+}
+
+per_isa! {
+    /// `sum_l c_l v_l` of each row of two panels [n, LANES], the first with a stride, added to `sums`, and
+    /// `sum_l c_l² g_l` added to `squares`.
+    fn quadratic_form(c: &[f32], stride: usize, product: &[f32], diagonal: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+        let (product, _) = product.as_chunks::<LANES>();
+        let g = load::<V>(diagonal, 0);
+        for (at, ((v, sum), square)) in product.iter().zip(sums).zip(squares).enumerate() {
+            let c = load::<V>(c, at * stride);
+            *sum += f64::from(c.mul(V::load(v)).sum());
+            *square += f64::from(c.mul(c).mul(g).sum());
+        }
+    }
+}
+
+per_isa! {
+    /// `sum += row`.
+    fn add_row<T: Element>(row: &[T], sum: &mut [f64]) {
+        for (sum, v) in sum.iter_mut().zip(row) {
+            *sum += f64::from(v.to_f32());
+        }
+    }
+}
+
+/// Folds slices of any length, lane block by lane block; the last one is filled up with zeros.
+#[inline(always)]
+fn fold<V: Simd, T: Element, A>(v: &[T], start: A, mut f: impl FnMut(A, V) -> A) -> A {
+    let mut sum = start;
+    let (blocks, tail) = v.as_chunks::<LANES>();
+    let mut wide = [0.0; LANES];
+    for block in blocks {
+        T::widen(block, &mut wide);
+        sum = f(sum, V::load(&wide));
+    }
+    if !tail.is_empty() {
+        wide = [0.0; LANES];
+        T::widen(tail, &mut wide[..tail.len()]);
+        sum = f(sum, V::load(&wide));
+    }
+    sum
 }
 
 per_isa! {
     /// sum_k v_k² in f64.
     fn sum_of_squares(v: &[f32]) -> f64 {
-        let mut sum = [0.0f64; LANES];
-        let (blocks, tail) = v.as_chunks::<LANES>();
-        for block in blocks {
-            for l in 0..LANES {
-                sum[l] += f64::from(block[l]) * f64::from(block[l]);
-            }
-        }
-        for (l, v) in tail.iter().enumerate() {
-            sum[l] += f64::from(*v) * f64::from(*v);
-        }
-        sum_lanes_f64(sum)
+        V::wide_sum(fold(v, V::wide_zero(), |sum, v: V| v.wide_mul_add(v, sum)))
     }
 }
 
 per_isa! {
     /// sum_k v_k² in f32.
     fn squared_norm(v: &[f32]) -> f32 {
-        let mut sum = [0.0f32; LANES];
-        let (blocks, tail) = v.as_chunks::<LANES>();
-        for block in blocks {
-            for l in 0..LANES {
-                sum[l] = mul_add::<FMA>(block[l], block[l], sum[l]);
-            }
-        }
-        for (l, v) in tail.iter().enumerate() {
-            sum[l] = mul_add::<FMA>(*v, *v, sum[l]);
-        }
-        sum_lanes(sum)
+        fold(v, V::zero(), |sum, v: V| v.mul_add(v, sum)).sum()
+    }
+}
+
+per_isa! {
+    /// sum_k v_k in f32.
+    fn sum(v: &[f32]) -> f32 {
+        fold(v, V::zero(), |sum: V, v: V| sum.add(v)).sum()
     }
 }
 
 per_isa! {
     /// sum_k (y_k - x_k)².
     fn squared_distance<T: Element>(x: &[T], y: &[T]) -> f32 {
-        let mut sum = [0.0f32; LANES];
-        let ((x, x_tail), (y, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-        for (x, y) in x.iter().zip(y) {
-            let (mut xs, mut ys) = ([0.0f32; LANES], [0.0f32; LANES]);
-            T::widen(x, &mut xs);
-            T::widen(y, &mut ys);
-            for l in 0..LANES {
-                let step = ys[l] - xs[l];
-                sum[l] = mul_add::<FMA>(step, step, sum[l]);
-            }
+        let mut sum = V::zero();
+        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+            let (mut xs, mut ys) = ([0.0; LANES], [0.0; LANES]);
+            T::widen(x, &mut xs[..x.len()]);
+            T::widen(y, &mut ys[..y.len()]);
+            let step = V::load(&ys).sub(V::load(&xs));
+            sum = step.mul_add(step, sum);
         }
-        for (l, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
-            let step = y.to_f32() - x.to_f32();
-            sum[l] = mul_add::<FMA>(step, step, sum[l]);
-        }
-        sum_lanes(sum)
+        sum.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_farther_than_far() {
+        assert_eq!(FAR, f32::MAX.sqrt());
     }
 }

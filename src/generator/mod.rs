@@ -4,8 +4,8 @@ mod file;
 
 pub(crate) use file::{open, read, serialize};
 
-use crate::cpu::isa::{Isa, exp, per_isa};
-use crate::cpu::{Layout, gemm};
+use crate::cpu::isa::{Isa, LANES, Simd, exp, per_isa};
+use crate::cpu::{pack, pack_transposed, packed_len, product, sum, transpose};
 use crate::rng::{Purpose, Stream};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -33,6 +33,9 @@ pub struct Activations {
     output: Vec<f32>,
     /// Gradients with respect to two neighbouring layers' outputs.
     grad: [Vec<f32>; 2],
+    /// A packed factor of a product, and the transpose of another.
+    packed: Vec<f32>,
+    transposed: Vec<f32>,
 }
 
 impl Activations {
@@ -146,25 +149,18 @@ impl Mlp {
         let n = noise.len() / self.input_dim();
         let isa = Isa::detect();
         let hidden = self.sizes.len() - 2;
-        let Activations { inputs, before, output, .. } = activations;
+        let Activations { inputs, before, output, packed, .. } = activations;
         inputs.resize_with(hidden + 1, Vec::new);
         before.resize_with(hidden, Vec::new);
         inputs[0].clear();
         inputs[0].extend_from_slice(noise);
         for (l, layer) in self.layers().enumerate() {
             let (weight, bias) = layer.split(&self.parameters);
+            packed.resize(packed_len(layer.input, layer.output), 0.0);
+            pack_transposed(isa, weight, layer.output, layer.input, packed);
+            let packed = &*packed;
             let multiply = |x: &[f32], y: &mut [f32]| {
-                for y in y.chunks_exact_mut(layer.output) {
-                    y.copy_from_slice(bias);
-                }
-                let dims = [x.len() / layer.input, layer.input, layer.output];
-                gemm(
-                    dims,
-                    (x, Layout::rows(layer.input)),
-                    (weight, Layout::transposed(layer.input)),
-                    1.0,
-                    (y, layer.output),
-                );
+                product(isa, [x.len() / layer.input, layer.input, layer.output], x, packed, y);
             };
             if l < hidden {
                 let (left, right) = inputs.split_at_mut(l + 1);
@@ -175,15 +171,19 @@ impl Mlp {
                 x.par_chunks(ROWS * layer.input).zip(z.par_chunks_mut(rows)).zip(y.par_chunks_mut(rows)).for_each(
                     |((x, z), y)| {
                         multiply(x, z);
-                        silu(isa, z, y);
+                        bias_silu(isa, bias, z, y);
                     },
                 );
             } else {
                 output.resize(n * layer.output, 0.0);
-                inputs[l]
-                    .par_chunks(ROWS * layer.input)
-                    .zip(output.par_chunks_mut(ROWS * layer.output))
-                    .for_each(|(x, y)| multiply(x, y));
+                inputs[l].par_chunks(ROWS * layer.input).zip(output.par_chunks_mut(ROWS * layer.output)).for_each(
+                    |(x, y)| {
+                        multiply(x, y);
+                        for y in y.chunks_exact_mut(layer.output) {
+                            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+                        }
+                    },
+                );
             }
         }
         Ok(())
@@ -209,47 +209,46 @@ impl Mlp {
         }
         let isa = Isa::detect();
         let n = samples;
-        let Activations { inputs, before, grad: [above, below], .. } = activations;
+        let Activations { inputs, before, grad: [above, below], packed, transposed, .. } = activations;
         above.clear();
         above.extend_from_slice(grad_output);
         for (l, layer) in self.layers().enumerate().rev() {
             let (weight, _) = layer.split(&self.parameters);
             let (grad_weight, grad_bias) = layer.split_mut(grad);
             let (x, dy) = (&inputs[l], &*above);
-            grad_bias.fill(0.0);
-            for dy in dy.chunks_exact(layer.output) {
-                for (sum, dy) in grad_bias.iter_mut().zip(dy) {
-                    *sum += dy;
-                }
+            if n == 0 {
+                grad_weight.fill(0.0);
+                grad_bias.fill(0.0);
+                continue;
             }
             // dW = dY^T X, in blocks of rows of W
-            grad_weight.par_chunks_mut(ROWS / 2 * layer.input).enumerate().for_each(|(at, out)| {
-                let rows = out.len() / layer.input;
-                let dy = dy.get(at * (ROWS / 2)..).unwrap_or_default();
-                gemm(
-                    [rows, n, layer.input],
-                    (dy, Layout::transposed(layer.output)),
-                    (x, Layout::rows(layer.input)),
-                    0.0,
-                    (out, layer.input),
-                );
-            });
+            transposed.resize(n * layer.output, 0.0);
+            transpose(isa, dy, n, layer.output, transposed);
+            packed.resize(packed_len(n, layer.input), 0.0);
+            pack(isa, x, n, layer.input, packed);
+            let x = &*packed;
+            let rows = (ROWS / 4).min(layer.output.div_ceil(4));
+            grad_weight
+                .par_chunks_mut(rows * layer.input)
+                .zip(grad_bias.par_chunks_mut(rows))
+                .zip(transposed.par_chunks(rows * n))
+                .for_each(|((weight, bias), dy)| {
+                    product(isa, [bias.len(), n, layer.input], dy, x, weight);
+                    for (bias, dy) in bias.iter_mut().zip(dy.chunks_exact(n)) {
+                        *bias = sum(isa, dy);
+                    }
+                });
             if l > 0 {
                 below.resize(n * layer.input, 0.0);
-                let dz = &before[l - 1];
+                packed.resize(packed_len(layer.output, layer.input), 0.0);
+                pack(isa, weight, layer.output, layer.input, packed);
+                let packed = &*packed;
                 below
                     .par_chunks_mut(ROWS * layer.input)
-                    .zip(dz.par_chunks(ROWS * layer.input))
+                    .zip(before[l - 1].par_chunks_mut(ROWS * layer.input))
                     .zip(dy.par_chunks(ROWS * layer.output))
                     .for_each(|((dx, z), dy)| {
-                        let dims = [dy.len() / layer.output, layer.output, layer.input];
-                        gemm(
-                            dims,
-                            (dy, Layout::rows(layer.output)),
-                            (weight, Layout::rows(layer.input)),
-                            0.0,
-                            (dx, layer.input),
-                        );
+                        product(isa, [dy.len() / layer.output, layer.output, layer.input], dy, packed, dx);
                         silu_backward(isa, z, dx);
                     });
                 std::mem::swap(above, below);
@@ -289,27 +288,52 @@ impl Layer {
 
 /// 1 / (1 + e^-z), from the exponential of a number <= 0.
 #[inline(always)]
-fn sigmoid<const FMA: bool>(z: f32) -> f32 {
-    let e = exp::<FMA>(-z.abs());
-    (if z < 0.0 { e } else { 1.0 }) / (1.0 + e)
+fn sigmoid<V: Simd>(z: V) -> V {
+    let (zero, one) = (V::zero(), V::splat(1.0));
+    let e = exp(zero.sub(z.abs()));
+    z.if_less(zero, e, one).div(one.add(e))
+}
+
+/// Applies `f` to two slices of one length, lane block by lane block.
+#[inline(always)]
+fn each<V: Simd>(a: &mut [f32], b: &mut [f32], f: impl Fn(V, V) -> (V, V)) {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks_mut::<LANES>(), b.as_chunks_mut::<LANES>());
+    let apply = |a: &mut [f32; LANES], b: &mut [f32; LANES]| {
+        let (x, y) = f(V::load(a), V::load(b));
+        x.store(a);
+        y.store(b);
+    };
+    for (a, b) in a.iter_mut().zip(b) {
+        apply(a, b);
+    }
+    let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
+    a[..a_tail.len()].copy_from_slice(a_tail);
+    b[..b_tail.len()].copy_from_slice(b_tail);
+    apply(&mut a, &mut b);
+    a_tail.copy_from_slice(&a[..a_tail.len()]);
+    b_tail.copy_from_slice(&b[..b_tail.len()]);
 }
 
 per_isa! {
-    /// `y = z sigmoid(z)`.
-    fn silu(z: &[f32], y: &mut [f32]) {
-        for (z, y) in z.iter().zip(y) {
-            *y = z * sigmoid::<FMA>(*z);
+    /// `z += bias` for each sample, then `y = z sigmoid(z)`.
+    fn bias_silu(bias: &[f32], z: &mut [f32], y: &mut [f32]) {
+        for (z, y) in z.chunks_exact_mut(bias.len()).zip(y.chunks_exact_mut(bias.len())) {
+            y.copy_from_slice(bias);
+            each(z, y, |z: V, bias| {
+                let z = z.add(bias);
+                (z, z.mul(sigmoid(z)))
+            });
         }
     }
 }
 
 per_isa! {
-    /// `dx *= d silu / dz`.
-    fn silu_backward(z: &[f32], dx: &mut [f32]) {
-        for (z, dx) in z.iter().zip(dx) {
-            let s = sigmoid::<FMA>(*z);
-            *dx *= s * (1.0 + z * (1.0 - s));
-        }
+    /// `dx *= d silu / dz`; leaves `z` as it is.
+    fn silu_backward(z: &mut [f32], dx: &mut [f32]) {
+        each(z, dx, |z: V, dx| {
+            let (s, one) = (sigmoid(z), V::splat(1.0));
+            (z, dx.mul(s).mul(one.sub(s).mul_add(z, one)))
+        });
     }
 }
 

@@ -139,7 +139,7 @@ fn time<T: Element>(
         let start = Instant::now();
         let result = cpu::drift(&spec, &inputs)?;
         memory = memory.max(MEMORY.peak_usage().saturating_sub(before + output));
-        let gradient = result.gradient();
+        let gradient = result.into_gradient();
         seconds.push(start.elapsed().as_secs_f64());
         if !gradient.iter().all(|v| v.is_finite()) || gradient.iter().all(|v| *v == 0.0) {
             return Err(Error::message(format!("shape {name}: the gradient is not what it should be")));

@@ -1,0 +1,449 @@
+//! Phase B: partitions, coefficients, and the squared force of each temperature. Phase C uses the same coefficients.
+
+use super::Plan;
+use super::cut::LOW_DIM;
+use super::distances::query;
+use super::gemm::panel_product;
+use super::group::{Group, Rows, Scratch, mask, sized, with_scratch};
+use super::isa::LANES;
+use super::sums::add;
+use super::tile::{self, Columns, Floors, Partition, Shape};
+use crate::{AffinityFloor, DriftInputs, Element, SelfMask, WeightRule};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Mutex;
+
+impl Plan {
+    /// Prepares the exponentials of one row of masked distances at all temperatures.
+    fn begin_row(&self, group: &Group, shapes: &[Shape], i: usize, distances: &[f32], rows: &mut Rows) {
+        let exponents = sized(&mut rows.exponents, distances.len());
+        tile::exponents(self.isa, self.spec.kernel, distances, group.masked.row[i], &group.masked.col, exponents);
+        if let Some(base) = shapes.iter().find(|shape| shape.power == Some(1)) {
+            tile::exponentials(self.isa, *base, distances, exponents, sized(&mut rows.base, distances.len()));
+        }
+    }
+
+    /// The exponentials of the row at the temperature of `shape`, into `rows.affinity`.
+    fn exponentials<'a>(&self, shape: Shape, distances: &[f32], rows: &'a mut Rows) -> &'a mut [f32] {
+        let out = sized(&mut rows.affinity, distances.len());
+        match shape.power {
+            Some(n) => tile::power(self.isa, &rows.base, n, out),
+            None => tile::exponentials(self.isa, shape, distances, &rows.exponents, out),
+        }
+        out
+    }
+
+    /// The tile's row partitions [rows, R], appended, and its contribution to the column sums [R, row].
+    #[allow(clippy::too_many_arguments)]
+    fn tile_sums(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        rows: Range<usize>,
+        (tile, stride): (&[f32], usize),
+        row_partition: &mut Vec<Partition>,
+        col_sum: &mut [f32],
+        scratch: &mut Rows,
+    ) {
+        let row = self.cut.row;
+        let asked = self.floors().of_normalizer();
+        for (i, tile) in rows.zip(tile.chunks_exact(stride)) {
+            let (tile, min) = (&tile[..row], group.masked.row[i]);
+            if group.joint.iter().any(Option::is_some) {
+                self.begin_row(group, shapes, i, tile, scratch);
+            }
+            for ((shape, joint), col_sum) in shapes.iter().zip(&group.joint).zip(col_sum.chunks_exact_mut(row)) {
+                let sum = match joint {
+                    Some(joint) => {
+                        let e = self.exponentials(*shape, tile, scratch);
+                        let scale = joint.rows[i];
+                        let sum = tile::joint_sums(self.isa, e, scale, &joint.weighted, col_sum);
+                        if scale == 0.0 { 0.0 } else { sum / scale }
+                    }
+                    None => {
+                        let (weight, col_min) = (&group.row_weight, &group.masked.col);
+                        tile::kernel_sums(self.isa, *shape, tile, min, weight, col_min, col_sum)
+                    }
+                };
+                row_partition.push(Partition::new(*shape, f64::from(sum), min, asked));
+            }
+        }
+    }
+
+    /// The columns' partitions from the sums of all stripes, in order.
+    fn column_partitions(&self, shapes: &[Shape], stripes: &[Vec<f32>], group: &mut Group) {
+        let row = self.cut.row;
+        let asked = self.floors().of_normalizer();
+        let inv_root = sized(&mut group.col_inv_root, shapes.len() * row);
+        let log = sized(&mut group.col_log, shapes.len() * row);
+        for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
+            for j in 0..row {
+                let mut sum: f64 = stripes.iter().map(|s| f64::from(s[r * row + j])).sum();
+                if let Some(joint) = joint {
+                    sum = if joint.columns[j] == 0.0 { 0.0 } else { sum / f64::from(joint.columns[j]) };
+                }
+                let partition = Partition::new(*shape, sum, group.masked.col[j], asked);
+                let weight = if self.spec.weights == WeightRule::Logit { group.row_weight[j] } else { 1.0 };
+                inv_root[r * row + j] = partition.inv_root * weight.sqrt();
+                log[r * row + j] = partition.log + weight.ln();
+            }
+        }
+    }
+
+    /// All partitions of a small group, whose distances are masked.
+    pub(super) fn small_sums(&self, group: &mut Group, shapes: &[Shape], tile: (&[f32], usize), rows: &mut Rows) {
+        let mut row_partition = std::mem::take(&mut group.row_partition);
+        row_partition.clear();
+        let mut col_sum = vec![0.0; shapes.len() * self.cut.row];
+        self.tile_sums(group, shapes, 0..self.shape.generated, tile, &mut row_partition, &mut col_sum, rows);
+        group.row_partition = row_partition;
+        self.column_partitions(shapes, &[col_sum], group);
+    }
+
+    /// All partitions of a big group; masks its kept distances.
+    pub(super) fn big_sums<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &mut Group,
+        shapes: &[Shape],
+        kept: Vec<Option<&mut [f32]>>,
+        scratch: &Mutex<Vec<Scratch>>,
+    ) {
+        let state = &*group;
+        let (rows, cols): (Vec<Vec<Partition>>, Vec<Vec<f32>>) = self
+            .stripes()
+            .into_par_iter()
+            .zip(kept)
+            .map(|(stripe, mut kept)| {
+                with_scratch(scratch, |scratch| {
+                    let mut row_partition = Vec::new();
+                    let mut col_sum = vec![0.0; shapes.len() * self.cut.row];
+                    for rows in self.tiles(stripe) {
+                        self.masked_tile(inputs, b, state, rows.clone(), &mut kept, scratch, |tile, scratch| {
+                            let (tile, own) = ((&*tile.0, tile.1), &mut scratch.rows_of);
+                            self.tile_sums(state, shapes, rows, tile, &mut row_partition, &mut col_sum, own);
+                        });
+                    }
+                    (row_partition, col_sum)
+                })
+            })
+            .unzip();
+        group.row_partition = rows.concat();
+        self.column_partitions(shapes, &cols, group);
+    }
+
+    /// Hands `work` the masked distances of the queries `rows` of a big group, kept or computed afresh.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn masked_tile<T: Element, R>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        rows: Range<usize>,
+        kept: &mut Option<&mut [f32]>,
+        scratch: &mut Scratch,
+        work: impl FnOnce((&mut [f32], usize), &mut Scratch) -> R,
+    ) -> R {
+        let fresh = kept.is_none();
+        self.with_tile(rows.clone(), kept, scratch, |(tile, stride), scratch| {
+            if fresh {
+                let mut minima = std::mem::take(&mut scratch.group.before);
+                minima.clear(self.cut.row);
+                self.tile_distances(inputs, b, group, rows.clone(), (tile, stride), scratch, &mut minima);
+                scratch.group.before = minima;
+            }
+            mask(group, rows, self.cut.row, tile, stride);
+            work((tile, stride), scratch)
+        })
+    }
+
+    fn floors(&self) -> Floors {
+        match self.spec.affinity_floor {
+            AffinityFloor::Product(floor) => {
+                Floors { affinity: floor.sqrt() as f32, log_normalizer: f32::NEG_INFINITY }
+            }
+            AffinityFloor::Normalizer(floor) => Floors { affinity: 0.0, log_normalizer: (floor.ln() / 2.0) as f32 },
+            AffinityFloor::None => Floors { affinity: 0.0, log_normalizer: f32::NEG_INFINITY },
+        }
+    }
+
+    /// The affinities of query `i` at temperature `r`, into `rows.affinity`; returns S- and S+.
+    fn affinity(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        i: usize,
+        r: usize,
+        distances: &[f32],
+        rows: &mut Rows,
+    ) -> (f32, f32) {
+        let row = self.cut.row;
+        let columns = Columns {
+            inv_root: &group.col_inv_root[r * row..][..row],
+            log: &group.col_log[r * row..][..row],
+            weight: &group.row_weight,
+            factor: &group.factor,
+            negative: &group.negative,
+            positive: &group.positive,
+        };
+        let partition = group.row_partition[i * shapes.len() + r];
+        let e = self.exponentials(shapes[r], distances, rows);
+        let (mut s_minus, s_plus) =
+            tile::affinity(self.isa, shapes[r], self.floors(), distances, partition, columns, e);
+        if self.spec.self_mask == SelfMask::Remove {
+            s_minus -= std::mem::take(&mut e[i]);
+        }
+        (s_minus, s_plus)
+    }
+
+    /// The coefficients C of masked distances: of each temperature apart, [R, rows, row], or added up with `factors`,
+    /// [rows, row]. High dimension only.
+    fn tile_coefficients(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        factors: Option<&[f32]>,
+        rows: Range<usize>,
+        (tile, stride): (&[f32], usize),
+        scratch: &mut Scratch,
+    ) {
+        let (row, height) = (self.cut.row, rows.len());
+        let stacked = if factors.is_some() { 1 } else { shapes.len() };
+        let Scratch { rows_of, coefficients, .. } = scratch;
+        let out = sized(coefficients, stacked * height * row);
+        let (negative, positive) = (&group.negative, &group.positive);
+        for (at, (i, tile)) in rows.zip(tile.chunks_exact(stride)).enumerate() {
+            let tile = &tile[..row];
+            self.begin_row(group, shapes, i, tile, rows_of);
+            for r in 0..shapes.len() {
+                let (s_minus, s_plus) = self.affinity(group, shapes, i, r, tile, rows_of);
+                let (slot, factor, first) = match factors {
+                    Some(factors) => (at, factors[r], r == 0),
+                    None => (r * height + at, 1.0, true),
+                };
+                let out = &mut out[slot * row..][..row];
+                let a = &rows_of.affinity;
+                let total = tile::coefficients(self.isa, a, s_minus, s_plus, factor, negative, positive, first, out);
+                if factors.is_none() || r + 1 == shapes.len() {
+                    // sum_j C_ij vanishes but for rounding. Taking the rest out of the query's own coefficient, which
+                    // stands by y_i - x_i = 0, makes the result independent of where the origin is.
+                    out[i] = (f64::from(out[i]) - total) as f32;
+                }
+            }
+        }
+    }
+
+    /// `sum_j C_j (y_j - x)` for the coefficients [R or 1, rows, row] in the scratch, handed on by
+    /// `sink(stacked row, k, values)`; returns each stacked row's squares.
+    #[allow(clippy::too_many_arguments)]
+    fn contract<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        scratch: &mut Scratch,
+        mut sink: impl FnMut(usize, usize, &[f32; LANES]),
+    ) -> Vec<f64> {
+        let row = self.cut.row;
+        let Scratch { coefficients, panel, force, .. } = scratch;
+        let stacked = coefficients.len() / row;
+        let mut squares = vec![0.0; stacked];
+        let force = sized(force, stacked * LANES);
+        for k in (0..self.shape.dim).step_by(LANES) {
+            let panel = self.columns(inputs, b, group, k, panel);
+            panel_product(self.isa, stacked, (coefficients, row), panel, (force, LANES));
+            tile::row_squares(self.isa, force, &mut squares);
+            for (at, force) in force.as_chunks::<LANES>().0.iter().enumerate() {
+                sink(at, k, force);
+            }
+        }
+        squares
+    }
+
+    /// The force of each temperature in raw coordinates, of masked distances, handed on by `sink(r, i, k, values)`
+    /// with i counted from the tile's first row; returns `sum_id F_id²`, `[R]`.
+    #[allow(clippy::too_many_arguments)]
+    fn tile_forces<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        shapes: &[Shape],
+        rows: Range<usize>,
+        tile: (&[f32], usize),
+        scratch: &mut Scratch,
+        mut sink: impl FnMut(usize, usize, usize, &[f32]),
+    ) -> Vec<f64> {
+        let mut squares = vec![0.0; shapes.len()];
+        let (height, dim) = (rows.len(), self.shape.dim);
+        if self.cut.low_dim {
+            let row = self.cut.row;
+            let split = self.shape.generated + self.shape.negatives;
+            let own = &mut scratch.rows_of;
+            for (at, (i, tile)) in rows.zip(tile.0.chunks_exact(tile.1)).enumerate() {
+                let tile = &tile[..row];
+                let (x, dim) = query(group, i, dim, row);
+                self.begin_row(group, shapes, i, tile, own);
+                for r in 0..shapes.len() {
+                    let (s_minus, s_plus) = self.affinity(group, shapes, i, r, tile, own);
+                    let mut force = [0.0; LOW_DIM];
+                    let (force, x) = (&mut force[..dim], &x[..dim]);
+                    tile::low_dim_force(self.isa, &own.affinity, split, s_minus, s_plus, x, &group.soa, force);
+                    let sum = force.iter().map(|f| f64::from(*f) * f64::from(*f)).sum();
+                    squares[r] = add(&self.spec, squares[r], sum);
+                    sink(r, at, 0, force);
+                }
+            }
+            return squares;
+        }
+        self.tile_coefficients(group, shapes, None, rows.clone(), tile, scratch);
+        let of_rows = self.contract(inputs, b, group, scratch, |at, k, force| {
+            sink(at / height, at % height, k, &force[..LANES.min(dim - k)]);
+        });
+        for (r, of_rows) in of_rows.chunks_exact(height).enumerate() {
+            squares[r] = of_rows.iter().fold(squares[r], |sum, square| add(&self.spec, sum, *square));
+        }
+        squares
+    }
+
+    /// The squares of [`Plan::tile_forces`]. With `keep` the forces take the place of the distances: row i of the tile
+    /// becomes [R, D].
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn tile_squares<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        shapes: &[Shape],
+        rows: Range<usize>,
+        (tile, stride): (&mut [f32], usize),
+        keep: bool,
+        scratch: &mut Scratch,
+    ) -> Vec<f64> {
+        if !keep {
+            return self.tile_forces(inputs, b, group, shapes, rows, (&*tile, stride), scratch, |_, _, _, _| {});
+        }
+        let dim = self.shape.dim;
+        if self.cut.low_dim {
+            // A row's distances are still needed at the other temperatures.
+            let mut forces = vec![0.0; rows.len() * shapes.len() * dim];
+            let squares = self.tile_forces(inputs, b, group, shapes, rows, (&*tile, stride), scratch, |r, at, _, f| {
+                forces[(at * shapes.len() + r) * dim..][..dim].copy_from_slice(f);
+            });
+            for (tile, forces) in tile.chunks_exact_mut(stride).zip(forces.chunks_exact(shapes.len() * dim)) {
+                tile[..forces.len()].copy_from_slice(forces);
+            }
+            return squares;
+        }
+        // Here the coefficients of all rows exist before the first force does.
+        self.tile_coefficients(group, shapes, None, rows.clone(), (&*tile, stride), scratch);
+        let height = rows.len();
+        let of_rows = self.contract(inputs, b, group, scratch, |at, k, force| {
+            let out = &mut tile[at % height * stride + at / height * dim + k..];
+            let width = LANES.min(dim - k);
+            out[..width].copy_from_slice(&force[..width]);
+        });
+        let fold = |of_rows: &[f64]| of_rows.iter().fold(0.0, |sum, square| add(&self.spec, sum, *square));
+        of_rows.chunks_exact(height).map(fold).collect()
+    }
+
+    /// `sum_id F_id²` of each temperature of a small group by the zero-sum identity: `tr C (Y Y^T) C^T` with the Gram
+    /// matrix of its centred targets (spec 2.3). `None` where so much cancels that the force itself must be formed.
+    pub(super) fn identity_squares(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        tile: (&[f32], usize),
+        gram: &[f32],
+        scratch: &mut Scratch,
+    ) -> Option<Vec<f64>> {
+        /// Below this share of sum_j C_ij² |y_j|², which it would be for independent y_j, the rounding errors of the
+        /// identity outgrow those of the force.
+        const LEAST_SHARE: f64 = 0.25;
+        let (g, t, row) = (self.shape.generated, self.shape.targets(), self.cut.row);
+        self.tile_coefficients(group, shapes, None, 0..g, tile, scratch);
+        let Scratch { coefficients, panel, force, .. } = scratch;
+        let stacked = shapes.len() * g;
+        let (mut sums, mut squares) = (vec![0.0f64; stacked], vec![0.0f64; stacked]);
+        let force = sized(force, stacked * LANES);
+        for k in (0..row).step_by(LANES) {
+            // Products above the diagonal block stand for those below it too.
+            let depth = t.min(k + LANES);
+            let panel = sized(panel, depth * LANES);
+            for (j, (out, gram)) in panel.as_chunks_mut::<LANES>().0.iter_mut().zip(gram.chunks_exact(row)).enumerate()
+            {
+                let times = if j < k { 2.0 } else { 1.0 };
+                for (out, g) in out.iter_mut().zip(&gram[k..]) {
+                    *out = times * g;
+                }
+            }
+            panel_product(self.isa, stacked, (coefficients, row), panel, (force, LANES));
+            let norms = &group.norms[k..];
+            tile::quadratic_form(self.isa, &coefficients[k..], row, force, norms, &mut sums, &mut squares);
+        }
+        let total = |v: &[f64]| v.iter().fold(0.0, |sum, v| add(&self.spec, sum, *v));
+        let mut result = Vec::with_capacity(shapes.len());
+        for (sums, squares) in sums.chunks_exact(g).zip(squares.chunks_exact(g)) {
+            let (sum, independent) = (total(sums), total(squares));
+            if sum < LEAST_SHARE * independent {
+                return None;
+            }
+            result.push(sum);
+        }
+        Some(result)
+    }
+
+    /// Phase C without kept forces: writes the tile's force [rows, D] in units of scaled coordinates, and returns the
+    /// sum of its squares, of masked distances.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn tile_force<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        shapes: &[Shape],
+        factors: &[f32],
+        rows: Range<usize>,
+        tile: (&[f32], usize),
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> f64 {
+        let dim = self.shape.dim;
+        if self.cut.identity {
+            // One contraction of all temperatures together.
+            self.tile_coefficients(group, shapes, Some(factors), rows.clone(), tile, scratch);
+            let of_rows = self.contract(inputs, b, group, scratch, |at, k, force| {
+                let out = &mut out[at * dim + k..];
+                match out.first_chunk_mut::<LANES>() {
+                    Some(out) if dim - k >= LANES => *out = *force,
+                    _ => out[..dim - k].copy_from_slice(&force[..dim - k]),
+                }
+            });
+            return of_rows.iter().sum();
+        }
+        out.fill(0.0);
+        self.tile_forces(inputs, b, group, shapes, rows, tile, scratch, |r, at, k, force| {
+            for (out, f) in out[at * dim + k..].iter_mut().zip(force) {
+                *out += factors[r] * f;
+            }
+        });
+        out.chunks_exact(dim).map(|f| tile::sum_of_squares(self.isa, f)).sum()
+    }
+
+    /// Phase C with kept forces, rows of [R, D]: as [`Plan::tile_force`], with the same bits.
+    pub(super) fn kept_force(&self, factors: &[f32], kept: &[f32], out: &mut [f32]) -> f64 {
+        let dim = self.shape.dim;
+        let mut squares = 0.0;
+        for (out, forces) in out.chunks_exact_mut(dim).zip(kept.chunks_exact(self.stride)) {
+            out.fill(0.0);
+            for (factor, force) in factors.iter().zip(forces.chunks_exact(dim)) {
+                for (out, f) in out.iter_mut().zip(force) {
+                    *out += factor * f;
+                }
+            }
+            squares += tile::sum_of_squares(self.isa, out);
+        }
+        squares
+    }
+}

@@ -1,0 +1,290 @@
+//! Phase A: distances of one group, their sum and their minima.
+
+use super::Plan;
+use super::cut::LOW_DIM;
+use super::gemm::{Block, DEPTH, pack_rows, panel_product};
+use super::group::{Group, Minima, Scratch, optional_chunks, sized, with_scratch};
+use super::isa::LANES;
+use super::sums::add;
+use super::tile::{self, FAR};
+use crate::{DriftInputs, Element, FeatureScale};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Mutex;
+
+impl Plan {
+    /// A small group's distances into `tile`, before the self mask, its minima, and the products of its centred targets
+    /// with the first of them into `gram`, [some, row]; returns the share of `sum_ij d_ij w_j`.
+    pub(super) fn small_distances<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &mut Group,
+        (tile, stride): (&mut [f32], usize),
+        gram: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> f64 {
+        let row = self.cut.row;
+        if !self.cut.low_dim {
+            self.gram(inputs, b, group, gram, scratch);
+            for (i, tile) in tile.chunks_exact_mut(stride).enumerate() {
+                // Blocks below the diagonal are those above it, transposed.
+                let below = i / LANES * LANES;
+                for j in 0..below {
+                    tile[j] = gram[j * row + i];
+                }
+                tile[below..row].copy_from_slice(&gram[i * row + below..][..row - below]);
+            }
+        }
+        let mut minima = std::mem::take(&mut group.before);
+        minima.clear(row);
+        let sum = self.finish_rows(inputs, b, group, 0..self.shape.generated, (tile, stride), &mut minima);
+        group.before = minima;
+        sum
+    }
+
+    /// The products of a small group's centred targets on and above the diagonal blocks, and their squared norms.
+    fn gram<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &mut Group,
+        gram: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let (dim, row) = (self.shape.dim, self.cut.row);
+        let Scratch { rows, panel, .. } = scratch;
+        let mut norms = std::mem::take(&mut group.norms);
+        sized(&mut norms, row).fill(0.0);
+        if dim <= self.cut.chunk {
+            self.gram_part(inputs, b, group, 0..dim, gram, &mut norms, rows, panel);
+        } else {
+            // Few groups of many coordinates: threads share the coordinates.
+            let len = gram.len();
+            let parts: Vec<(Vec<f32>, Vec<f32>)> = (0..dim.div_ceil(self.cut.chunk))
+                .into_par_iter()
+                .map(|at| {
+                    let (mut gram, mut norms) = (vec![0.0; len], vec![0.0; row]);
+                    let k = at * self.cut.chunk..dim.min((at + 1) * self.cut.chunk);
+                    self.gram_part(inputs, b, group, k, &mut gram, &mut norms, &mut Vec::new(), &mut Vec::new());
+                    (gram, norms)
+                })
+                .collect();
+            gram.fill(0.0);
+            for (part, part_norms) in parts {
+                gram.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                norms.iter_mut().zip(part_norms).for_each(|(sum, part)| *sum += part);
+            }
+        }
+        group.norms = norms;
+    }
+
+    /// The share of the coordinates `k` in [`Plan::gram`].
+    #[allow(clippy::too_many_arguments)]
+    fn gram_part<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        k: Range<usize>,
+        gram: &mut [f32],
+        norms: &mut [f32],
+        rows: &mut Vec<f32>,
+        panel: &mut Vec<f32>,
+    ) {
+        let (t, row) = (self.shape.targets(), self.cut.row);
+        let height = gram.len() / row;
+        for start in k.clone().step_by(DEPTH) {
+            let part = start..k.end.min(start + DEPTH);
+            let depth = part.len();
+            let points = self.centered(inputs, b, group, 0..t, part, rows);
+            for (norm, point) in norms.iter_mut().zip(points.chunks_exact(depth)) {
+                *norm += tile::squared_norm(self.isa, point);
+            }
+            for j in (0..row).step_by(LANES) {
+                let panel = sized(panel, depth * LANES);
+                pack_rows(self.isa, LANES.min(t - j), &points[j * depth..], depth, depth, panel);
+                let (m, add, out) = (t.min(height.min(j + LANES)), start > k.start, &mut gram[j..]);
+                Block { m, a: points, stride: depth, panel, add, out, out_stride: row }.run(self.isa);
+            }
+        }
+    }
+
+    /// The minima of a small group's kept distances.
+    pub(super) fn small_minima(&self, group: &mut Group, (tile, stride): (&mut [f32], usize)) {
+        let row = self.cut.row;
+        let mut minima = std::mem::take(&mut group.before);
+        minima.clear(row);
+        for (i, tile) in tile.chunks_exact_mut(stride).enumerate() {
+            let tile = &mut tile[..row];
+            let own = std::mem::replace(&mut tile[i], FAR);
+            minima.diagonal.push(own);
+            minima.row.push(tile::minima(self.isa, tile, &group.row_weight, &mut minima.col));
+            tile[i] = own;
+        }
+        group.before = minima;
+    }
+
+    /// A big group's distances, where they are kept, its minima, and its share of `sum_ij d_ij w_j`.
+    pub(super) fn big_distances<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &mut Group,
+        kept: Option<&mut [f32]>,
+        scratch: &Mutex<Vec<Scratch>>,
+    ) -> f64 {
+        let stripes = self.stripes();
+        let kept = optional_chunks(kept.unwrap_or_default(), self.cut.stripe_rows * self.stride, stripes.len());
+        let state = &*group;
+        let parts: Vec<(f64, Minima)> = stripes
+            .into_par_iter()
+            .zip(kept)
+            .map(|(stripe, mut kept)| {
+                with_scratch(scratch, |scratch| {
+                    let mut sum = 0.0;
+                    let mut minima = Minima::default();
+                    minima.clear(self.cut.row);
+                    for rows in self.tiles(stripe) {
+                        let part = self.with_tile(rows.clone(), &mut kept, scratch, |tile, scratch| {
+                            self.tile_distances(inputs, b, state, rows, tile, scratch, &mut minima)
+                        });
+                        sum = add(&self.spec, sum, part);
+                    }
+                    (sum, minima)
+                })
+            })
+            .collect();
+        let mut all = std::mem::take(&mut group.before);
+        all.clear(self.cut.row);
+        let mut sum = 0.0;
+        for (part, minima) in parts {
+            sum = add(&self.spec, sum, part);
+            all.join(&minima);
+        }
+        group.before = all;
+        sum
+    }
+
+    /// Distances of the queries `rows` of a big group to all targets, before the self mask.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn tile_distances<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        rows: Range<usize>,
+        (tile, stride): (&mut [f32], usize),
+        scratch: &mut Scratch,
+        minima: &mut Minima,
+    ) -> f64 {
+        let (t, dim) = (self.shape.targets(), self.shape.dim);
+        if !self.cut.low_dim {
+            let Scratch { rows: queries, panel, gram: targets, .. } = scratch;
+            if group.transposed {
+                let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries);
+                for (at, panel) in group.points.chunks_exact(dim * LANES).enumerate() {
+                    panel_product(self.isa, rows.len(), (queries, dim), panel, (&mut tile[at * LANES..], stride));
+                }
+            } else {
+                for start in (0..dim).step_by(DEPTH) {
+                    let k = start..dim.min(start + DEPTH);
+                    let depth = k.len();
+                    let queries = self.centered(inputs, b, group, rows.clone(), k.clone(), queries);
+                    let panel = sized(panel, depth * LANES);
+                    for j in (0..t).step_by(LANES) {
+                        let j = j..t.min(j + LANES);
+                        let points = self.centered(inputs, b, group, j.clone(), k.clone(), targets);
+                        pack_rows(self.isa, j.len(), points, depth, depth, panel);
+                        let (m, add, out) = (rows.len(), start > 0, &mut tile[j.start..]);
+                        Block { m, a: queries, stride: depth, panel, add, out, out_stride: stride }.run(self.isa);
+                    }
+                }
+            }
+        }
+        self.finish_rows(inputs, b, group, rows, (&mut tile[..], stride), minima)
+    }
+
+    /// Distances from products, or in low dimension from nothing, of the queries `rows`, row by row while it is in
+    /// cache; their minima; returns their share of `sum_ij d_ij w_j`.
+    fn finish_rows<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        rows: Range<usize>,
+        (tile, stride): (&mut [f32], usize),
+        minima: &mut Minima,
+    ) -> f64 {
+        let (t, row, dim) = (self.shape.targets(), self.cut.row, self.shape.dim);
+        let numerics = self.spec.numerics;
+        let near = numerics.near_pairs as f32;
+        let floor = self.spec.min_squared_distance as f32;
+        let mut total = 0.0;
+        for (i, tile) in rows.zip(tile.chunks_exact_mut(stride)) {
+            let tile = &mut tile[..row];
+            let own;
+            if self.cut.low_dim {
+                let (x, dim) = query(group, i, dim, row);
+                tile::difference_row(self.isa, tile, &x[..dim], &group.soa);
+                own = tile[i];
+            } else {
+                let norm = group.norms[i];
+                let product = std::mem::replace(&mut tile[i], f32::MIN);
+                let any = tile::gram_row(self.isa, tile, norm, &group.norms, near);
+                if any && near > 0.0 {
+                    for j in 0..t {
+                        if tile[j] < near * (norm + group.norms[j]) {
+                            tile[j] = tile::squared_distance(self.isa, inputs.target(b, i), inputs.target(b, j));
+                        }
+                    }
+                }
+                // A point differs from itself by nothing, unless it is not finite.
+                own = if near > 0.0 { norm - norm } else { (norm + norm) - 2.0 * product };
+            }
+            let own = if numerics.constant_self_distance { 0.0 } else { own };
+            let own = (if own < floor { floor } else { own }).sqrt();
+            tile[i] = f32::MAX;
+            tile[t..].fill(f32::MAX);
+            let (mut sum, min) =
+                tile::distance_row(self.isa, tile, floor, &group.mean_weight, &group.row_weight, &mut minima.col);
+            tile[i] = own;
+            minima.diagonal.push(own);
+            minima.row.push(min);
+            if self.spec.feature_scale != FeatureScale::Paper {
+                sum += f64::from(own) * f64::from(group.mean_weight[i]);
+            }
+            total = add(&self.spec, total, sum);
+        }
+        total
+    }
+
+    /// Hands `work` the kept rows of a stripe that come next, or where none are kept a tile of the scratch, with the
+    /// stride of its rows.
+    pub(super) fn with_tile<R>(
+        &self,
+        rows: Range<usize>,
+        kept: &mut Option<&mut [f32]>,
+        scratch: &mut Scratch,
+        work: impl FnOnce((&mut [f32], usize), &mut Scratch) -> R,
+    ) -> R {
+        if let Some(rest) = kept.take() {
+            let (tile, rest) = rest.split_at_mut(rows.len() * self.stride);
+            *kept = Some(rest);
+            return work((tile, self.stride), scratch);
+        }
+        let mut tile = std::mem::take(&mut scratch.tile);
+        let result = work((sized(&mut tile, rows.len() * self.cut.row), self.cut.row), scratch);
+        scratch.tile = tile;
+        result
+    }
+}
+
+/// The coordinates of query `i` in low dimension.
+pub(super) fn query(group: &Group, i: usize, dim: usize, row: usize) -> ([f32; LOW_DIM], usize) {
+    let mut x = [0.0; LOW_DIM];
+    for (k, x) in x[..dim].iter_mut().enumerate() {
+        *x = group.soa[k * row + i];
+    }
+    (x, dim)
+}

@@ -1,0 +1,402 @@
+//! [`LANES`] numbers at a time: the one vocabulary of the inner loops, for each instruction set.
+//!
+//! The operations are spelled out with intrinsics where it matters, because the compiler, given loops over arrays,
+//! vectorises across lane blocks instead of within one and spends its time on shuffles (three times slower, measured on
+//! the coefficients). Inner loops stay generic over [`Simd`], so each formula is written once.
+
+/// Width of a lane block; rows of tiles are padded to a multiple of it.
+pub(crate) const LANES: usize = 16;
+
+/// LANES numbers. Every operation acts lane by lane; comparisons with a NaN are false.
+pub(crate) trait Simd: Copy {
+    /// The same number of f64, for sums.
+    type Wide: Copy;
+
+    fn splat(value: f32) -> Self;
+    fn load(values: &[f32; LANES]) -> Self;
+    fn store(self, to: &mut [f32; LANES]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    fn div(self, other: Self) -> Self;
+    /// `self * b + c`, fused where the instruction set has it.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    fn sqrt(self) -> Self;
+    fn abs(self) -> Self;
+    /// `if self < other { self } else { other }`.
+    fn smaller(self, other: Self) -> Self;
+    /// `if self < floor { floor } else { self }`: a NaN stays.
+    fn at_least(self, floor: Self) -> Self;
+    /// `if self < other { yes } else { no }`.
+    fn if_less(self, other: Self, yes: Self, no: Self) -> Self;
+    /// Whether `self < other` in some lane.
+    fn any_less(self, other: Self) -> bool;
+    /// 2^n for `self` = 1.5 * 2^23 + n.
+    fn power_of_two(self) -> Self;
+    /// The sum of the lanes, pairwise.
+    fn sum(self) -> f32;
+
+    fn wide_zero() -> Self::Wide;
+    /// `sum + self * other` in f64.
+    fn wide_mul_add(self, other: Self, sum: Self::Wide) -> Self::Wide;
+    /// The sum of the lanes, pairwise.
+    fn wide_sum(sum: Self::Wide) -> f64;
+
+    /// The smallest lane.
+    #[inline(always)]
+    fn least(self) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes);
+        lanes.into_iter().fold(f32::INFINITY, |least, v| if v < least { v } else { least })
+    }
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+}
+
+/// e^x for -87 <= x <= 87, 0 below; NaN stays NaN. Relative error at most 2 units in the last place.
+#[inline(always)]
+pub(crate) fn exp<V: Simd>(x: V) -> V {
+    let magic = V::splat(12_582_912.0); // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
+    let shifted = x.mul_add(V::splat(std::f32::consts::LOG2_E), magic);
+    let n = shifted.sub(magic);
+    // ln 2 in two parts, the first of 9 significant bits, so that its product with n is exact.
+    let r = n.mul_add(V::splat(-0.693_359_4), x);
+    let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+    // Minimax polynomial of (e^r - 1 - r) / r² on |r| <= ln(2)/2 (Cephes, expf).
+    let mut p = V::splat(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p.mul_add(r, V::splat(c));
+    }
+    let p = p.mul_add(r.mul(r), r).add(V::splat(1.0));
+    x.if_less(V::splat(-87.0), V::zero(), p.mul(shifted.power_of_two()))
+}
+
+/// What the compiler makes of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<const FMA: bool>([f32; LANES]);
+
+impl<const FMA: bool> Plain<FMA> {
+    #[inline(always)]
+    fn each(f: impl FnMut(usize) -> f32) -> Self {
+        Self(std::array::from_fn(f))
+    }
+}
+
+/// The sum of lanes, halves upon halves.
+#[inline(always)]
+fn pairwise<T: Copy + std::ops::AddAssign>(mut v: [T; LANES]) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            let other = v[l + width];
+            v[l] += other;
+        }
+        width /= 2;
+    }
+    v[0]
+}
+
+impl<const FMA: bool> Simd for Plain<FMA> {
+    type Wide = [f64; LANES];
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        Self(*values)
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self::each(|l| self.0[l] + other.0[l])
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self::each(|l| self.0[l] - other.0[l])
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self::each(|l| self.0[l] * other.0[l])
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self::each(|l| self.0[l] / other.0[l])
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self::each(|l| if FMA { self.0[l].mul_add(b.0[l], c.0[l]) } else { self.0[l] * b.0[l] + c.0[l] })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self::each(|l| self.0[l].sqrt())
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self::each(|l| self.0[l].abs())
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        self.if_less(other, self, other)
+    }
+    #[inline(always)]
+    fn at_least(self, floor: Self) -> Self {
+        self.if_less(floor, floor, self)
+    }
+    #[inline(always)]
+    fn if_less(self, other: Self, yes: Self, no: Self) -> Self {
+        Self::each(|l| if self.0[l] < other.0[l] { yes.0[l] } else { no.0[l] })
+    }
+    #[inline(always)]
+    fn any_less(self, other: Self) -> bool {
+        (0..LANES).fold(false, |any, l| any | (self.0[l] < other.0[l]))
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        Self::each(|l| f32::from_bits((self.0[l].to_bits() << 23).wrapping_add(127 << 23)))
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        pairwise(self.0)
+    }
+    #[inline(always)]
+    fn wide_zero() -> [f64; LANES] {
+        [0.0; LANES]
+    }
+    #[inline(always)]
+    fn wide_mul_add(self, other: Self, sum: [f64; LANES]) -> [f64; LANES] {
+        std::array::from_fn(|l| sum[l] + f64::from(self.0[l]) * f64::from(other.0[l]))
+    }
+    #[inline(always)]
+    fn wide_sum(sum: [f64; LANES]) -> f64 {
+        pairwise(sum)
+    }
+}
+
+/// Implements [`Simd`] for an array of registers from the operations on one, each a function in scope. They are
+/// written out register by register: a closure would not be compiled for the instruction set.
+#[cfg(target_arch = "x86_64")]
+macro_rules! registers {
+    ($(#[$meta:meta])* $name:ident, $float:ident [$($i:literal)*] x $n:literal, $double:ident [$($w:literal)*] x $m:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name([$float; $n]);
+
+        // SAFETY (of every block below): the intrinsics need instructions that were detected before a function
+        // generic over this type was called; `per_isa` and `Block::run` see to it.
+        impl Simd for $name {
+            type Wide = [$double; $m];
+
+            #[inline(always)]
+            fn splat(value: f32) -> Self {
+                // SAFETY: see above.
+                Self([unsafe { splat(value) }; $n])
+            }
+            #[inline(always)]
+            fn load(values: &[f32; LANES]) -> Self {
+                Self(bytemuck::cast(*values))
+            }
+            #[inline(always)]
+            fn store(self, to: &mut [f32; LANES]) {
+                *to = bytemuck::cast(self.0);
+            }
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(add(self.0[$i], other.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(sub(self.0[$i], other.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(mul(self.0[$i], other.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn div(self, other: Self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(div(self.0[$i], other.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn mul_add(self, b: Self, c: Self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(mul_add(self.0[$i], b.0[$i], c.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(sqrt(self.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(abs(self.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn smaller(self, other: Self) -> Self {
+                // SAFETY: see above. The instruction returns its second operand where one is NaN.
+                Self(unsafe { [$(min(self.0[$i], other.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn at_least(self, floor: Self) -> Self {
+                // SAFETY: see above. The instruction returns its second operand where one is NaN.
+                Self(unsafe { [$(max(floor.0[$i], self.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn if_less(self, other: Self, yes: Self, no: Self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(if_less(self.0[$i], other.0[$i], yes.0[$i], no.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn any_less(self, other: Self) -> bool {
+                // SAFETY: see above.
+                unsafe { false $(| any_less(self.0[$i], other.0[$i]))* }
+            }
+            #[inline(always)]
+            fn power_of_two(self) -> Self {
+                // SAFETY: see above.
+                Self(unsafe { [$(power_of_two(self.0[$i])),*] })
+            }
+            #[inline(always)]
+            fn sum(self) -> f32 {
+                pairwise(bytemuck::cast::<_, [f32; LANES]>(self.0))
+            }
+            #[inline(always)]
+            fn wide_zero() -> Self::Wide {
+                bytemuck::cast([0.0f64; LANES])
+            }
+            #[inline(always)]
+            fn wide_mul_add(self, other: Self, sum: Self::Wide) -> Self::Wide {
+                // SAFETY: see above.
+                unsafe { [$(wide_mul_add(half::<$w>(self.0[$w / 2]), half::<$w>(other.0[$w / 2]), sum[$w])),*] }
+            }
+            #[inline(always)]
+            fn wide_sum(sum: Self::Wide) -> f64 {
+                pairwise(bytemuck::cast::<_, [f64; LANES]>(sum))
+            }
+        }
+    };
+}
+
+/// Functions that pass their arguments on to an intrinsic.
+#[cfg(target_arch = "x86_64")]
+macro_rules! intrinsics {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $value:expr;)*) => {
+        $(
+            /// # Safety
+            /// The instruction set must be there.
+            #[inline(always)]
+            unsafe fn $name($($arg: $ty),*) -> $ret {
+                // SAFETY: the caller's promise.
+                unsafe { $value }
+            }
+        )*
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{LANES, Simd, pairwise};
+    use std::arch::x86_64::*;
+
+    registers! {
+        /// Two AVX registers.
+        Avx2, __m256 [0 1] x 2, __m256d [0 1 2 3] x 4
+    }
+
+    intrinsics! {
+        splat(v: f32) -> __m256 = _mm256_set1_ps(v);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
+        abs(a: __m256) -> __m256 = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
+        mul_add(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        wide_mul_add(a: __m256d, b: __m256d, c: __m256d) -> __m256d = _mm256_fmadd_pd(a, b, c);
+        any_less(a: __m256, b: __m256) -> bool = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) != 0;
+        if_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 =
+            _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
+        power_of_two(a: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_add_epi32(
+            _mm256_slli_epi32::<23>(_mm256_castps_si256(a)),
+            _mm256_set1_epi32(127 << 23),
+        ));
+    }
+
+    /// The lower or the upper half, as f64.
+    ///
+    /// # Safety
+    /// The instruction set must be there.
+    #[inline(always)]
+    unsafe fn half<const WHICH: usize>(a: __m256) -> __m256d {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let half = if WHICH % 2 == 0 { _mm256_castps256_ps128(a) } else { _mm256_extractf128_ps::<1>(a) };
+            _mm256_cvtps_pd(half)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{LANES, Simd, pairwise};
+    use std::arch::x86_64::*;
+
+    registers! {
+        /// One AVX-512 register.
+        Avx512, __m512 [0] x 1, __m512d [0 1] x 2
+    }
+
+    intrinsics! {
+        splat(v: f32) -> __m512 = _mm512_set1_ps(v);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+        abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
+        mul_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        wide_mul_add(a: __m512d, b: __m512d, c: __m512d) -> __m512d = _mm512_fmadd_pd(a, b, c);
+        any_less(a: __m512, b: __m512) -> bool = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) != 0;
+        if_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes);
+        power_of_two(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_add_epi32(
+            _mm512_slli_epi32::<23>(_mm512_castps_si512(a)),
+            _mm512_set1_epi32(127 << 23),
+        ));
+    }
+
+    /// The lower or the upper half, as f64.
+    ///
+    /// # Safety
+    /// The instruction set must be there.
+    #[inline(always)]
+    unsafe fn half<const WHICH: usize>(a: __m512) -> __m512d {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let half = if WHICH % 2 == 0 {
+                _mm512_castps512_ps256(a)
+            } else {
+                _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)))
+            };
+            _mm512_cvtps_pd(half)
+        }
+    }
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {avx2::Avx2, avx512::Avx512};
