@@ -36,10 +36,30 @@ impl std::fmt::Display for Dtype {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
+    use crate::cpu::simd::{LANES, Simd};
+
+    pub trait Sealed: Sized {
+        /// A lane block as f32, exactly.
+        fn load<V: Simd>(values: &[Self; LANES]) -> V;
+    }
+    impl Sealed for f32 {
+        #[inline(always)]
+        fn load<V: Simd>(values: &[Self; LANES]) -> V {
+            V::load(values)
+        }
+    }
+    impl Sealed for half::f16 {
+        #[inline(always)]
+        fn load<V: Simd>(values: &[Self; LANES]) -> V {
+            V::load_f16(bytemuck::cast_ref(values))
+        }
+    }
+    impl Sealed for half::bf16 {
+        #[inline(always)]
+        fn load<V: Simd>(values: &[Self; LANES]) -> V {
+            V::load_bf16(bytemuck::cast_ref(values))
+        }
+    }
 }
 
 /// An element type that every backend takes: `f32`, [`half::f16`] or [`half::bf16`].

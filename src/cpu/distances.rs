@@ -14,26 +14,34 @@ use std::sync::Mutex;
 
 impl Plan {
     /// A small group's distances into `tile`, before the self mask, its minima, and the products of its centred targets
-    /// with the first of them into `gram`, [some, row]; returns the share of `sum_ij d_ij w_j`.
+    /// with the first `height` of them into `gram`; returns the share of `sum_ij d_ij w_j`.
     pub(super) fn small_distances<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
         group: &mut Group,
         (tile, stride): (&mut [f32], usize),
-        gram: &mut [f32],
+        (gram, height): (&mut [f32], usize),
         scratch: &mut Scratch,
     ) -> f64 {
         let row = self.cut.row;
         if !self.cut.low_dim {
-            self.gram(inputs, b, group, gram, scratch);
-            for (i, tile) in tile.chunks_exact_mut(stride).enumerate() {
-                // Blocks below the diagonal are those above it, transposed.
-                let below = i / LANES * LANES;
-                for j in 0..below {
-                    tile[j] = gram[j * row + i];
+            self.gram(inputs, b, group, (gram, height), scratch);
+            for p in 0..row / LANES {
+                let (panel, _) = gram[self.gram_panel(height, p)].as_chunks_mut::<LANES>();
+                for (tile, products) in tile.chunks_exact_mut(stride).zip(&*panel) {
+                    tile[p * LANES..][..LANES].copy_from_slice(products);
                 }
-                tile[below..row].copy_from_slice(&gram[i * row + below..][..row - below]);
+                // Blocks below the diagonal are those above it, transposed.
+                for (l, tile) in tile.chunks_exact_mut(stride).skip(p * LANES).take(LANES).enumerate() {
+                    for (out, products) in tile[..p * LANES].iter_mut().zip(&*panel) {
+                        *out = products[l];
+                    }
+                }
+                // What is above the diagonal counts twice, and the diagonal block holds both halves.
+                for product in panel.iter_mut().skip(p * LANES).flatten() {
+                    *product *= 0.5;
+                }
             }
         }
         let mut minima = std::mem::take(&mut group.before);
@@ -43,13 +51,26 @@ impl Plan {
         sum
     }
 
-    /// The products of a small group's centred targets on and above the diagonal blocks, and their squared norms.
+    /// Where the p-th panel of a small group's Gram matrix lies: the products of the first `height` targets, as far as
+    /// they are on or above the diagonal block, with the targets of a lane block, [rows, LANES].
+    pub(super) fn gram_panel(&self, height: usize, p: usize) -> Range<usize> {
+        let whole = p.min(height / LANES);
+        let start = LANES * LANES * whole * (whole + 1) / 2 + (p - whole) * height * LANES;
+        start..start + height.min((p + 1) * LANES) * LANES
+    }
+
+    /// The length of all panels.
+    pub(super) fn gram_len(&self, height: usize) -> usize {
+        if self.cut.low_dim { 0 } else { self.gram_panel(height, self.cut.row / LANES - 1).end }
+    }
+
+    /// The Gram matrix of a small group's centred targets, and their squared norms.
     fn gram<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
         group: &mut Group,
-        gram: &mut [f32],
+        (gram, height): (&mut [f32], usize),
         scratch: &mut Scratch,
     ) {
         let (dim, row) = (self.shape.dim, self.cut.row);
@@ -57,7 +78,7 @@ impl Plan {
         let mut norms = std::mem::take(&mut group.norms);
         sized(&mut norms, row).fill(0.0);
         if dim <= self.cut.chunk {
-            self.gram_part(inputs, b, group, 0..dim, gram, &mut norms, rows, panel);
+            self.gram_part(inputs, b, group, 0..dim, (gram, height), &mut norms, rows, panel);
         } else {
             // Few groups of many coordinates: threads share the coordinates.
             let len = gram.len();
@@ -66,7 +87,8 @@ impl Plan {
                 .map(|at| {
                     let (mut gram, mut norms) = (vec![0.0; len], vec![0.0; row]);
                     let k = at * self.cut.chunk..dim.min((at + 1) * self.cut.chunk);
-                    self.gram_part(inputs, b, group, k, &mut gram, &mut norms, &mut Vec::new(), &mut Vec::new());
+                    let part = (&mut gram[..], height);
+                    self.gram_part(inputs, b, group, k, part, &mut norms, &mut Vec::new(), &mut Vec::new());
                     (gram, norms)
                 })
                 .collect();
@@ -87,25 +109,22 @@ impl Plan {
         b: usize,
         group: &Group,
         k: Range<usize>,
-        gram: &mut [f32],
+        (gram, height): (&mut [f32], usize),
         norms: &mut [f32],
         rows: &mut Vec<f32>,
         panel: &mut Vec<f32>,
     ) {
         let (t, row) = (self.shape.targets(), self.cut.row);
-        let height = gram.len() / row;
         for start in k.clone().step_by(DEPTH) {
             let part = start..k.end.min(start + DEPTH);
             let depth = part.len();
-            let points = self.centered(inputs, b, group, 0..t, part, rows);
-            for (norm, point) in norms.iter_mut().zip(points.chunks_exact(depth)) {
-                *norm += tile::squared_norm(self.isa, point);
-            }
+            let points = self.centered(inputs, b, group, 0..t, part, rows, norms);
             for j in (0..row).step_by(LANES) {
                 let panel = sized(panel, depth * LANES);
                 pack_rows(self.isa, LANES.min(t - j), &points[j * depth..], depth, depth, panel);
-                let (m, add, out) = (t.min(height.min(j + LANES)), start > k.start, &mut gram[j..]);
-                Block { m, a: points, stride: depth, panel, add, out, out_stride: row }.run(self.isa);
+                let out = &mut gram[self.gram_panel(height, j / LANES)];
+                let (m, add) = (out.len() / LANES, start > k.start);
+                Block { m, a: points, stride: depth, panel, add, out, out_stride: LANES }.run(self.isa);
             }
         }
     }
@@ -182,7 +201,7 @@ impl Plan {
         if !self.cut.low_dim {
             let Scratch { rows: queries, panel, gram: targets, .. } = scratch;
             if group.transposed {
-                let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries);
+                let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries, &mut []);
                 for (at, panel) in group.points.chunks_exact(dim * LANES).enumerate() {
                     panel_product(self.isa, rows.len(), (queries, dim), panel, (&mut tile[at * LANES..], stride));
                 }
@@ -190,11 +209,11 @@ impl Plan {
                 for start in (0..dim).step_by(DEPTH) {
                     let k = start..dim.min(start + DEPTH);
                     let depth = k.len();
-                    let queries = self.centered(inputs, b, group, rows.clone(), k.clone(), queries);
+                    let queries = self.centered(inputs, b, group, rows.clone(), k.clone(), queries, &mut []);
                     let panel = sized(panel, depth * LANES);
                     for j in (0..t).step_by(LANES) {
                         let j = j..t.min(j + LANES);
-                        let points = self.centered(inputs, b, group, j.clone(), k.clone(), targets);
+                        let points = self.centered(inputs, b, group, j.clone(), k.clone(), targets, &mut []);
                         pack_rows(self.isa, j.len(), points, depth, depth, panel);
                         let (m, add, out) = (rows.len(), start > 0, &mut tile[j.start..]);
                         Block { m, a: queries, stride: depth, panel, add, out, out_stride: stride }.run(self.isa);

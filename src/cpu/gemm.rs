@@ -32,7 +32,10 @@ fn rows_of<V: Simd, const ROWS: usize>(
     (out, out_stride): (&mut [f32], usize),
 ) {
     let depth = panel.len();
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|i| &a[i * stride..][..depth]);
+    let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
+    for i in 0..ROWS {
+        rows[i] = &a[i * stride..][..depth];
+    }
     let mut sum = [V::zero(); ROWS];
     for (k, b) in panel.iter().enumerate() {
         let b = V::load(b);
@@ -154,24 +157,50 @@ pub(crate) fn product(isa: Isa, [m, k, n]: [usize; 3], a: &[f32], b: &[f32], c: 
 }
 
 per_isa! {
-    /// Columns `at..at + LANES` of a matrix `b` [k, n] by rows, widened and less `offset`, as a panel [k][LANES]; zeros
-    /// beyond n.
-    fn pack_columns<T: Element>(b: &[T], n: usize, at: usize, offset: &[f32; LANES], panel: &mut [f32]) {
-        let (panel, _) = panel.as_chunks_mut::<LANES>();
-        for (row, out) in b.chunks_exact(n).zip(panel) {
-            match row[at..].first_chunk::<LANES>() {
-                Some(lanes) => {
-                    T::widen(lanes, out);
-                    V::load(out).sub(V::load(offset)).store(out);
-                }
-                None => {
-                    *out = [0.0; LANES];
-                    for ((out, v), offset) in out.iter_mut().zip(&row[at..]).zip(offset) {
-                        *out = v.to_f32() - offset;
+    /// Columns of a matrix `b` [k, n] by rows from `at` on, widened and less `offset`, as panels [k][LANES] that begin
+    /// `stride` elements apart; zeros beyond n. There are as many columns as the offset is long.
+    ///
+    /// Several panels at a time, because a row's neighbouring columns are in neighbouring cache lines.
+    fn pack_columns<T: Element>(b: &[T], n: usize, at: usize, stride: usize, offset: &[f32], panels: &mut [f32]) {
+        let stride = stride / LANES;
+        let (panels, _) = panels.as_chunks_mut::<LANES>();
+        let (offset, _) = offset.as_chunks::<LANES>();
+        for (row, b) in b.chunks_exact(n).enumerate() {
+            let b = &b[at..];
+            for (p, offset) in offset.iter().enumerate() {
+                let out = &mut panels[p * stride + row];
+                match b.get(p * LANES..).and_then(|b| b.first_chunk::<LANES>()) {
+                    Some(lanes) => T::load::<V>(lanes).sub(V::load(offset)).store(out),
+                    None => {
+                        *out = [0.0; LANES];
+                        for ((out, v), offset) in out.iter_mut().zip(b.iter().skip(p * LANES)).zip(offset) {
+                            *out = v.to_f32() - offset;
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+per_isa! {
+    /// `out = row - center`, widened; returns its squared norm.
+    fn center_row<T: Element>(row: &[T], center: &[f32], out: &mut [f32]) -> f32 {
+        let mut norm = V::zero();
+        let ((row, row_tail), (center, center_tail), (out, out_tail)) =
+            (row.as_chunks::<LANES>(), center.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+        for ((v, center), out) in row.iter().zip(center).zip(out) {
+            let v = T::load::<V>(v).sub(V::load(center));
+            norm = v.mul_add(v, norm);
+            v.store(out);
+        }
+        let mut last = [0.0; LANES];
+        for (l, ((v, center), out)) in row_tail.iter().zip(center_tail).zip(out_tail).enumerate() {
+            *out = v.to_f32() - center;
+            last[l] = *out;
+        }
+        let last = V::load(&last);
+        last.mul_add(last, norm).sum()
     }
 }
 
@@ -181,10 +210,13 @@ per_isa! {
     fn pack_rows(count: usize, rows: &[f32], stride: usize, depth: usize, panel: &mut [f32]) {
         let (panel, _) = panel[..depth * LANES].as_chunks_mut::<LANES>();
         if count >= LANES {
-            let rows: [&[f32]; LANES] = std::array::from_fn(|l| &rows[l * stride..][..depth]);
+            let mut lanes: [&[f32]; LANES] = [&[]; LANES];
+            for l in 0..LANES {
+                lanes[l] = &rows[l * stride..][..depth];
+            }
             for (k, out) in panel.iter_mut().enumerate() {
                 for l in 0..LANES {
-                    out[l] = rows[l][k];
+                    out[l] = lanes[l][k];
                 }
             }
         } else {
@@ -209,7 +241,7 @@ pub(crate) fn pack_transposed(isa: Isa, rows: &[f32], n: usize, k: usize, packed
 /// Packs `b` [k, n] by rows.
 pub(crate) fn pack(isa: Isa, b: &[f32], k: usize, n: usize, packed: &mut [f32]) {
     packed.par_chunks_exact_mut(k * LANES).enumerate().for_each(|(at, panel)| {
-        pack_columns(isa, b, n, at * LANES, &[0.0; LANES], panel);
+        pack_columns(isa, b, n, at * LANES, k * LANES, &[0.0; LANES], panel);
     });
 }
 
@@ -218,7 +250,7 @@ pub(crate) fn transpose(isa: Isa, b: &[f32], k: usize, n: usize, out: &mut [f32]
     // A lane block of columns at a time is a panel [k][LANES]; its transpose are whole rows of the result.
     out.par_chunks_mut(k * LANES).enumerate().for_each_init(Vec::new, |panel, (at, rows)| {
         panel.resize(k * LANES, 0.0);
-        pack_columns(isa, b, n, at * LANES, &[0.0; LANES], panel);
+        pack_columns(isa, b, n, at * LANES, k * LANES, &[0.0; LANES], panel);
         for (first, block) in panel.chunks(LANES * LANES).enumerate() {
             let depth = block.len() / LANES;
             for (l, row) in rows.chunks_exact_mut(k).enumerate() {

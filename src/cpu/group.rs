@@ -1,7 +1,7 @@
 //! What the passes over one group share, and the buffers of the tasks that make them.
 
 use super::Plan;
-use super::gemm::{pack_columns, pack_rows};
+use super::gemm::{center_row, pack_columns, pack_rows};
 use super::isa::LANES;
 use super::tile::{self, FAR, Partition, REMOVED, Shape};
 use crate::{DriftInputs, DriftShape, Element, Scale, SelfMask, WeightRule};
@@ -9,12 +9,15 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
 
+/// Columns of the targets that are packed at a time.
+pub(super) const COLUMNS: usize = 8 * LANES;
+
 /// What the passes over one group share.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     /// Whether weights and blocks are those of a group without weights.
     plain: bool,
-    /// The mean over all targets, `[D]`; zeros where centring is off. High dimension only.
+    /// The origin, near the mean of all targets, `[D]`; zeros where centring is off. High dimension only.
     pub(super) center: Vec<f32>,
     /// |y_j - center|², `[row]`. High dimension only.
     pub(super) norms: Vec<f32>,
@@ -88,27 +91,17 @@ impl Minima {
     }
 }
 
-/// What belongs to one row of distances, each `[row]`.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    /// [`tile::exponents`].
-    pub(super) exponents: Vec<f32>,
-    /// [`tile::exponentials`] at the temperature of which others are powers.
-    pub(super) base: Vec<f32>,
-    /// Exponentials, then affinities, at one temperature.
-    pub(super) affinity: Vec<f32>,
-}
-
 /// Buffers of one task.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) group: Group,
     /// Distances, [rows, row].
     pub(super) tile: Vec<f32>,
-    /// Products of a small group's centred points, [G or T, row].
+    /// Products of a small group's centred targets, [`Plan::gram_panel`] by panel.
     pub(super) gram: Vec<f32>,
-    pub(super) rows_of: Rows,
-    /// [R or 1, rows, row].
+    /// Of one row, [R, row].
+    pub(super) exponentials: Vec<f32>,
+    /// Exponentials, affinities, coefficients: [R or 1, rows, row].
     pub(super) coefficients: Vec<f32>,
     /// Centred points by rows.
     pub(super) rows: Vec<f32>,
@@ -167,9 +160,11 @@ impl Plan {
         fill(&mut group.positive, &|j| f32::from(j >= generated + negatives));
     }
 
-    /// What distances are computed from: the targets' mean, or in low dimension their coordinates; returns how many
-    /// coordinates are not finite.
-    pub(super) fn locate<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &mut Group) -> u64 {
+    /// What distances are computed from: the origin, or in low dimension the coordinates themselves.
+    ///
+    /// The origin is the mean of every n-th target, 32 to 63 of them: as near to all as the mean of all for what it is
+    /// there for, and the samples need not be read twice.
+    pub(super) fn locate<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &mut Group) {
         let (t, row, dim) = (self.shape.targets(), self.cut.row, self.shape.dim);
         if self.cut.low_dim {
             let soa = sized(&mut group.soa, dim * row);
@@ -178,21 +173,24 @@ impl Plan {
                     soa[k * row + j] = y.to_f32();
                 }
             }
-            return inputs.nonfinite_in_group(b);
+            return;
+        }
+        if !self.spec.numerics.center {
+            sized(&mut group.center, dim).fill(0.0);
+            return;
         }
         let center = sized(&mut group.center, dim);
         // Few coordinates at a time give threads work in a big group; in small ones the groups do.
         let width = if self.cut.small { 1024 } else { 64 };
+        let sample = (0..t).step_by((t / 32).max(1));
         let mean_of = |(at, center): (usize, &mut [f32])| {
             let mut mean = [0.0f64; 1024];
             let mean = &mut mean[..center.len()];
-            for block in inputs.target_blocks(b) {
-                for y in block.chunks_exact(dim) {
-                    tile::add_row(self.isa, &y[at * width..][..center.len()], mean);
-                }
+            for j in sample.clone() {
+                tile::add_row(self.isa, &inputs.target(b, j)[at * width..][..center.len()], mean);
             }
             for (center, mean) in center.iter_mut().zip(mean) {
-                *center = (*mean / t as f64) as f32;
+                *center = (*mean / sample.len() as f64) as f32;
             }
         };
         if self.cut.small {
@@ -200,15 +198,17 @@ impl Plan {
         } else {
             center.par_chunks_mut(width).enumerate().for_each(mean_of);
         }
-        // A coordinate that is not finite makes its mean so too.
-        let finite = center.iter().all(|c| c.is_finite());
-        if !self.spec.numerics.center {
-            center.fill(0.0);
-        }
-        if finite { 0 } else { inputs.nonfinite_in_group(b) }
     }
 
-    /// Coordinates `k` of the targets `j`, widened and centred, by rows.
+    /// How many coordinates of the group are not finite, once its norms are known.
+    pub(super) fn nonfinite<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &Group) -> u64 {
+        // In high dimension they show in the norms.
+        let none = !self.cut.low_dim && group.norms.iter().all(|norm| norm.is_finite());
+        if none { 0 } else { inputs.nonfinite_in_group(b) }
+    }
+
+    /// Coordinates `k` of the targets `j`, widened and centred, by rows; adds their squared norms to `norms`, if any.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn centered<'a, T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
@@ -217,33 +217,36 @@ impl Plan {
         j: Range<usize>,
         k: Range<usize>,
         buffer: &'a mut Vec<f32>,
+        norms: &mut [f32],
     ) -> &'a mut [f32] {
         let out = sized(buffer, j.len() * k.len());
-        for (j, out) in j.zip(out.chunks_exact_mut(k.len())) {
-            T::widen(&inputs.target(b, j)[k.clone()], out);
-            for (v, c) in out.iter_mut().zip(&group.center[k.clone()]) {
-                *v -= c;
+        let center = &group.center[k.clone()];
+        for (at, (j, out)) in j.zip(out.chunks_exact_mut(k.len())).enumerate() {
+            let norm = center_row(self.isa, &inputs.target(b, j)[k.clone()], center, out);
+            if let Some(sum) = norms.get_mut(at) {
+                *sum += norm;
             }
         }
         out
     }
 
-    /// Columns `k..k + LANES` of the centred targets of a group, [T, LANES].
+    /// Columns `k..k + COLUMNS` of the centred targets of a group, as far as there are, as panels [T, LANES].
     pub(super) fn columns<'a, T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
         group: &'a Group,
         k: usize,
-        panel: &'a mut Vec<f32>,
+        panels: &'a mut Vec<f32>,
     ) -> &'a [f32] {
         let t = self.shape.targets();
+        let width = (self.shape.dim - k).min(COLUMNS).next_multiple_of(LANES);
         if self.cut.whole {
-            return &group.points[k * t..][..t * LANES];
+            return &group.points[k * t..][..width * t];
         }
-        let panel = sized(panel, t * LANES);
-        self.fill_columns(inputs, b, &group.center, k, panel);
-        panel
+        let panels = sized(panels, width * t);
+        self.fill_columns(inputs, b, &group.center, k, panels);
+        panels
     }
 
     fn fill_columns<T: Element>(
@@ -252,17 +255,23 @@ impl Plan {
         b: usize,
         center: &[f32],
         k: usize,
-        panel: &mut [f32],
+        panels: &mut [f32],
     ) {
-        let dim = self.shape.dim;
-        let mut offset = [0.0; LANES];
-        let width = LANES.min(dim - k);
+        let (dim, t) = (self.shape.dim, self.shape.targets());
+        let n = panels.len() / (t * LANES);
+        let mut offset = [0.0; COLUMNS];
+        let width = (dim - k).min(n * LANES);
         offset[..width].copy_from_slice(&center[k..][..width]);
-        let mut rest = panel;
+        let offset = &offset[..n * LANES];
+        // The blocks lie one below the other in each panel.
+        let mut start = 0;
         for block in inputs.target_blocks(b) {
-            let (out, tail) = rest.split_at_mut(block.len() / dim * LANES);
-            pack_columns(self.isa, block, dim, k, &offset, out);
-            rest = tail;
+            let rows = block.len() / dim;
+            if rows > 0 {
+                let out = &mut panels[start * LANES..];
+                pack_columns(self.isa, block, dim, k, t * LANES, offset, out);
+            }
+            start += rows;
         }
     }
 
@@ -294,10 +303,7 @@ impl Plan {
                     let j = at * LANES..t.min((at + 1) * LANES);
                     for k in (0..dim).step_by(WIDTH) {
                         let k = k..dim.min(k + WIDTH);
-                        let rows = self.centered(inputs, b, state, j.clone(), k.clone(), buffer);
-                        for (norm, point) in norms.iter_mut().zip(rows.chunks_exact(k.len())) {
-                            *norm += tile::squared_norm(self.isa, point);
-                        }
+                        let rows = self.centered(inputs, b, state, j.clone(), k.clone(), buffer, norms);
                         if let Some(panel) = &mut panel {
                             pack_rows(self.isa, j.len(), rows, k.len(), k.len(), &mut panel[k.start * LANES..]);
                         }
@@ -307,8 +313,8 @@ impl Plan {
             group.norms = norms;
         } else if self.cut.whole {
             let points = sized(&mut points, t * dim.next_multiple_of(LANES));
-            points.par_chunks_exact_mut(t * LANES).enumerate().for_each(|(at, panel)| {
-                self.fill_columns(inputs, b, &group.center, at * LANES, panel);
+            points.par_chunks_mut(t * COLUMNS).enumerate().for_each(|(at, panels)| {
+                self.fill_columns(inputs, b, &group.center, at * COLUMNS, panels);
             });
         }
         group.points = points;

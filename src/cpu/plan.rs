@@ -76,8 +76,8 @@ pub struct Workspace {
     stage: Stage,
     /// The bits of the scale that phase B was given.
     scale: [u64; 3],
-    /// Of each of the first groups: distances, which become forces, [G, stride]; the targets' mean `[D]` and norms
-    /// `[row]` of a small group in high dimension, and its Gram matrix where force norms come from it, [T, row].
+    /// Of each of the first groups: distances, which become forces, [G, stride]; the origin `[D]` and the norms
+    /// `[row]` of a small group in high dimension, and its Gram matrix where force norms come from it.
     kept: Vec<f32>,
     /// The state of each big group; empty for small groups, whose task computes it afresh.
     groups: Vec<Group>,
@@ -124,7 +124,7 @@ impl Plan {
 
     /// Elements that the workspace keeps of a group.
     fn record(&self) -> usize {
-        let gram = if self.cut.identity { self.shape.targets().saturating_mul(self.cut.row) } else { 0 };
+        let gram = if self.cut.identity { self.gram_len(self.shape.targets()) } else { 0 };
         let distances = self.shape.generated.saturating_mul(self.stride);
         distances.saturating_add(self.location()).saturating_add(gram)
     }
@@ -152,17 +152,18 @@ impl Plan {
             (true, _) => 0,
             // gram (and its parts), centred points, panel, coefficients, force
             (false, true) => {
-                let height = if self.cut.identity { targets } else { generated };
-                let parts = if chunks > 1 { chunks * (height + 1) * row } else { 0 };
-                height * row + parts + targets * depth + (targets + depth) * lanes + r * generated * (row + lanes)
+                let gram =
+                    wide(self.gram_len(if self.cut.identity { self.shape.targets() } else { self.shape.generated }));
+                let parts = if chunks > 1 { chunks * (gram + row) } else { 0 };
+                gram + parts + targets * depth + (8 * targets + depth) * lanes + r * generated * (row + lanes)
             }
             (false, false) => {
                 let queries = if self.cut.whole { rows * dim } else { rows * depth };
-                queries + lanes * depth + (targets + depth) * lanes + r * rows * (row + lanes)
+                queries + lanes * depth + (8 * targets + depth) * lanes + r * rows * (row + lanes)
             }
         };
         let tile = if self.kept == self.shape.groups { 0 } else { rows * row };
-        let scratch = group + tile + 2 * row + products;
+        let scratch = group + tile + r * row + products;
         let states = if self.cut.small { 0 } else { groups * (group + points + 2 * wide(MAX_STRIPES) * r * row) };
         let kept = wide(self.kept) * wide(self.record());
         let threads = wide(rayon::current_num_threads());
@@ -204,17 +205,17 @@ impl Plan {
         let scratch = &*scratch;
         let kept = optional_chunks(kept, self.record(), self.shape.groups);
         let generated = self.shape.generated;
-        let sums = |b: usize, group: &Group, distances: f64, nonfinite: u64| {
+        let sums = |b: usize, group: &Group, distances: f64| {
             let sum = |w: &[f32]| w.iter().map(|w| f64::from(*w)).sum::<f64>();
             let mut weight = sum(&group.mean_weight) * generated as f64;
             if self.spec.feature_scale == FeatureScale::Paper {
                 weight -= sum(&group.mean_weight[..generated]);
             }
             let any = (0..self.shape.targets()).map(|j| f64::from(inputs.weight(b, j))).sum();
-            ([distances, weight, any], nonfinite)
+            ([distances, weight, any], self.nonfinite(inputs, b, group))
         };
         let (groups, nonfinite): (Vec<_>, Vec<u64>) = if self.cut.small {
-            let height = if self.cut.low_dim { 0 } else { generated };
+            let (all, some) = (self.shape.targets(), self.gram_len(generated));
             kept.into_par_iter()
                 .enumerate()
                 .map(|(b, kept)| {
@@ -222,13 +223,13 @@ impl Plan {
                         let mut group = std::mem::take(&mut scratch.group);
                         let mut own = std::mem::take(&mut scratch.gram);
                         self.prepare(inputs, b, &mut group);
-                        let nonfinite = self.locate(inputs, b, &mut group);
+                        self.locate(inputs, b, &mut group);
                         let sum = match kept {
                             Some(kept) => {
                                 let (tile, rest) = kept.split_at_mut(generated * self.stride);
                                 let (location, gram) = rest.split_at_mut(self.location());
                                 let gram =
-                                    if self.cut.identity { gram } else { sized(&mut own, height * self.cut.row) };
+                                    if self.cut.identity { (gram, all) } else { (sized(&mut own, some), generated) };
                                 let sum =
                                     self.small_distances(inputs, b, &mut group, (tile, self.stride), gram, scratch);
                                 if !location.is_empty() {
@@ -239,11 +240,11 @@ impl Plan {
                                 sum
                             }
                             None => self.with_tile(0..generated, &mut None, scratch, |tile, scratch| {
-                                let gram = sized(&mut own, height * self.cut.row);
+                                let gram = (sized(&mut own, some), generated);
                                 self.small_distances(inputs, b, &mut group, tile, gram, scratch)
                             }),
                         };
-                        let sums = sums(b, &group, sum, nonfinite);
+                        let sums = sums(b, &group, sum);
                         (scratch.group, scratch.gram) = (group, own);
                         sums
                     })
@@ -255,11 +256,11 @@ impl Plan {
                 .enumerate()
                 .map(|(b, (kept, group))| {
                     self.prepare(inputs, b, group);
-                    let nonfinite = self.locate(inputs, b, group);
+                    self.locate(inputs, b, group);
                     self.fill_points(inputs, b, group, true);
                     let sum = self.big_distances(inputs, b, group, kept, scratch);
                     self.release(group);
-                    sums(b, group, sum, nonfinite)
+                    sums(b, group, sum)
                 })
                 .unzip()
         };
@@ -310,14 +311,15 @@ impl Plan {
                     }
                     None => {
                         self.locate(inputs, b, &mut group);
-                        let gram = sized(&mut own, if self.cut.low_dim { 0 } else { height * self.cut.row });
-                        self.small_distances(inputs, b, &mut group, (tile, stride), gram, scratch);
+                        let gram = sized(&mut own, self.gram_len(height));
+                        let products = (&mut *gram, height);
+                        self.small_distances(inputs, b, &mut group, (tile, stride), products, scratch);
                         gram
                     }
                 };
                 self.mask_minima(scale, shapes, &mut group, already);
                 mask(&group, rows, self.cut.row, tile, stride);
-                self.small_sums(&mut group, shapes, (&*tile, stride), &mut scratch.rows_of);
+                self.small_sums(&mut group, shapes, (&*tile, stride), scratch);
                 work(&group, (tile, stride), gram, scratch)
             });
             (scratch.group, scratch.gram) = (group, own);
@@ -369,7 +371,7 @@ impl Plan {
                                     let tile = rows.clone();
                                     let part =
                                         self.masked_tile(inputs, b, state, tile, &mut kept, scratch, |tile, s| {
-                                            self.tile_squares(inputs, b, state, &shapes, rows, tile, keep, s)
+                                            self.tile_squares(inputs, b, state, &shapes, rows, tile, (keep, false), s)
                                         });
                                     self.add_all(&mut squares, &part);
                                 }
@@ -410,7 +412,10 @@ impl Plan {
             let keep = keep && !self.cut.identity;
             let blocks = self.row_blocks();
             if blocks.len() == 1 {
-                return self.tile_squares(inputs, b, group, shapes, 0..self.shape.generated, (tile, stride), keep, own);
+                let rows = 0..self.shape.generated;
+                // The exponentials of the partitions are still there, unless the identity was tried.
+                let ready = !self.cut.identity;
+                return self.tile_squares(inputs, b, group, shapes, rows, (tile, stride), (keep, ready), own);
             }
             let tiles = tile.par_chunks_mut(blocks[0].len() * stride);
             let parts: Vec<Vec<f64>> = blocks
@@ -419,7 +424,7 @@ impl Plan {
                 .zip(tiles)
                 .map(|(rows, tile)| {
                     with_scratch(scratch, |own| {
-                        self.tile_squares(inputs, b, group, shapes, rows, (tile, stride), keep, own)
+                        self.tile_squares(inputs, b, group, shapes, rows, (tile, stride), (keep, false), own)
                     })
                 })
                 .collect();
@@ -444,11 +449,44 @@ impl Plan {
         force: &mut [f32],
         loss: &mut [f32],
     ) -> Result<()> {
+        self.output(inputs, scale, norms, workspace, 1.0, ("force", force), loss)
+    }
+
+    /// Phase C, of which the gradient is wanted and not the force: `-2 F_tot / (G D sigma)` [B, G, D], the gradient of
+    /// the sum of the losses with respect to the generated samples (spec 5), and the loss `[B]`.
+    ///
+    /// # Errors
+    /// As [`Plan::contraction`].
+    pub fn gradient<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        scale: &Scale,
+        norms: &ForceNorms,
+        workspace: &mut Workspace,
+        gradient: &mut [f32],
+        loss: &mut [f32],
+    ) -> Result<()> {
+        let factor = -2.0 / (self.shape.generated as f64 * self.shape.dim as f64 * scale.sigma);
+        self.output(inputs, scale, norms, workspace, factor, ("gradient", gradient), loss)
+    }
+
+    /// `times` F_tot, and the loss.
+    #[allow(clippy::too_many_arguments)]
+    fn output<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        scale: &Scale,
+        norms: &ForceNorms,
+        workspace: &mut Workspace,
+        times: f64,
+        (name, force): (&'static str, &mut [f32]),
+        loss: &mut [f32],
+    ) -> Result<()> {
         const OP: &str = "drift contraction";
         self.check(inputs, workspace, &[Stage::Coefficients])?;
         let DriftShape { groups: count, generated, dim, .. } = self.shape;
         if force.len() != count * generated * dim {
-            return Err(Error::shape(OP, "force", [count, generated, dim], [force.len()]));
+            return Err(Error::shape(OP, name, [count, generated, dim], [force.len()]));
         }
         if loss.len() != count {
             return Err(Error::shape(OP, "loss", [count], [loss.len()]));
@@ -461,7 +499,7 @@ impl Plan {
             return Err(Error::Order { op: OP, problem });
         }
         let shapes = self.kernel_shapes(scale);
-        let factors: Vec<f32> = norms.theta.iter().map(|theta| (1.0 / theta / scale.sigma) as f32).collect();
+        let factors: Vec<f32> = norms.theta.iter().map(|theta| (times / theta / scale.sigma) as f32).collect();
         let Workspace { kept, groups, scratch, .. } = workspace;
         let scratch = &*scratch;
         let kept = optional_chunks(kept, self.record(), count);
@@ -535,7 +573,7 @@ impl Plan {
                     parts.into_iter().sum()
                 }
             };
-            *loss = (squares / (generated * dim) as f64) as f32;
+            *loss = (squares / (times * times) / (generated * dim) as f64) as f32;
         });
         Ok(())
     }

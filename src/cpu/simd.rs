@@ -5,15 +5,26 @@
 //! the coefficients). Inner loops stay generic over [`Simd`], so each formula is written once.
 
 /// Width of a lane block; rows of tiles are padded to a multiple of it.
-pub(crate) const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// LANES numbers. Every operation acts lane by lane; comparisons with a NaN are false.
-pub(crate) trait Simd: Copy {
+pub trait Simd: Copy {
     /// The same number of f64, for sums.
     type Wide: Copy;
 
     fn splat(value: f32) -> Self;
     fn load(values: &[f32; LANES]) -> Self;
+    /// From the bits of f16.
+    fn load_f16(bits: &[u16; LANES]) -> Self;
+    /// From the bits of bf16.
+    #[inline(always)]
+    fn load_bf16(bits: &[u16; LANES]) -> Self {
+        let mut wide = [0.0; LANES];
+        for l in 0..LANES {
+            wide[l] = f32::from_bits(u32::from(bits[l]) << 16);
+        }
+        Self::load(&wide)
+    }
     fn store(self, to: &mut [f32; LANES]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -112,6 +123,10 @@ impl<const FMA: bool> Simd for Plain<FMA> {
         Self(*values)
     }
     #[inline(always)]
+    fn load_f16(bits: &[u16; LANES]) -> Self {
+        Self::each(|l| half::f16::from_bits(bits[l]).to_f32())
+    }
+    #[inline(always)]
     fn store(self, to: &mut [f32; LANES]) {
         *to = self.0;
     }
@@ -203,6 +218,12 @@ macro_rules! registers {
             #[inline(always)]
             fn load(values: &[f32; LANES]) -> Self {
                 Self(bytemuck::cast(*values))
+            }
+            #[inline(always)]
+            fn load_f16(bits: &[u16; LANES]) -> Self {
+                let halves: [[u16; LANES / $n]; $n] = bytemuck::cast(*bits);
+                // SAFETY: see above.
+                Self(unsafe { [$(widen_f16(bytemuck::cast(halves[$i]))),*] })
             }
             #[inline(always)]
             fn store(self, to: &mut [f32; LANES]) {
@@ -317,6 +338,7 @@ mod avx2 {
 
     intrinsics! {
         splat(v: f32) -> __m256 = _mm256_set1_ps(v);
+        widen_f16(v: __m128i) -> __m256 = _mm256_cvtph_ps(v);
         add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
         sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
         mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
@@ -362,6 +384,7 @@ mod avx512 {
 
     intrinsics! {
         splat(v: f32) -> __m512 = _mm512_set1_ps(v);
+        widen_f16(v: __m256i) -> __m512 = _mm512_cvtph_ps(v);
         add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
         sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
         mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);

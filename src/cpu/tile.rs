@@ -21,7 +21,7 @@ pub(crate) struct Shape {
     pub(crate) kernel: Kernel,
     /// Laplace 1/tau, Gaussian 1/(2 tau²), Matérn c; tau in raw units.
     pub(crate) rate: f32,
-    /// Which power of the kernel at the highest temperature this one is, where it is a small one.
+    /// Which power of the kernel at the highest temperature this one is, where it is 1 to 4.
     pub(crate) power: Option<u32>,
 }
 
@@ -230,57 +230,54 @@ per_isa! {
     }
 }
 
+// No closures here: they would not be compiled for the instruction set.
 #[inline(always)]
-fn exponents_of<V: Simd, const KERNEL: u8>(row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
+fn at_rate<V: Simd, const KERNEL: u8>(d: V, exponent: V, rate: f32) -> V {
+    let rate = V::splat(rate);
+    times_poly::<V, KERNEL>(d, rate, exp(exponent.mul(rate)))
+}
+
+#[inline(always)]
+fn exponentials_of<V: Simd, const KERNEL: u8>(
+    shapes: &[Shape],
+    row: &[f32],
+    row_min: f32,
+    col_min: &[f32],
+    out: &mut [f32],
+    stride: usize,
+) {
     let row_min = V::splat(row_min);
+    let base = shapes.iter().find(|shape| shape.power == Some(1));
     for at in (0..row.len()).step_by(LANES) {
         let d = load(row, at);
         let both = relative::<V, KERNEL>(row_min, d).add(relative::<V, KERNEL>(load(col_min, at), d));
-        store(both.mul(V::splat(0.5)), out, at);
-    }
-}
-
-per_isa! {
-    /// `((psi_0(m_i) + psi_0(m_j)) / 2 - psi_0(d_ij)) / rate` with the minima of row and column: what every
-    /// temperature's exponent is a multiple of.
-    fn exponents(kernel: Kernel, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
-        for_kernel!(kernel, exponents_of(row, row_min, col_min, out))
-    }
-}
-
-#[inline(always)]
-fn exponentials_of<V: Simd, const KERNEL: u8>(rate: f32, row: &[f32], exponents: &[f32], out: &mut [f32]) {
-    let rate = V::splat(rate);
-    for at in (0..row.len()).step_by(LANES) {
-        let e = exp(load::<V>(exponents, at).mul(rate));
-        store(times_poly::<V, KERNEL>(load(row, at), rate, e), out, at);
-    }
-}
-
-per_isa! {
-    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` from [`exponents`].
-    fn exponentials(shape: Shape, row: &[f32], exponents: &[f32], out: &mut [f32]) {
-        for_kernel!(shape.kernel, exponentials_of(shape.rate, row, exponents, out))
-    }
-}
-
-per_isa! {
-    /// `out = e^n`, n >= 1, where it is not too small for its digits, else 0.
-    fn power(e: &[f32], n: u32, out: &mut [f32]) {
-        for at in (0..e.len()).step_by(LANES) {
-            let mut square = load::<V>(e, at);
-            let mut product = V::splat(1.0);
-            let mut n = n;
-            while n > 1 {
-                if n % 2 == 1 {
-                    product = product.mul(square);
+        let exponent = both.mul(V::splat(0.5));
+        let first = at_rate::<V, KERNEL>(d, exponent, base.unwrap_or(&shapes[0]).rate);
+        for (r, shape) in shapes.iter().enumerate() {
+            let e = match shape.power {
+                Some(1) => first,
+                Some(n) => {
+                    let square = first.mul(first);
+                    let power = match n {
+                        2 => square,
+                        3 => square.mul(first),
+                        _ => square.mul(square),
+                    };
+                    power.if_less(V::splat(f32::MIN_POSITIVE), V::zero(), power)
                 }
-                square = square.mul(square);
-                n /= 2;
-            }
-            let product = product.mul(square);
-            store(product.if_less(V::splat(f32::MIN_POSITIVE), V::zero(), product), out, at);
+                None if base.is_none() && r == 0 => first,
+                None => at_rate::<V, KERNEL>(d, exponent, shape.rate),
+            };
+            store(e, out, r * stride + at);
         }
+    }
+}
+
+per_isa! {
+    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` with the minima of row and column, at each temperature: rows of
+    /// `out`, `stride` elements apart.
+    fn exponentials(shapes: &[Shape], row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32], stride: usize) {
+        for_kernel!(shapes[0].kernel, exponentials_of(shapes, row, row_min, col_min, out, stride))
     }
 }
 
@@ -410,8 +407,23 @@ per_isa! {
 }
 
 per_isa! {
-    /// `factor A_j (S- [positive] - S+ [negative])`, which begins `out` or is added to it; returns the sum of `out`.
-    fn coefficients(a: &[f32], s_minus: f32, s_plus: f32, factor: f32, negative: &[f32], positive: &[f32], first: bool, out: &mut [f32]) -> f64 {
+    /// Coefficients in place of affinities, `C_j = A_j (S- [positive] - S+ [negative])`; returns their sum.
+    fn coefficients(a: &mut [f32], s_minus: f32, s_plus: f32, negative: &[f32], positive: &[f32]) -> f64 {
+        let mut sum = V::wide_zero();
+        let (minus, plus) = (V::splat(s_minus), V::splat(s_plus));
+        for at in (0..a.len()).step_by(LANES) {
+            let signed = load::<V>(positive, at).mul(minus).sub(load::<V>(negative, at).mul(plus));
+            let c = load::<V>(a, at).mul(signed);
+            sum = c.wide_mul_add(V::splat(1.0), sum);
+            store(c, a, at);
+        }
+        V::wide_sum(sum)
+    }
+}
+
+per_isa! {
+    /// `factor C_j`, with the coefficients of [`coefficients`], begins `out` or is added to it; returns the sum of `out`.
+    fn add_coefficients(a: &[f32], s_minus: f32, s_plus: f32, factor: f32, negative: &[f32], positive: &[f32], first: bool, out: &mut [f32]) -> f64 {
         let mut sum = V::wide_zero();
         let (minus, plus) = (V::splat(s_minus), V::splat(s_plus));
         for at in (0..a.len()).step_by(LANES) {
@@ -483,48 +495,51 @@ per_isa! {
 per_isa! {
     /// `sum += row`.
     fn add_row<T: Element>(row: &[T], sum: &mut [f64]) {
-        for (sum, v) in sum.iter_mut().zip(row) {
+        let ((row, row_tail), (sum, sum_tail)) = (row.as_chunks::<LANES>(), sum.as_chunks_mut::<LANES>());
+        for (v, sum) in row.iter().zip(sum) {
+            let mut wide = [0.0; LANES];
+            T::load::<V>(v).store(&mut wide);
+            for l in 0..LANES {
+                sum[l] += f64::from(wide[l]);
+            }
+        }
+        for (v, sum) in row_tail.iter().zip(sum_tail) {
             *sum += f64::from(v.to_f32());
         }
     }
 }
 
-/// Folds slices of any length, lane block by lane block; the last one is filled up with zeros.
+/// Up to a lane block, filled up with zeros.
 #[inline(always)]
-fn fold<V: Simd, T: Element, A>(v: &[T], start: A, mut f: impl FnMut(A, V) -> A) -> A {
-    let mut sum = start;
-    let (blocks, tail) = v.as_chunks::<LANES>();
-    let mut wide = [0.0; LANES];
-    for block in blocks {
-        T::widen(block, &mut wide);
-        sum = f(sum, V::load(&wide));
-    }
-    if !tail.is_empty() {
-        wide = [0.0; LANES];
-        T::widen(tail, &mut wide[..tail.len()]);
-        sum = f(sum, V::load(&wide));
-    }
-    sum
+fn tail<V: Simd>(values: &[f32]) -> V {
+    let mut lanes = [0.0; LANES];
+    lanes[..values.len()].copy_from_slice(values);
+    V::load(&lanes)
 }
 
 per_isa! {
     /// sum_k v_k² in f64.
     fn sum_of_squares(v: &[f32]) -> f64 {
-        V::wide_sum(fold(v, V::wide_zero(), |sum, v: V| v.wide_mul_add(v, sum)))
-    }
-}
-
-per_isa! {
-    /// sum_k v_k² in f32.
-    fn squared_norm(v: &[f32]) -> f32 {
-        fold(v, V::zero(), |sum, v: V| v.mul_add(v, sum)).sum()
+        let (blocks, rest) = v.as_chunks::<LANES>();
+        let rest = tail::<V>(rest);
+        let mut sum = rest.wide_mul_add(rest, V::wide_zero());
+        for v in blocks {
+            let v = V::load(v);
+            sum = v.wide_mul_add(v, sum);
+        }
+        V::wide_sum(sum)
     }
 }
 
 per_isa! {
     /// sum_k v_k in f32.
     fn sum(v: &[f32]) -> f32 {
-        fold(v, V::zero(), |sum: V, v: V| sum.add(v)).sum()
+        let (blocks, rest) = v.as_chunks::<LANES>();
+        let mut sum = tail::<V>(rest);
+        for v in blocks {
+            sum = sum.add(V::load(v));
+        }
+        sum.sum()
     }
 }
 
@@ -532,14 +547,17 @@ per_isa! {
     /// sum_k (y_k - x_k)².
     fn squared_distance<T: Element>(x: &[T], y: &[T]) -> f32 {
         let mut sum = V::zero();
-        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
-            let (mut xs, mut ys) = ([0.0; LANES], [0.0; LANES]);
-            T::widen(x, &mut xs[..x.len()]);
-            T::widen(y, &mut ys[..y.len()]);
-            let step = V::load(&ys).sub(V::load(&xs));
+        let ((x, x_tail), (y, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+        for (x, y) in x.iter().zip(y) {
+            let step = T::load::<V>(y).sub(T::load::<V>(x));
             sum = step.mul_add(step, sum);
         }
-        sum.sum()
+        let mut last = [0.0; LANES];
+        for ((step, x), y) in last.iter_mut().zip(x_tail).zip(y_tail) {
+            *step = y.to_f32() - x.to_f32();
+        }
+        let last = V::load(&last);
+        last.mul_add(last, sum).sum()
     }
 }
 

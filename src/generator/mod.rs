@@ -294,24 +294,26 @@ fn sigmoid<V: Simd>(z: V) -> V {
     z.if_less(zero, e, one).div(one.add(e))
 }
 
-/// Applies `f` to two slices of one length, lane block by lane block.
-#[inline(always)]
-fn each<V: Simd>(a: &mut [f32], b: &mut [f32], f: impl Fn(V, V) -> (V, V)) {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks_mut::<LANES>(), b.as_chunks_mut::<LANES>());
-    let apply = |a: &mut [f32; LANES], b: &mut [f32; LANES]| {
-        let (x, y) = f(V::load(a), V::load(b));
-        x.store(a);
-        y.store(b);
-    };
-    for (a, b) in a.iter_mut().zip(b) {
-        apply(a, b);
-    }
-    let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
-    a[..a_tail.len()].copy_from_slice(a_tail);
-    b[..b_tail.len()].copy_from_slice(b_tail);
-    apply(&mut a, &mut b);
-    a_tail.copy_from_slice(&a[..a_tail.len()]);
-    b_tail.copy_from_slice(&b[..b_tail.len()]);
+/// Runs `body` for each lane block of two slices of one length, the last filled up with zeros. A macro, because a
+/// closure would not be compiled for the instruction set.
+macro_rules! each_block {
+    ($a:expr, $b:expr, |$x:ident, $y:ident| $body:block) => {{
+        let ((a, a_rest), (b, b_rest)) = ($a.as_chunks_mut::<LANES>(), $b.as_chunks_mut::<LANES>());
+        for ($x, $y) in a.iter_mut().zip(b) {
+            $body
+        }
+        if !a_rest.is_empty() {
+            let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
+            a[..a_rest.len()].copy_from_slice(a_rest);
+            b[..b_rest.len()].copy_from_slice(b_rest);
+            {
+                let ($x, $y) = (&mut a, &mut b);
+                $body
+            }
+            a_rest.copy_from_slice(&a[..a_rest.len()]);
+            b_rest.copy_from_slice(&b[..b_rest.len()]);
+        }
+    }};
 }
 
 per_isa! {
@@ -319,9 +321,10 @@ per_isa! {
     fn bias_silu(bias: &[f32], z: &mut [f32], y: &mut [f32]) {
         for (z, y) in z.chunks_exact_mut(bias.len()).zip(y.chunks_exact_mut(bias.len())) {
             y.copy_from_slice(bias);
-            each(z, y, |z: V, bias| {
-                let z = z.add(bias);
-                (z, z.mul(sigmoid(z)))
+            each_block!(z, y, |z, y| {
+                let sum = V::load(z).add(V::load(y));
+                sum.store(z);
+                sum.mul(sigmoid(sum)).store(y);
             });
         }
     }
@@ -330,9 +333,10 @@ per_isa! {
 per_isa! {
     /// `dx *= d silu / dz`; leaves `z` as it is.
     fn silu_backward(z: &mut [f32], dx: &mut [f32]) {
-        each(z, dx, |z: V, dx| {
+        each_block!(z, dx, |z, dx| {
+            let z = V::load(z);
             let (s, one) = (sigmoid(z), V::splat(1.0));
-            (z, dx.mul(s).mul(one.sub(s).mul_add(z, one)))
+            V::load(dx).mul(s).mul(one.sub(s).mul_add(z, one)).store(dx);
         });
     }
 }

@@ -109,7 +109,8 @@ pub struct Trainer {
     plan: Plan,
     workspace: Workspace,
     activations: Activations,
-    force: Vec<f32>,
+    /// Gradient of the loss with respect to the samples, and to the parameters.
+    drift_grad: Vec<f32>,
     grad: Vec<f32>,
     profile: Profile,
 }
@@ -151,10 +152,10 @@ impl Trainer {
         let shape = DriftShape { groups: 1, generated: batch, negatives: 0, positives: batch, dim };
         let plan = Plan::new(&config.spec, shape)?;
         let workspace = plan.workspace();
-        let (force, grad) = (vec![0.0; batch * dim], vec![0.0; model.parameters().len()]);
+        let (drift_grad, grad) = (vec![0.0; batch * dim], vec![0.0; model.parameters().len()]);
         let activations = Activations::default();
         let profile = Profile::default();
-        Ok(Self { config, model, moments, step, loss_ema, plan, workspace, activations, force, grad, profile })
+        Ok(Self { config, model, moments, step, loss_ema, plan, workspace, activations, drift_grad, grad, profile })
     }
 
     /// One training step.
@@ -185,19 +186,14 @@ impl Trainer {
         let mut loss = [0.0];
         let scale = self.plan.distances(&inputs, &mut self.workspace)?.finish(&self.config.spec)?;
         let norms = self.plan.coefficients(&inputs, &scale, &mut self.workspace)?.finish(&self.config.spec, &scale);
-        self.plan.contraction(&inputs, &scale, &norms, &mut self.workspace, &mut self.force, &mut loss)?;
+        self.plan.gradient(&inputs, &scale, &norms, &mut self.workspace, &mut self.drift_grad, &mut loss)?;
         let loss = f64::from(loss[0]);
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }
         lap(&mut self.profile.drift);
 
-        // d loss / d x = -2 F / (G D sigma), spec 5
-        let factor = (-2.0 / ((batch * dim) as f64 * scale.sigma)) as f32;
-        for f in &mut self.force {
-            *f *= factor;
-        }
-        self.model.backward(&mut self.activations, &self.force, &mut self.grad)?;
+        self.model.backward(&mut self.activations, &self.drift_grad, &mut self.grad)?;
         lap(&mut self.profile.backward);
         let grad_norm =
             self.config.optimizer.update(step, self.model.parameters_mut(), &mut self.grad, &mut self.moments);

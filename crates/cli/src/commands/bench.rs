@@ -2,6 +2,7 @@
 
 use crate::MEMORY;
 use crate::error::{Error, Result, say};
+use cudrift::cpu::Plan;
 use cudrift::rng::{Purpose, Stream};
 use cudrift::{DriftInputs, DriftSpec, Element, Points, bf16, cpu, f16};
 use std::time::Instant;
@@ -41,6 +42,8 @@ struct Row {
     name: &'static str,
     shape: [usize; 5],
     seconds: f64,
+    /// Of the three phases.
+    phases: [f64; 3],
     gflop: f64,
     memory: usize,
 }
@@ -64,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ceilings.copy_gbs,
             ceilings.exp_gs
         ))?;
-        say("shape  B x G x P x N x D                    ms   GFLOP/s   share   memory MiB")?;
+        say("shape  B x G x P x N x D                    ms   GFLOP/s   share   A / B / C %   memory MiB")?;
     }
     let mut rows = Vec::new();
     for (name, shape) in shapes {
@@ -77,10 +80,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let [b, g, p, n, d] = row.shape;
             let rate = row.gflop / row.seconds;
             say(&format!(
-                "{name:<6} {:<24} {:>9.2} {rate:>9.1} {:>6.0}% {:>12.1}",
+                "{name:<6} {:<24} {:>9.2} {rate:>9.1} {:>6.0}%  {:>3.0} {:>3.0} {:>3.0}   {:>12.1}",
                 format!("{b} x {g} x {p} x {n} x {d}"),
                 row.seconds * 1e3,
                 100.0 * rate / ceilings.sgemm_gflops,
+                100.0 * row.phases[0] / row.seconds,
+                100.0 * row.phases[1] / row.seconds,
+                100.0 * row.phases[2] / row.seconds,
                 row.memory as f64 / (1 << 20) as f64
             ))?;
         }
@@ -95,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     "b_g_p_n_d": row.shape,
                     "dtype": args.dtype,
                     "median_ms": row.seconds * 1e3,
+                    "phases_ms": row.phases.map(|s| s * 1e3),
                     "gflops": row.gflop / row.seconds,
                     "share_of_sgemm": row.gflop / row.seconds / ceilings.sgemm_gflops,
                     "peak_bytes_beyond_inputs_and_outputs": row.memory,
@@ -130,24 +137,38 @@ fn time<T: Element>(
     let inputs = DriftInputs::new(Points::new(&generated, [b, g, d])?, Points::new(&positives, [b, p, d])?)?
         .negatives(Points::new(&negatives, [b, n, d])?)?;
     let spec = DriftSpec::official();
-    let output = b * g * d * size_of::<f32>();
+    let mut gradient = vec![0.0; b * g * d];
+    let mut loss = vec![0.0; b];
     let mut seconds = Vec::new();
-    let mut memory = 0;
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let plan = Plan::new(&spec, inputs.shape())?;
+    let mut workspace = plan.workspace();
+    let mut phases = [const { Vec::new() }; 3];
     for _ in 0..=runs {
-        let before = MEMORY.current_usage();
-        MEMORY.reset_peak_usage();
         let start = Instant::now();
-        let result = cpu::drift(&spec, &inputs)?;
-        memory = memory.max(MEMORY.peak_usage().saturating_sub(before + output));
-        let gradient = result.into_gradient();
-        seconds.push(start.elapsed().as_secs_f64());
+        let scale = plan.distances(&inputs, &mut workspace)?.finish(&spec)?;
+        let distances = start.elapsed().as_secs_f64();
+        let norms = plan.coefficients(&inputs, &scale, &mut workspace)?.finish(&spec, &scale);
+        let coefficients = start.elapsed().as_secs_f64();
+        plan.gradient(&inputs, &scale, &norms, &mut workspace, &mut gradient, &mut loss)?;
+        let all = start.elapsed().as_secs_f64();
+        seconds.push(all);
+        for (phase, time) in phases.iter_mut().zip([distances, coefficients - distances, all - coefficients]) {
+            phase.push(time);
+        }
         if !gradient.iter().all(|v| v.is_finite()) || gradient.iter().all(|v| *v == 0.0) {
             return Err(Error::message(format!("shape {name}: the gradient is not what it should be")));
         }
     }
-    // The first run warms the caches and the threads up.
+    let memory = MEMORY.peak_usage().saturating_sub(before);
+    let gflop = 8.0 * (b * g * (g + n + p) * d) as f64 / 1e9;
+    Ok(Row { name, shape, seconds: median(seconds), phases: phases.map(median), gflop, memory })
+}
+
+/// The median of all runs but the first, which warms the caches and the threads up.
+fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
-    let gflop = 8.0 * (b * g * (g + n + p) * d) as f64 / 1e9;
-    Ok(Row { name, shape, seconds: seconds[seconds.len() / 2], gflop, memory })
+    seconds[seconds.len() / 2]
 }
