@@ -177,3 +177,11 @@ fn half_inputs_are_widened_exactly() {
         assert_same_bits("bf16", &half, &cpu::drift(&DriftSpec::official(), &rounded.inputs()).unwrap());
     }
 }
+
+/// `CUDRIFT_ISA` is heeded: what the test command forces is what is tested.
+#[test]
+fn a_forced_instruction_set_is_used() {
+    if let Ok(name) = std::env::var("CUDRIFT_ISA") {
+        assert_eq!(cpu::instruction_set(), name);
+    }
+}

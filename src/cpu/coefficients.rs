@@ -16,7 +16,21 @@ use std::sync::Mutex;
 impl Plan {
     /// The exponentials of one row of masked distances at all temperatures, `stride` elements apart.
     fn exponentials(&self, group: &Group, shapes: &[Shape], i: usize, row: &[f32], out: &mut [f32], stride: usize) {
-        tile::exponentials(self.isa, shapes, row, group.masked.row[i], &group.masked.col, out, stride);
+        let (min, col_min) = (group.masked.row[i], &group.masked.col);
+        for (shape, out) in shapes.iter().zip(out.chunks_mut(stride)) {
+            if matches!(shape.power, None | Some(1)) {
+                tile::exponentials(self.isa, *shape, row, min, col_min, &mut out[..row.len()]);
+            }
+        }
+        let Some(base) = shapes.iter().position(|shape| shape.power == Some(1)) else { return };
+        for (r, shape) in shapes.iter().enumerate() {
+            if let Some(n @ 2..) = shape.power {
+                let (low, high) = out.split_at_mut(r.max(base) * stride);
+                let (low, high) = (&mut low[r.min(base) * stride..][..row.len()], &mut high[..row.len()]);
+                let (from, to) = if base < r { (low, high) } else { (high, low) };
+                tile::power(self.isa, n, from, to);
+            }
+        }
     }
 
     /// The tile's row partitions [rows, R], appended, and its contribution to the column sums [R, row].

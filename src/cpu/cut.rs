@@ -14,8 +14,9 @@ const SMALL_TILE: usize = 1 << 17;
 const TILE: usize = 1 << 19;
 /// Rows per tile at most.
 const MAX_ROWS: usize = 128;
-/// Stripes of rows per group at most: the partial column sums of a group are [stripes, R, T].
+/// Stripes of rows per group at most, and the most partial column sums [stripes, R, T] that they may make: 16 MiB.
 pub(super) const MAX_STRIPES: usize = 16;
+const STRIPE_SUMS: usize = 1 << 22;
 /// A big group keeps its centred targets up to this many bytes.
 const POINTS_BYTES: usize = 32 << 20;
 /// Long products of a small group are cut along D into at most this many partial sums, which threads can share.
@@ -50,7 +51,8 @@ impl Cut {
         let small = g <= SMALL_ROWS && g.saturating_mul(row) <= SMALL_TILE;
         let low_dim = d <= LOW_DIM;
         let rows = if small { g } else { (TILE / row).clamp(1, MAX_ROWS).min(g) };
-        let stripe_rows = rows * g.div_ceil(rows).div_ceil(MAX_STRIPES);
+        let stripes = (STRIPE_SUMS / temperatures.max(1).saturating_mul(row)).clamp(1, MAX_STRIPES);
+        let stripe_rows = rows * g.div_ceil(rows).div_ceil(stripes);
         let chunk = d.div_ceil(MAX_CHUNKS).next_multiple_of(DEPTH).max(MIN_CHUNK);
         let whole = !small && !low_dim && t.checked_mul(d).is_some_and(|n| n <= POINTS_BYTES / size_of::<f32>());
         let identity = small && !low_dim && identity_pays(shape, temperatures);

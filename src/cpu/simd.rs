@@ -90,11 +90,15 @@ pub(crate) fn exp<V: Simd>(x: V) -> V {
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<const FMA: bool>([f32; LANES]);
 
-impl<const FMA: bool> Plain<FMA> {
-    #[inline(always)]
-    fn each(f: impl FnMut(usize) -> f32) -> Self {
-        Self(std::array::from_fn(f))
-    }
+/// Writes each lane of a [`Plain`] by an expression of its number. A loop, because that vectorises best.
+macro_rules! lanes {
+    (|$l:ident| $value:expr) => {{
+        let mut out = [0.0f32; LANES];
+        for $l in 0..LANES {
+            out[$l] = $value;
+        }
+        Self(out)
+    }};
 }
 
 /// The sum of lanes, halves upon halves.
@@ -124,7 +128,7 @@ impl<const FMA: bool> Simd for Plain<FMA> {
     }
     #[inline(always)]
     fn load_f16(bits: &[u16; LANES]) -> Self {
-        Self::each(|l| half::f16::from_bits(bits[l]).to_f32())
+        lanes!(|l| half::f16::from_bits(bits[l]).to_f32())
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; LANES]) {
@@ -132,31 +136,31 @@ impl<const FMA: bool> Simd for Plain<FMA> {
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        Self::each(|l| self.0[l] + other.0[l])
+        lanes!(|l| self.0[l] + other.0[l])
     }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        Self::each(|l| self.0[l] - other.0[l])
+        lanes!(|l| self.0[l] - other.0[l])
     }
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        Self::each(|l| self.0[l] * other.0[l])
+        lanes!(|l| self.0[l] * other.0[l])
     }
     #[inline(always)]
     fn div(self, other: Self) -> Self {
-        Self::each(|l| self.0[l] / other.0[l])
+        lanes!(|l| self.0[l] / other.0[l])
     }
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
-        Self::each(|l| if FMA { self.0[l].mul_add(b.0[l], c.0[l]) } else { self.0[l] * b.0[l] + c.0[l] })
+        lanes!(|l| if FMA { self.0[l].mul_add(b.0[l], c.0[l]) } else { self.0[l] * b.0[l] + c.0[l] })
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
-        Self::each(|l| self.0[l].sqrt())
+        lanes!(|l| self.0[l].sqrt())
     }
     #[inline(always)]
     fn abs(self) -> Self {
-        Self::each(|l| self.0[l].abs())
+        lanes!(|l| self.0[l].abs())
     }
     #[inline(always)]
     fn smaller(self, other: Self) -> Self {
@@ -168,7 +172,7 @@ impl<const FMA: bool> Simd for Plain<FMA> {
     }
     #[inline(always)]
     fn if_less(self, other: Self, yes: Self, no: Self) -> Self {
-        Self::each(|l| if self.0[l] < other.0[l] { yes.0[l] } else { no.0[l] })
+        lanes!(|l| if self.0[l] < other.0[l] { yes.0[l] } else { no.0[l] })
     }
     #[inline(always)]
     fn any_less(self, other: Self) -> bool {
@@ -176,7 +180,7 @@ impl<const FMA: bool> Simd for Plain<FMA> {
     }
     #[inline(always)]
     fn power_of_two(self) -> Self {
-        Self::each(|l| f32::from_bits((self.0[l].to_bits() << 23).wrapping_add(127 << 23)))
+        lanes!(|l| f32::from_bits((self.0[l].to_bits() << 23).wrapping_add(127 << 23)))
     }
     #[inline(always)]
     fn sum(self) -> f32 {
@@ -188,7 +192,11 @@ impl<const FMA: bool> Simd for Plain<FMA> {
     }
     #[inline(always)]
     fn wide_mul_add(self, other: Self, sum: [f64; LANES]) -> [f64; LANES] {
-        std::array::from_fn(|l| sum[l] + f64::from(self.0[l]) * f64::from(other.0[l]))
+        let mut sum = sum;
+        for l in 0..LANES {
+            sum[l] += f64::from(self.0[l]) * f64::from(other.0[l]);
+        }
+        sum
     }
     #[inline(always)]
     fn wide_sum(sum: [f64; LANES]) -> f64 {

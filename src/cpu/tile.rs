@@ -230,54 +230,38 @@ per_isa! {
     }
 }
 
-// No closures here: they would not be compiled for the instruction set.
 #[inline(always)]
-fn at_rate<V: Simd, const KERNEL: u8>(d: V, exponent: V, rate: f32) -> V {
-    let rate = V::splat(rate);
-    times_poly::<V, KERNEL>(d, rate, exp(exponent.mul(rate)))
-}
-
-#[inline(always)]
-fn exponentials_of<V: Simd, const KERNEL: u8>(
-    shapes: &[Shape],
-    row: &[f32],
-    row_min: f32,
-    col_min: &[f32],
-    out: &mut [f32],
-    stride: usize,
-) {
-    let row_min = V::splat(row_min);
-    let base = shapes.iter().find(|shape| shape.power == Some(1));
+fn exponentials_of<V: Simd, const KERNEL: u8>(rate: f32, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
+    let (rate, row_min, half) = (V::splat(rate), V::splat(row_min), V::splat(0.5));
     for at in (0..row.len()).step_by(LANES) {
         let d = load(row, at);
         let both = relative::<V, KERNEL>(row_min, d).add(relative::<V, KERNEL>(load(col_min, at), d));
-        let exponent = both.mul(V::splat(0.5));
-        let first = at_rate::<V, KERNEL>(d, exponent, base.unwrap_or(&shapes[0]).rate);
-        for (r, shape) in shapes.iter().enumerate() {
-            let e = match shape.power {
-                Some(1) => first,
-                Some(n) => {
-                    let square = first.mul(first);
-                    let power = match n {
-                        2 => square,
-                        3 => square.mul(first),
-                        _ => square.mul(square),
-                    };
-                    power.if_less(V::splat(f32::MIN_POSITIVE), V::zero(), power)
-                }
-                None if base.is_none() && r == 0 => first,
-                None => at_rate::<V, KERNEL>(d, exponent, shape.rate),
-            };
-            store(e, out, r * stride + at);
-        }
+        let e = exp(both.mul(half).mul(rate));
+        store(times_poly::<V, KERNEL>(d, rate, e), out, at);
     }
 }
 
 per_isa! {
-    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` with the minima of row and column, at each temperature: rows of
-    /// `out`, `stride` elements apart.
-    fn exponentials(shapes: &[Shape], row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32], stride: usize) {
-        for_kernel!(shapes[0].kernel, exponentials_of(shapes, row, row_min, col_min, out, stride))
+    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` with the minima of row and column.
+    fn exponentials(shape: Shape, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
+        for_kernel!(shape.kernel, exponentials_of(shape.rate, row, row_min, col_min, out))
+    }
+}
+
+per_isa! {
+    /// `out = e^n`, n from 2 to 4, where it is not too small for its digits, else 0.
+    fn power(n: u32, e: &[f32], out: &mut [f32]) {
+        let least = V::splat(f32::MIN_POSITIVE);
+        for at in (0..e.len()).step_by(LANES) {
+            let e = load::<V>(e, at);
+            let square = e.mul(e);
+            let power = match n {
+                2 => square,
+                3 => square.mul(e),
+                _ => square.mul(square),
+            };
+            store(power.if_less(least, V::zero(), power), out, at);
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
 cargo xtask test          every quick test: documentation examples, then unit, integration and property tests
-cargo xtask test --full   the same with minutes-long training runs and many more random cases
+cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
+                          more with each lesser instruction set forced, and every benchmark run once
 cargo xtask ci            formatting, lints, documentation; prints only what is wrong";
 
 fn main() -> ExitCode {
@@ -37,7 +38,30 @@ fn test(full: bool) -> bool {
     if full {
         all.env("PROPTEST_CASES", "4000");
     }
-    run(&mut doc) && run(&mut all)
+    let lesser = || {
+        lesser_instruction_sets().into_iter().all(|name| {
+            eprintln!("xtask: the library's tests with CUDRIFT_ISA={name}");
+            let mut test = cargo(&["test", "--package", "cudrift", "--lib", "--tests", "--quiet"]);
+            run(test.env("CUDRIFT_ISA", name))
+        })
+    };
+    let benches = || run(&mut cargo(&["test", "--package", "cudrift", "--benches", "--release"]));
+    // The runner's own summary of the whole suite comes last.
+    run(&mut doc) && (!full || lesser() && benches()) && run(&mut all)
+}
+
+/// Instruction sets that this machine has and would not choose by itself (`cpu::instruction_set`).
+fn lesser_instruction_sets() -> Vec<&'static str> {
+    #[allow(unused_mut)]
+    let mut lesser = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+        lesser.push("baseline");
+        if is_x86_feature_detected!("avx512f") {
+            lesser.push("avx2");
+        }
+    }
+    lesser
 }
 
 fn ci() -> bool {

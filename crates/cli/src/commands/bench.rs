@@ -11,10 +11,11 @@ use std::time::Instant;
 #[command(
     after_help = "Time is the median of the runs, forward plus gradient, three temperatures (0.02, 0.05, 0.2), all threads.\n\
                   GFLOP are counted as 8 B G T D: distances, and one barycenter product per temperature.\n\
-                  Share is of the sgemm ceiling measured in the same run. Memory is the peak of the drift beyond its inputs and its output."
+                  Share is of the sgemm ceiling measured in the same run; A, B and C are the phases' parts of the time: distances,\n\
+                  coefficients, contraction. Buffers are reused from run to run. Memory is the peak beyond inputs and outputs."
 )]
 pub(crate) struct Args {
-    /// Shapes to time, by letter
+    /// Shapes to time: letters, or B x G x P x N x D such as 8x64x64x32x640
     #[arg(long, value_delimiter = ',', default_value = "a,b,c,d,e,f")]
     shapes: Vec<String>,
     /// Type of the inputs
@@ -23,6 +24,12 @@ pub(crate) struct Args {
     /// Timed runs of each shape
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Keep nothing between phases: least memory, more time
+    #[arg(long)]
+    lean: bool,
+    /// Do not measure the ceilings, which takes a second or two
+    #[arg(long)]
+    no_ceilings: bool,
     /// One JSON object on standard output instead of a table
     #[arg(long)]
     json: bool,
@@ -39,7 +46,7 @@ const SHAPES: [(&str, [usize; 5]); 6] = [
 ];
 
 struct Row {
-    name: &'static str,
+    name: String,
     shape: [usize; 5],
     seconds: f64,
     /// Of the three phases.
@@ -53,37 +60,41 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Err(Error::message("--runs is 0, expected at least 1"));
     }
     let mut shapes = Vec::new();
-    for letter in &args.shapes {
-        let shape = SHAPES.iter().find(|(name, _)| name == letter);
-        shapes.push(shape.ok_or_else(|| Error::message(format!("no shape {letter:?}; expected some of a,b,c,d,e,f")))?);
+    for name in &args.shapes {
+        let letter = SHAPES.iter().find(|(letter, _)| letter == name).map(|(_, shape)| *shape);
+        let numbers = || name.split('x').map(|n| n.parse().ok()).collect::<Option<Vec<usize>>>()?.try_into().ok();
+        let shape = letter.or_else(numbers).ok_or_else(|| {
+            Error::message(format!(
+                "no shape {name:?}; expected some of a,b,c,d,e,f or five numbers such as 8x64x64x32x640"
+            ))
+        })?;
+        shapes.push((name.clone(), shape));
     }
-    let ceilings = cpu::ceilings();
+    let ceilings = (!args.no_ceilings).then(cpu::ceilings);
     if !args.json {
-        say(&format!(
-            "{} threads, {}; ceilings: sgemm {:.0} GFLOP/s, copy {:.1} GB/s, exp {:.2} G/s",
-            rayon::current_num_threads(),
-            cpu::instruction_set(),
-            ceilings.sgemm_gflops,
-            ceilings.copy_gbs,
-            ceilings.exp_gs
-        ))?;
+        let measured = ceilings.map_or("not measured".to_owned(), |c| {
+            format!("sgemm {:.0} GFLOP/s, copy {:.1} GB/s, exp {:.2} G/s", c.sgemm_gflops, c.copy_gbs, c.exp_gs)
+        });
+        let threads = rayon::current_num_threads();
+        say(&format!("{threads} threads, {}; ceilings: {measured}", cpu::instruction_set()))?;
         say("shape  B x G x P x N x D                    ms   GFLOP/s   share   A / B / C %   memory MiB")?;
     }
     let mut rows = Vec::new();
     for (name, shape) in shapes {
         let row = match args.dtype.as_str() {
-            "f16" => time(name, *shape, args.runs, f16::from_f32)?,
-            "bf16" => time(name, *shape, args.runs, bf16::from_f32)?,
-            _ => time(name, *shape, args.runs, |v| v)?,
+            "f16" => time(name, shape, args, f16::from_f32)?,
+            "bf16" => time(name, shape, args, bf16::from_f32)?,
+            _ => time(name, shape, args, |v| v)?,
         };
         if !args.json {
             let [b, g, p, n, d] = row.shape;
             let rate = row.gflop / row.seconds;
             say(&format!(
-                "{name:<6} {:<24} {:>9.2} {rate:>9.1} {:>6.0}%  {:>3.0} {:>3.0} {:>3.0}   {:>12.1}",
+                "{:<6} {:<24} {:>9.2} {rate:>9.1} {:>7}  {:>3.0} {:>3.0} {:>3.0}   {:>12.1}",
+                if SHAPES.iter().any(|(letter, _)| *letter == row.name) { &row.name } else { "" },
                 format!("{b} x {g} x {p} x {n} x {d}"),
                 row.seconds * 1e3,
-                100.0 * rate / ceilings.sgemm_gflops,
+                ceilings.map_or("-".to_owned(), |c| format!("{:.0}%", 100.0 * rate / c.sgemm_gflops)),
                 100.0 * row.phases[0] / row.seconds,
                 100.0 * row.phases[1] / row.seconds,
                 100.0 * row.phases[2] / row.seconds,
@@ -103,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     "median_ms": row.seconds * 1e3,
                     "phases_ms": row.phases.map(|s| s * 1e3),
                     "gflops": row.gflop / row.seconds,
-                    "share_of_sgemm": row.gflop / row.seconds / ceilings.sgemm_gflops,
+                    "share_of_sgemm": ceilings.map(|c| row.gflop / row.seconds / c.sgemm_gflops),
                     "peak_bytes_beyond_inputs_and_outputs": row.memory,
                 })
             })
@@ -111,11 +122,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let report = serde_json::json!({
             "threads": rayon::current_num_threads(),
             "instruction_set": cpu::instruction_set(),
-            "ceilings": {
-                "sgemm_gflops": ceilings.sgemm_gflops,
-                "copy_gbs": ceilings.copy_gbs,
-                "exp_gs": ceilings.exp_gs,
-            },
+            "ceilings": ceilings.map(|c| serde_json::json!({
+                "sgemm_gflops": c.sgemm_gflops,
+                "copy_gbs": c.copy_gbs,
+                "exp_gs": c.exp_gs,
+            })),
             "rows": rows,
         });
         say(&format!("{report:#}"))?;
@@ -124,9 +135,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn time<T: Element>(
-    name: &'static str,
+    name: String,
     shape @ [b, g, p, n, d]: [usize; 5],
-    runs: usize,
+    args: &Args,
     round: fn(f32) -> T,
 ) -> Result<Row> {
     let samples = |step, count: usize, shift: f32| -> Vec<T> {
@@ -142,10 +153,13 @@ fn time<T: Element>(
     let mut seconds = Vec::new();
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
-    let plan = Plan::new(&spec, inputs.shape())?;
+    let mut plan = Plan::new(&spec, inputs.shape())?;
+    if args.lean {
+        plan = plan.keep(0);
+    }
     let mut workspace = plan.workspace();
     let mut phases = [const { Vec::new() }; 3];
-    for _ in 0..=runs {
+    for _ in 0..=args.runs {
         let start = Instant::now();
         let scale = plan.distances(&inputs, &mut workspace)?.finish(&spec)?;
         let distances = start.elapsed().as_secs_f64();
