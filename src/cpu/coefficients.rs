@@ -14,11 +14,23 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 impl Plan {
-    /// The exponentials of one row of masked distances at all temperatures, `stride` elements apart.
-    fn exponentials(&self, group: &Group, shapes: &[Shape], i: usize, row: &[f32], out: &mut [f32], stride: usize) {
+    /// The exponentials of one row of masked distances at all temperatures, or only those that sums are taken of,
+    /// `stride` elements apart.
+    #[allow(clippy::too_many_arguments)]
+    fn exponentials(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        i: usize,
+        row: &[f32],
+        only_joint: bool,
+        out: &mut [f32],
+        stride: usize,
+    ) {
         let (min, col_min) = (group.masked.row[i], &group.masked.col);
-        for (shape, out) in shapes.iter().zip(out.chunks_mut(stride)) {
-            if matches!(shape.power, None | Some(1)) {
+        for (r, (shape, out)) in shapes.iter().zip(out.chunks_mut(stride)).enumerate() {
+            let wanted = !only_joint || group.joint[r].is_some();
+            if shape.power == Some(1) || (shape.power.is_none() && wanted) {
                 tile::exponentials(self.isa, *shape, row, min, col_min, &mut out[..row.len()]);
             }
         }
@@ -55,7 +67,7 @@ impl Plan {
             let (tile, min) = (&tile[..row], group.masked.row[i]);
             let out = &mut out[at * step..];
             if wanted {
-                self.exponentials(group, shapes, i, tile, out, apart);
+                self.exponentials(group, shapes, i, tile, step == 0, out, apart);
             }
             for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
                 let col_sum = &mut col_sum[r * row..][..row];
@@ -221,7 +233,7 @@ impl Plan {
             let tile = &tile[..row];
             let out = &mut out[at * row..];
             if !ready {
-                self.exponentials(group, shapes, i, tile, out, apart);
+                self.exponentials(group, shapes, i, tile, false, out, apart);
             }
             for r in 0..shapes.len() {
                 let c = &mut out[r * apart..][..row];
@@ -249,7 +261,7 @@ impl Plan {
         let (negative, positive) = (&group.negative, &group.positive);
         for ((i, tile), out) in rows.zip(tile.chunks_exact(stride)).zip(out.chunks_exact_mut(row)) {
             let tile = &tile[..row];
-            self.exponentials(group, shapes, i, tile, exponentials, row);
+            self.exponentials(group, shapes, i, tile, false, exponentials, row);
             let mut total = 0.0;
             for (r, a) in exponentials.chunks_exact_mut(row).enumerate() {
                 let (minus, plus) = self.affinity(group, shapes, i, r, tile, a);
@@ -315,7 +327,7 @@ impl Plan {
             for (at, (i, tile)) in rows.zip(tile.0.chunks_exact(tile.1)).enumerate() {
                 let tile = &tile[..row];
                 let (x, dim) = query(group, i, dim, row);
-                self.exponentials(group, shapes, i, tile, exponentials, row);
+                self.exponentials(group, shapes, i, tile, false, exponentials, row);
                 for (r, a) in exponentials.chunks_exact_mut(row).enumerate() {
                     let (s_minus, s_plus) = self.affinity(group, shapes, i, r, tile, a);
                     let mut force = [0.0; LOW_DIM];

@@ -259,7 +259,7 @@ impl Plan {
                     }
                 }
                 // A point differs from itself by nothing, unless it is not finite.
-                own = if near > 0.0 { norm - norm } else { (norm + norm) - 2.0 * product };
+                own = if near > 0.0 { 0.0 * norm } else { (norm + norm) - 2.0 * product };
             }
             let own = if numerics.constant_self_distance { 0.0 } else { own };
             let own = (if own < floor { floor } else { own }).sqrt();

@@ -53,6 +53,40 @@ pub(super) struct Group {
     pub(super) col_log: Vec<f32>,
 }
 
+impl Group {
+    /// Elements of [`Group::save_partitions`].
+    pub(super) fn partitions_len(shape: &DriftShape, row: usize, temperatures: usize) -> usize {
+        shape.generated + row + 2 * temperatures * (shape.generated + row)
+    }
+
+    /// Writes minima and partitions, from which coefficients follow.
+    pub(super) fn save_partitions(&self, to: &mut [f32]) {
+        let rows = self.row_partition.iter().flat_map(|p| [p.inv_root, p.log]);
+        let minima = self.masked.row.iter().chain(&self.masked.col).copied();
+        let columns = self.col_inv_root.iter().chain(&self.col_log).copied();
+        for (to, v) in to.iter_mut().zip(minima.chain(columns).chain(rows)) {
+            *to = v;
+        }
+    }
+
+    /// Reads what [`Group::save_partitions`] wrote.
+    pub(super) fn load_partitions(&mut self, from: &[f32], shape: &DriftShape, row: usize, temperatures: usize) {
+        let mut rest = from;
+        let mut next = |buffer: &mut Vec<f32>, len: usize| {
+            let (head, tail) = rest.split_at(len);
+            sized(buffer, len).copy_from_slice(head);
+            rest = tail;
+        };
+        next(&mut self.masked.row, shape.generated);
+        next(&mut self.masked.col, row);
+        next(&mut self.col_inv_root, temperatures * row);
+        next(&mut self.col_log, temperatures * row);
+        self.row_partition.clear();
+        self.row_partition
+            .extend(rest.as_chunks().0.iter().map(|[inv_root, log]| Partition { inv_root: *inv_root, log: *log }));
+    }
+}
+
 /// Scales around one reference distance, with which a pair's one exponential serves its row's and its column's sum.
 #[derive(Debug)]
 pub(super) struct Joint {
@@ -322,10 +356,9 @@ impl Plan {
     }
 
     /// Brings the self mask into the diagonal and the minima, now that the scale is known, and decides where one
-    /// exponential will do. `already` says that the diagonal was read from masked distances.
-    pub(super) fn mask_minima(&self, scale: &Scale, shapes: &[Shape], group: &mut Group, already: bool) {
+    /// exponential will do.
+    pub(super) fn mask_minima(&self, scale: &Scale, shapes: &[Shape], group: &mut Group) {
         let masked = |d: f32| match self.spec.self_mask {
-            _ if already => d,
             SelfMask::Add(v) => (f64::from(d) + v * scale.distance) as f32,
             SelfMask::Set(v) => (v * scale.distance) as f32,
             SelfMask::Remove => REMOVED,

@@ -77,7 +77,8 @@ pub struct Workspace {
     /// The bits of the scale that phase B was given.
     scale: [u64; 3],
     /// Of each of the first groups: distances, which become forces, [G, stride]; the origin `[D]` and the norms
-    /// `[row]` of a small group in high dimension, and its Gram matrix where force norms come from it.
+    /// `[row]` of a small group in high dimension, and its Gram matrix and
+    /// partitions where force norms come from it.
     kept: Vec<f32>,
     /// The state of each big group; empty for small groups, whose task computes it afresh.
     groups: Vec<Group>,
@@ -126,7 +127,16 @@ impl Plan {
     fn record(&self) -> usize {
         let gram = if self.cut.identity { self.gram_len(self.shape.targets()) } else { 0 };
         let distances = self.shape.generated.saturating_mul(self.stride);
-        distances.saturating_add(self.location()).saturating_add(gram)
+        distances.saturating_add(self.location()).saturating_add(gram + self.partitions())
+    }
+
+    /// Elements of minima and partitions in the record of a small group, where phase C computes coefficients again.
+    fn partitions(&self) -> usize {
+        if self.cut.identity {
+            Group::partitions_len(&self.shape, self.cut.row, self.spec.temperatures.len())
+        } else {
+            0
+        }
     }
 
     /// Elements of mean and norms in the record of a small group.
@@ -268,7 +278,7 @@ impl Plan {
     }
 
     /// A small group's partitions with its masked distances, and `height` rows of its Gram matrix, handed to `work`.
-    /// `masked` says that kept distances are already.
+    /// `masked` says that phase B has been here: kept distances are masked, and partitions are kept beside them.
     #[allow(clippy::too_many_arguments)]
     fn with_small<T: Element, R>(
         &self,
@@ -294,11 +304,11 @@ impl Plan {
                 None => (None, None),
             };
             let result = self.with_tile(rows.clone(), &mut tile, scratch, |(tile, stride), scratch| {
-                // Phase B masks kept distances for phase C.
-                let already = kept.is_some() && masked;
+                let mut partitions = None;
                 let gram = match kept {
                     Some(kept) => {
-                        let (location, gram) = kept.split_at_mut(self.location());
+                        let (location, rest) = kept.split_at_mut(self.location());
+                        let (gram, rest) = rest.split_at_mut(rest.len() - self.partitions());
                         if location.is_empty() {
                             self.locate(inputs, b, &mut group);
                         } else {
@@ -306,7 +316,13 @@ impl Plan {
                             sized(&mut group.center, center.len()).copy_from_slice(center);
                             sized(&mut group.norms, norms.len()).copy_from_slice(norms);
                         }
+                        if masked {
+                            // Phase B left everything for phase C.
+                            group.load_partitions(rest, &self.shape, self.cut.row, shapes.len());
+                            return work(&group, (tile, stride), gram, scratch);
+                        }
                         self.small_minima(&mut group, (tile, stride));
+                        partitions = Some(rest);
                         gram
                     }
                     None => {
@@ -317,9 +333,12 @@ impl Plan {
                         gram
                     }
                 };
-                self.mask_minima(scale, shapes, &mut group, already);
+                self.mask_minima(scale, shapes, &mut group);
                 mask(&group, rows, self.cut.row, tile, stride);
                 self.small_sums(&mut group, shapes, (&*tile, stride), scratch);
+                if let Some(partitions) = partitions.filter(|p| !p.is_empty()) {
+                    group.save_partitions(partitions);
+                }
                 work(&group, (tile, stride), gram, scratch)
             });
             (scratch.group, scratch.gram) = (group, own);
@@ -355,7 +374,7 @@ impl Plan {
                 .enumerate()
                 .map(|(b, (mut kept, group))| {
                     self.fill_points(inputs, b, group, false);
-                    self.mask_minima(scale, &shapes, group, false);
+                    self.mask_minima(scale, &shapes, group);
                     let stripes = self.striped(kept.as_deref_mut());
                     self.big_sums(inputs, b, group, &shapes, stripes, scratch);
                     let keep = kept.is_some();

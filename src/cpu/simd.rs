@@ -374,7 +374,7 @@ mod avx2 {
     unsafe fn half<const WHICH: usize>(a: __m256) -> __m256d {
         // SAFETY: the caller's promise.
         unsafe {
-            let half = if WHICH % 2 == 0 { _mm256_castps256_ps128(a) } else { _mm256_extractf128_ps::<1>(a) };
+            let half = if WHICH.is_multiple_of(2) { _mm256_castps256_ps128(a) } else { _mm256_extractf128_ps::<1>(a) };
             _mm256_cvtps_pd(half)
         }
     }
@@ -420,7 +420,7 @@ mod avx512 {
     unsafe fn half<const WHICH: usize>(a: __m512) -> __m512d {
         // SAFETY: the caller's promise.
         unsafe {
-            let half = if WHICH % 2 == 0 {
+            let half = if WHICH.is_multiple_of(2) {
                 _mm512_castps512_ps256(a)
             } else {
                 _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)))
