@@ -26,7 +26,7 @@ SHAPES = {  # B, G, P, N, D, as in `cudrift bench`
 }
 PEERS = {"jax": "JAX jit", "eager": "PyTorch eager", "compile": "torch.compile"}
 STEPS, PARTS, PEER_STEPS = 2000, 3, 30  # the training: our steps, in how many parts; a peer's steps before each part
-AGREE, EXPLAINED = 1e-4, 1e-2  # of the array's maximum; up to EXPLAINED a peer's own f32 error against f64 is a footnote
+AGREE, EXPLAINED = 1e-4, 1e-2  # of the array's maximum; between them, a peer's own f32 error becomes a footnote
 HELP = """\
 For each shape: agreement of loss and gradient with an f64 evaluation, then rounds in which cudrift, JAX, PyTorch eager
 and torch.compile take turns, so that whatever disturbs the machine disturbs all. A side's number is the median over
@@ -418,7 +418,9 @@ def main():
     equal_terms(args)
     cudrift = Cudrift(cudrift_path)
     versions = dict(line.strip().split("==") for line in PINS.open())
-    options = [f"--rounds {args.rounds}"] * (args.rounds != 5) + [f"--malloc {args.malloc}"] * (args.malloc != "keep")
+    options = [f"--shapes {','.join(args.shapes)}"] * (args.shapes != list(SHAPES)) + ["--no-train"] * args.no_train
+    options += [f"--rounds {args.rounds}"] * (args.rounds != 5) + [f"--malloc {args.malloc}"] * (args.malloc != "keep")
+    options += [f"--threads {args.threads}"] * (args.threads != 2)
     results = {
         "command": " ".join(["python3 benches/peers/run.py", *options]),
         "cpu": cpu_model(),

@@ -14,7 +14,8 @@ warnings.simplefilter("ignore")
 torch.set_float32_matmul_precision("highest")
 
 # Tried besides worker.FORMS, no faster beyond noise: torch.cdist for the distances, with and without its product path;
-# logsumexp in place of the two softmaxes; f2 from a [T, T] product; for D = 2 sums in place of products.
+# logsumexp in place of the two softmaxes; f2 from a [T, T] product; for D = 2 sums in place of products; the
+# max-autotune mode of torch.compile.
 # One exponential for rows and columns together saves up to a third on d, but is not the same function: where the
 # generated samples are bunched far from the data, as when a training begins, it underflows and gives NaN.
 
