@@ -1,11 +1,17 @@
-//! Repository chores: `cargo xtask test`, `cargo xtask ci`.
+//! Repository chores: `cargo xtask test`, `cargo xtask cuda`, `cargo xtask ci`.
 
+mod cuda;
+mod simulator;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
-cargo xtask test          every quick test: documentation examples, then unit, integration and property tests
+cargo xtask test          every quick test: documentation examples, then unit, integration and property tests, those that
+                          want a GPU on the simulator of crates/cuda-sim (on the machine's GPU with CUDRIFT_REQUIRE_GPU=1)
 cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
                           more with each lesser instruction set forced, and every benchmark run once
+cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
 cargo xtask ci            formatting, lints, documentation; prints only what is wrong";
 
 fn main() -> ExitCode {
@@ -14,6 +20,7 @@ fn main() -> ExitCode {
     let ok = match args[..] {
         ["test"] => test(false),
         ["test", "--full"] => test(true),
+        ["cuda"] => cuda(),
         ["ci"] => ci(),
         _ => {
             eprintln!("{HELP}");
@@ -23,16 +30,54 @@ fn main() -> ExitCode {
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// cargo-nextest where present, cargo test otherwise; either way the runner's own summary comes last.
 fn test(full: bool) -> bool {
-    let mut doc = cargo(&["test", "--workspace", "--doc", "--quiet"]);
+    cuda() && simulator() && suite(full)
+}
+
+/// Installs the CUDA compiler, which tests call, and says where it is.
+fn cuda() -> bool {
+    match cuda::nvcc(&target()) {
+        Ok(nvcc) => {
+            eprintln!("xtask: the CUDA compiler is {}", nvcc.display());
+            true
+        }
+        Err(error) => {
+            eprintln!("xtask: no CUDA compiler: {error}");
+            false
+        }
+    }
+}
+
+/// Builds the simulator's library and links it into target/sim.
+fn simulator() -> bool {
+    let link = || {
+        // cargo built this program in the same profile, so the library lies beside it.
+        let xtask = std::env::current_exe()?;
+        simulator::link(xtask.parent().unwrap_or(&xtask), &sim())
+    };
+    run(&mut cargo(&["build", "--package", "cuda-sim", "--lib", "--quiet"]))
+        && link().inspect_err(|error| eprintln!("xtask: cannot link the simulator: {error}")).is_ok()
+}
+
+/// The workspace's own target folder, wherever cargo builds.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
+}
+
+fn sim() -> PathBuf {
+    target().join("sim")
+}
+
+/// cargo-nextest where present, cargo test otherwise; either way the runner's own summary comes last.
+fn suite(full: bool) -> bool {
+    let mut doc = tests(&["test", "--workspace", "--doc", "--quiet"]);
     let nextest = cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut all = match (nextest, full) {
-        (true, false) => cargo(&["nextest", "run", "--workspace", "--status-level", "fail", "--no-fail-fast"]),
-        (true, true) => cargo(&["nextest", "run", "--workspace", "--no-fail-fast", "--run-ignored", "all"]),
-        (false, false) => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
+        (true, false) => tests(&["nextest", "run", "--workspace", "--status-level", "fail", "--no-fail-fast"]),
+        (true, true) => tests(&["nextest", "run", "--workspace", "--no-fail-fast", "--run-ignored", "all"]),
+        (false, false) => tests(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
         (false, true) => {
-            cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--", "--include-ignored"])
+            tests(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--", "--include-ignored"])
         }
     };
     if full {
@@ -41,11 +86,11 @@ fn test(full: bool) -> bool {
     let lesser = || {
         lesser_instruction_sets().into_iter().all(|name| {
             eprintln!("xtask: the library's tests with CUDRIFT_ISA={name}");
-            let mut test = cargo(&["test", "--package", "cudrift", "--lib", "--tests", "--quiet"]);
+            let mut test = tests(&["test", "--package", "cudrift", "--lib", "--tests", "--quiet"]);
             run(test.env("CUDRIFT_ISA", name))
         })
     };
-    let benches = || run(&mut cargo(&["test", "--package", "cudrift", "--benches", "--release"]));
+    let benches = || run(&mut tests(&["test", "--package", "cudrift", "--benches", "--release"]));
     // The runner's own summary of the whole suite comes last.
     run(&mut doc) && (!full || lesser() && benches()) && run(&mut all)
 }
@@ -75,6 +120,20 @@ fn ci() -> bool {
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     command.args(args);
+    command
+}
+
+/// cargo for tests and benches, which find the simulator where programs look for libcuda unless they require a GPU.
+fn tests(args: &[&str]) -> Command {
+    let mut command = cargo(args);
+    if std::env::var_os("CUDRIFT_REQUIRE_GPU").is_none_or(|require| require != "1") {
+        let mut folders = sim().into_os_string();
+        if let Some(others) = std::env::var_os("LD_LIBRARY_PATH") {
+            folders.push(":");
+            folders.push(others);
+        }
+        command.env("LD_LIBRARY_PATH", folders);
+    }
     command
 }
 

@@ -1,0 +1,251 @@
+//! Loads, stores, atomics, asynchronous copies.
+
+use super::{Atomic, Op, Operation, Space, Unit};
+use crate::exec::regs::Src;
+use crate::ptx::{Arg, Error, Type};
+
+impl<'a> Operation<'_, '_, 'a> {
+    /// The state space among the modifiers.
+    pub(super) fn space(&mut self) -> Option<Space> {
+        self.one_of(&[
+            ("global", Space::Global),
+            ("shared", Space::Shared),
+            ("shared::cta", Space::Shared),
+            ("local", Space::Local),
+            ("const", Space::Const),
+            ("param", Space::Param),
+            ("param::entry", Space::Param),
+            ("param::func", Space::Param),
+        ])
+    }
+
+    /// Bits of a register operand; 0 for anything else.
+    pub(super) fn width(&mut self, arg: &Arg<'a>) -> u32 {
+        match arg {
+            Arg::Name(name) => match self.names.find(name, self.image) {
+                Some(super::names::Named::Register(register)) => register.ty.bits(),
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Hints for caches, which are not simulated, and scopes, which all mean the whole device here.
+    fn hints(&mut self) {
+        self.modifiers(&["cta", "cluster", "gpu", "sys", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "weak", "unified"]);
+        for (at, word) in self.words.iter().enumerate() {
+            if word.starts_with("L1::") || word.starts_with("L2::") {
+                self.used |= 1 << at;
+            }
+        }
+    }
+
+    pub(super) fn memory(&mut self) -> Result<Op, Error> {
+        self.hints();
+        match self.name {
+            "ld" | "ldu" => self.load(),
+            "st" => self.store(),
+            "atom" | "red" => self.atomic(),
+            "cp" => self.copy_async(),
+            "ldmatrix" | "stmatrix" => self.matrix(),
+            _ => {
+                // prefetch and its like: hints.
+                self.used = !0;
+                Ok(Op::Nop)
+            }
+        }
+    }
+
+    /// Does the access take part in synchronisation, so that it does not race? `volatile` might by the letter (8.4); but
+    /// where it stands for warps that run in lockstep, as before sm_70, it hides a race.
+    fn strong(&mut self) -> bool {
+        self.has("volatile");
+        let words = [("relaxed", ()), ("acquire", ()), ("release", ()), ("mmio", ())];
+        self.one_of(&words).is_some()
+    }
+
+    /// The operands that the elements of a vector are, or the only one.
+    fn elements(&mut self, at: usize) -> Result<Vec<Arg<'a>>, Error> {
+        let count = self.one_of(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
+        let elements = match self.arg(at)? {
+            Arg::Vector(elements) => elements,
+            element => vec![element],
+        };
+        if elements.len() == count { Ok(elements) } else { self.error(format!("{count} elements expected")) }
+    }
+
+    fn load(&mut self) -> Result<Op, Error> {
+        let space = self.space().unwrap_or(Space::Generic);
+        let (strong, elements, ty) = (self.strong(), self.elements(0)?, self.ty()?);
+        let address = self.address(1, space)?;
+        let unit = unit(ty);
+        let (mut rows, mut signed, mut high) = (Vec::new(), false, super::NOWHERE);
+        for element in &elements {
+            let row = self.row_at_least(element, ty.bits())?;
+            rows.push(row);
+            if ty.bits() == 64 {
+                rows.push(row + 1);
+            } else if self.width(element) == 64 {
+                if elements.len() > 1 {
+                    return self.unknown();
+                }
+                high = row + 1;
+            }
+            signed |= ty.signed() && self.width(element) > ty.bits();
+        }
+        if ty.bits() > 64 {
+            return self.unknown();
+        }
+        Ok(Op::Load { address, unit, rows: rows.into(), signed, high, strong })
+    }
+
+    /// The first row of a register that may be wider than the type, of any width.
+    fn row_at_least(&mut self, arg: &Arg<'a>, bits: u32) -> Result<u32, Error> {
+        let width = self.width(arg);
+        self.row(arg, if width == 64 { 64 } else { bits })
+    }
+
+    fn store(&mut self) -> Result<Op, Error> {
+        let space = self.space().unwrap_or(Space::Generic);
+        let (strong, elements, ty) = (self.strong(), self.elements(1)?, self.ty()?);
+        let address = self.address(0, space)?;
+        let mut values = Vec::new();
+        for element in &elements {
+            if ty.bits() == 64 {
+                values.extend(halves(self.source::<u64>(element)?));
+            } else if ty.bits() > 64 {
+                return self.unknown();
+            } else if self.width(element) == 64 {
+                values.push(halves(self.source::<u64>(element)?)[0]);
+            } else {
+                values.push(self.source::<u32>(element)?);
+            }
+        }
+        Ok(Op::Store { address, unit: unit(ty), values: values.into(), strong })
+    }
+
+    fn atomic(&mut self) -> Result<Op, Error> {
+        let space = self.space().unwrap_or(Space::Generic);
+        let operations = [
+            ("add", Atomic::Add),
+            ("min", Atomic::Min),
+            ("max", Atomic::Max),
+            ("inc", Atomic::Inc),
+            ("dec", Atomic::Dec),
+            ("and", Atomic::And),
+            ("or", Atomic::Or),
+            ("xor", Atomic::Xor),
+            ("exch", Atomic::Exch),
+            ("cas", Atomic::Cas),
+        ];
+        let Some(op) = self.one_of(&operations) else { return self.unknown() };
+        self.modifiers(&["relaxed", "acquire", "release", "acq_rel", "noftz"]);
+        let ty = self.ty()?;
+        let first = usize::from(self.name == "atom");
+        let dst = match self.name {
+            "atom" => {
+                let arg = self.arg(0)?;
+                Some(self.row(&arg, ty.bits())?)
+            }
+            _ => None,
+        };
+        let address = self.address(first, space)?;
+        let mut values = [Src::Imm(0); 2];
+        for (at, value) in values.iter_mut().enumerate().take(if op == Atomic::Cas { 2 } else { 1 }) {
+            *value = match ty.bits() {
+                64 => self.src::<u64>(first + 1 + at)?,
+                16 | 32 => match self.src::<u32>(first + 1 + at)? {
+                    Src::Row(row) => Src::Row(row),
+                    Src::Imm(value) => Src::Imm(value.into()),
+                },
+                _ => return self.unknown(),
+            };
+        }
+        use Atomic::{Add, And, Cas, Dec, Exch, Inc, Max, Min, Or, Xor};
+        let known = match (op, ty) {
+            (Add, Type::U(32 | 64) | Type::S(32 | 64) | Type::F32 | Type::F64) => true,
+            (Add | Min | Max, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2) => true,
+            (Min | Max, Type::U(32 | 64) | Type::S(32 | 64)) => true,
+            (Inc | Dec, Type::U(32)) => true,
+            (And | Or | Xor | Exch, Type::B(32 | 64)) => true,
+            (Cas, Type::B(16 | 32 | 64)) => true,
+            _ => false,
+        };
+        if !known {
+            return self.unknown();
+        }
+        Ok(Op::Atomic { address, op, ty, dst, values })
+    }
+
+    fn copy_async(&mut self) -> Result<Op, Error> {
+        if !self.has("async") {
+            return self.unknown();
+        }
+        if self.has("commit_group") {
+            return Ok(Op::CopyCommit);
+        }
+        if self.has("wait_all") {
+            return Ok(Op::CopyWait(super::NOWHERE));
+        }
+        if self.has("wait_group") {
+            return match self.arg(0)? {
+                Arg::Int(groups) if (0..1 << 16).contains(&groups) => Ok(Op::CopyWait(groups as u32)),
+                _ => self.error("the number of groups must be a constant"),
+            };
+        }
+        if !(self.has("global") && (self.has("shared") || self.has("shared::cta"))) {
+            return self.unknown();
+        }
+        let to = self.address(0, Space::Shared)?;
+        let from = self.address(1, Space::Global)?;
+        let bytes = match self.arg(2)? {
+            Arg::Int(bytes @ (4 | 8 | 16)) => bytes as u32,
+            _ => return self.error("cp.async copies 4, 8 or 16 bytes"),
+        };
+        let valid = match self.instruction.args.get(3) {
+            Some(_) if self.words.iter().any(|word| *word == "L2::cache_hint") && self.count() == 4 => None,
+            Some(_) => Some(self.src::<u32>(3)?),
+            None => None,
+        };
+        Ok(Op::CopyAsync { to, from, bytes, valid })
+    }
+
+    fn matrix(&mut self) -> Result<Op, Error> {
+        let store = self.name == "stmatrix";
+        self.modifiers(&["sync", "aligned", "m8n8"]);
+        let count = self.one_of(&[("x1", 1), ("x2", 2), ("x4", 4)]);
+        let transposed = self.has("trans");
+        let space = self.space().unwrap_or(Space::Generic);
+        let (Some(count), Type::B(16)) = (count, self.ty()?) else { return self.unknown() };
+        let (registers, address) = if store { (1, 0) } else { (0, 1) };
+        let elements = match self.arg(registers)? {
+            Arg::Vector(elements) => elements,
+            element => vec![element],
+        };
+        if elements.len() != count {
+            return self.error(format!("{count} registers expected"));
+        }
+        let mut rows = Vec::new();
+        for element in &elements {
+            rows.push(self.row(element, 32)?);
+        }
+        Ok(Op::Matrix { address: self.address(address, space)?, rows: rows.into(), transposed, store })
+    }
+}
+
+/// What a load or store moves at a time.
+fn unit(ty: Type) -> Unit {
+    match ty.bits() {
+        8 => Unit::Byte,
+        16 => Unit::Half,
+        _ => Unit::Word,
+    }
+}
+
+/// The two words of a 64-bit operand.
+fn halves(source: Src<u64>) -> [Src<u32>; 2] {
+    match source {
+        Src::Row(row) => [Src::Row(row), Src::Row(row + 1)],
+        Src::Imm(value) => [Src::Imm(value as u32), Src::Imm((value >> 32) as u32)],
+    }
+}

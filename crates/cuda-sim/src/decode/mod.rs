@@ -1,0 +1,590 @@
+//! Statements to operations on numbered registers.
+//!
+//! Each kernel becomes an [`Image`]: its code and that of every function it calls, one after another. Calls are not
+//! recursive, so that every function's registers and local variables have fixed places.
+
+mod alu;
+mod floating;
+mod flow;
+mod memory;
+mod names;
+mod warp;
+
+use std::collections::HashMap;
+
+pub use alu::{WINDOW, window};
+
+use crate::exec::regs::{PredSrc, Regs, Src};
+use crate::ptx::{Arg, Error, Function, Instruction, Item, Module, Variable};
+use names::Names;
+pub(crate) use names::param_layout;
+
+/// Marks the end of a path, where a branch target or a point of reconvergence would stand.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// Something that is done to the lanes of a mask, in registers only.
+pub type Lanes = Box<dyn Fn(&mut Regs, u32) + Send + Sync>;
+
+/// An executable kernel.
+#[derive(Default)]
+pub struct Image {
+    /// The code; execution begins at 0.
+    pub code: Vec<Step>,
+    /// 32-bit registers of a thread, before reuse.
+    pub rows: u32,
+    /// Predicates of a thread.
+    pub preds: u32,
+    /// Rows that hold special registers.
+    pub specials: Vec<(Special, u32)>,
+    /// Local memory of a thread, bytes.
+    pub local: u32,
+    /// Static shared memory, bytes.
+    pub shared: u32,
+    /// Most 32-bit registers alive at once, an estimate.
+    pub live: u32,
+}
+
+/// One instruction.
+pub struct Step {
+    /// What it does.
+    pub op: Op,
+    /// Which lanes do it.
+    pub guard: Option<PredSrc>,
+    /// For a branch: where its paths meet again.
+    pub rejoin: u32,
+    /// Line of the PTX.
+    pub line: u32,
+    /// File number and line of the source; 0 where unknown.
+    pub source: (u32, u32),
+}
+
+/// A special register that does not change while a warp runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Special {
+    Tid(usize),
+    Ntid(usize),
+    Ctaid(usize),
+    Nctaid(usize),
+    Laneid,
+    Warpid,
+    Nwarpid,
+    Smid,
+    Nsmid,
+    LanemaskEq,
+    LanemaskLe,
+    LanemaskLt,
+    LanemaskGe,
+    LanemaskGt,
+    /// The address of the grid's barrier, low and high half; 0 where the launch is not cooperative.
+    GridBarrier(usize),
+    DynamicShared,
+    TotalShared,
+    Zero,
+}
+
+/// A state space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Space {
+    Generic,
+    Global,
+    Const,
+    Shared,
+    Local,
+    Param,
+}
+
+/// An address: a register or nothing, and a distance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Address {
+    /// Where it points.
+    pub space: Space,
+    /// The register.
+    pub base: Base,
+    /// The distance, bytes.
+    pub offset: i64,
+}
+
+/// The register of an address.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Base {
+    None,
+    Row32(u32),
+    Row64(u32),
+}
+
+/// The number of bytes of an element of a load or store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Unit {
+    Byte,
+    Half,
+    Word,
+}
+
+impl Unit {
+    /// Bytes.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::Byte => 1,
+            Self::Half => 2,
+            Self::Word => 4,
+        }
+    }
+}
+
+/// An atomic operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Atomic {
+    Add,
+    Min,
+    Max,
+    Inc,
+    Dec,
+    And,
+    Or,
+    Xor,
+    Exch,
+    Cas,
+}
+
+/// A copy between two places of local memory.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalCopy {
+    /// From this offset.
+    pub from: u32,
+    /// To this one.
+    pub to: u32,
+    /// Bytes.
+    pub bytes: u32,
+}
+
+/// How `shfl` finds the source lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Shuffle {
+    Up,
+    Down,
+    Bfly,
+    Idx,
+}
+
+/// What `vote` and `bar.red` compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Vote {
+    All,
+    Any,
+    Uni,
+    Ballot,
+}
+
+/// What the threads of a barrier reduce.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reduction {
+    /// `and`, `or` or `popc`.
+    pub op: Atomic,
+    /// What each thread brings.
+    pub pred: PredSrc,
+    /// The predicate, or for `popc` (`Add`) the row, that takes the result.
+    pub dst: u32,
+}
+
+/// What an instruction does.
+#[allow(missing_docs)]
+pub enum Op {
+    /// In registers only.
+    Lanes(Lanes),
+    /// In registers, across all lanes of the warp.
+    Whole(Lanes),
+    Nop,
+    Branch {
+        target: u32,
+    },
+    Switch {
+        index: Src<u32>,
+        targets: Box<[u32]>,
+    },
+    Call {
+        target: u32,
+        copies: Box<[LocalCopy]>,
+    },
+    /// The results of a call.
+    Results(Box<[LocalCopy]>),
+    Return,
+    Exit,
+    Trap,
+    /// `__assertfail`: places of its parameters in local memory.
+    Assert([u32; 4]),
+    Load {
+        address: Address,
+        unit: Unit,
+        rows: Box<[u32]>,
+        /// Widen with sign: the row for the high half, or `NOWHERE`.
+        signed: bool,
+        high: u32,
+        strong: bool,
+    },
+    Store {
+        address: Address,
+        unit: Unit,
+        values: Box<[Src<u32>]>,
+        strong: bool,
+    },
+    /// `atom` and `red`; halves and f32 are told apart by `float`.
+    Atomic {
+        address: Address,
+        op: Atomic,
+        ty: crate::ptx::Type,
+        dst: Option<u32>,
+        values: [Src<u64>; 2],
+    },
+    CopyAsync {
+        to: Address,
+        from: Address,
+        bytes: u32,
+        valid: Option<Src<u32>>,
+    },
+    CopyCommit,
+    /// Wait until at most so many of the latest groups are pending.
+    CopyWait(u32),
+    Matrix {
+        address: Address,
+        rows: Box<[u32]>,
+        transposed: bool,
+        store: bool,
+    },
+    Shuffle {
+        mode: Shuffle,
+        dst: u32,
+        pred: Option<u32>,
+        value: Src<u32>,
+        lane: Src<u32>,
+        clamp: Src<u32>,
+        members: Src<u32>,
+    },
+    Vote {
+        vote: Vote,
+        dst: u32,
+        pred: PredSrc,
+        members: Src<u32>,
+    },
+    Match {
+        all: bool,
+        dst: u32,
+        pred: Option<u32>,
+        /// As 64 bits where `wide`, else the row alone.
+        value: Src<u64>,
+        wide: bool,
+        members: Src<u32>,
+    },
+    Redux {
+        op: Atomic,
+        signed: bool,
+        dst: u32,
+        value: Src<u32>,
+        members: Src<u32>,
+    },
+    ActiveMask(u32),
+    WarpBarrier {
+        members: Src<u32>,
+    },
+    Barrier {
+        id: Src<u32>,
+        threads: Option<Src<u32>>,
+        arrive: bool,
+        aligned: bool,
+        reduction: Option<Reduction>,
+    },
+    Fence,
+    /// Instructions executed, low and high half.
+    Clock(u32, u32),
+}
+
+/// Where the module's variables lie.
+pub type Globals<'a> = HashMap<&'a str, u64>;
+
+/// Decodes an entry with everything that it calls.
+///
+/// # Errors
+/// At the first instruction or operand that cannot be executed here.
+pub fn decode<'m, 'a>(
+    module: &'m Module<'a>,
+    globals: &'m Globals<'a>,
+    entry: &'m Function<'a>,
+) -> Result<Image, Error> {
+    let mut decoder = Decoder {
+        module,
+        names: Names::new(module, globals, entry)?,
+        image: Image { preds: 1, ..Image::default() },
+        places: HashMap::new(),
+        calls: Vec::new(),
+        stack: Vec::new(),
+    };
+    decoder.function(entry)?;
+    for (step, name, line) in std::mem::take(&mut decoder.calls) {
+        let place = decoder.places.get(name).ok_or_else(|| Error::new(line, format!("no function `{name}`")))?;
+        if let Op::Call { target, .. } = &mut decoder.image.code[step].op {
+            *target = place.start;
+        }
+    }
+    decoder.image.shared = decoder.names.shared_bytes();
+    Ok(decoder.image)
+}
+
+/// The predicate that holds the carry flag of `add.cc` and its like.
+pub(crate) const CARRY: u32 = 0;
+
+struct Decoder<'m, 'a> {
+    module: &'m Module<'a>,
+    names: Names<'m, 'a>,
+    image: Image,
+    /// Functions decoded so far.
+    places: HashMap<&'a str, Place>,
+    /// Calls whose target is not known yet.
+    calls: Vec<(usize, &'a str, u32)>,
+    /// Functions that are being decoded, to refuse recursion.
+    stack: Vec<&'a str>,
+}
+
+/// Where a function lies, and its parameters in local memory.
+#[derive(Clone, Default)]
+struct Place {
+    start: u32,
+    params: Vec<(u32, u32)>,
+    results: Vec<(u32, u32)>,
+}
+
+/// A target to be filled in when all labels are known.
+struct Fixup<'a> {
+    step: usize,
+    scope: usize,
+    names: Vec<&'a str>,
+    line: u32,
+}
+
+impl<'m, 'a> Decoder<'m, 'a> {
+    /// Decodes a function, then those that it calls and that have no code yet.
+    fn function(&mut self, function: &'m Function<'a>) -> Result<(), Error> {
+        self.stack.push(function.name);
+        let start = self.image.code.len() as u32;
+        let outer = self.names.enter_function();
+        if function.entry {
+            self.names.kernel_params(&function.params);
+        } else {
+            let place = self.reserve(function.name, function.line)?;
+            for (variable, &(at, _)) in function.params.iter().zip(&place.params) {
+                self.names.bind_local(variable.name, at);
+            }
+            for (variable, &(at, _)) in function.results.iter().zip(&place.results) {
+                self.names.bind_local(variable.name, at);
+            }
+            self.places.insert(function.name, Place { start, ..place });
+        }
+        let mut labels: HashMap<(usize, &'a str), u32> = HashMap::new();
+        let mut tables: HashMap<&'a str, &Vec<&'a str>> = HashMap::new();
+        for item in &function.items {
+            if let Item::Targets(name, targets) = item {
+                tables.insert(name, targets);
+            }
+        }
+        let (mut fixups, mut source, mut callees) = (Vec::new(), (0, 0), Vec::new());
+        for item in &function.items {
+            match item {
+                Item::Open => self.names.open(),
+                Item::Close => self.names.close(),
+                Item::Label(name, line) => {
+                    let at = self.image.code.len() as u32;
+                    if labels.insert((self.names.scope(), name), at).is_some() {
+                        return Err(Error::new(*line, format!("the label `{name}` stands twice")));
+                    }
+                }
+                Item::Registers { ty, name, count } => self.names.registers(*ty, name, *count),
+                Item::Variable(variable) => self.names.variable(variable, &mut self.image)?,
+                Item::Loc(file, line) => source = (*file, *line),
+                Item::Targets(..) => {}
+                Item::Instruction(instruction) => {
+                    let guard = match instruction.guard {
+                        Some((name, negated)) => {
+                            let index = self.names.pred(name, &mut self.image, instruction.line)?;
+                            Some(PredSrc { index: Some(index), negated })
+                        }
+                        None => None,
+                    };
+                    let step = self.image.code.len();
+                    let op = self.instruction(instruction, &tables, &mut fixups, &mut callees)?;
+                    self.image.code.push(Step { op, guard, rejoin: NOWHERE, line: instruction.line, source });
+                    if let Op::Call { .. } = self.image.code[step].op {
+                        let results = self.results(instruction)?;
+                        let op = Op::Results(results);
+                        let line = instruction.line;
+                        self.image.code.push(Step { op, guard, rejoin: NOWHERE, line, source });
+                    }
+                }
+            }
+        }
+        // A body may end without ret.
+        self.image.code.push(Step {
+            op: if function.entry { Op::Exit } else { Op::Return },
+            guard: None,
+            rejoin: NOWHERE,
+            line: function.line,
+            source,
+        });
+        for fixup in fixups {
+            let mut targets = Vec::new();
+            for name in &fixup.names {
+                let target = self.names.scopes_from(fixup.scope).find_map(|scope| labels.get(&(scope, *name)));
+                let target = target.ok_or_else(|| Error::new(fixup.line, format!("no label `{name}`")))?;
+                targets.push(*target);
+            }
+            match &mut self.image.code[fixup.step].op {
+                Op::Branch { target } => *target = targets[0],
+                Op::Switch { targets: table, .. } => *table = targets.into(),
+                _ => {}
+            }
+        }
+        flow::rejoin(&mut self.image.code[start as usize..], start);
+        self.names.leave_function(outer);
+        for (name, line) in callees {
+            if self.stack.contains(&name) {
+                return Err(Error::new(line, format!("`{name}` is recursive: not simulated")));
+            }
+            if self.places.get(name).is_none_or(|place| place.start == NOWHERE) {
+                let callee = self.callee(name, line)?;
+                self.function(callee)?;
+            }
+        }
+        self.stack.pop();
+        Ok(())
+    }
+
+    fn callee(&self, name: &str, line: u32) -> Result<&'m Function<'a>, Error> {
+        let found = self.module.functions.iter().find(|function| function.name == name && !function.entry);
+        found.ok_or_else(|| Error::new(line, format!("no function `{name}`")))
+    }
+
+    /// Decodes one instruction.
+    fn instruction(
+        &mut self,
+        instruction: &Instruction<'a>,
+        tables: &HashMap<&'a str, &Vec<&'a str>>,
+        fixups: &mut Vec<Fixup<'a>>,
+        callees: &mut Vec<(&'a str, u32)>,
+    ) -> Result<Op, Error> {
+        let step = self.image.code.len();
+        let (scope, line) = (self.names.scope(), instruction.line);
+        let mut words = instruction.opcode.split('.');
+        let name = words.next().unwrap_or_default();
+        let mut operation = Operation {
+            name,
+            words: words.collect(),
+            used: 0,
+            instruction,
+            names: &mut self.names,
+            image: &mut self.image,
+        };
+        let op = match name {
+            "bra" => {
+                operation.modifiers(&["uni"]);
+                fixups.push(Fixup { step, scope, names: vec![operation.label(0)?], line });
+                Op::Branch { target: NOWHERE }
+            }
+            "brx" => {
+                operation.modifiers(&["idx", "uni"]);
+                let table = operation.label(1)?;
+                let names = tables.get(table).ok_or_else(|| Error::new(line, format!("no targets `{table}`")))?;
+                fixups.push(Fixup { step, scope, names: names.to_vec(), line });
+                Op::Switch { index: operation.src(0)?, targets: Box::default() }
+            }
+            "call" => {
+                operation.modifiers(&["uni"]);
+                operation.finish()?;
+                return self.call(instruction, step, callees);
+            }
+            _ => operation.decode()?,
+        };
+        operation.finish()?;
+        Ok(op)
+    }
+
+    fn call(
+        &mut self,
+        instruction: &Instruction<'a>,
+        step: usize,
+        callees: &mut Vec<(&'a str, u32)>,
+    ) -> Result<Op, Error> {
+        let line = instruction.line;
+        let (name, args, _) = call_parts(instruction)?;
+        let mut from = Vec::new();
+        for arg in args {
+            from.push(self.names.local_place(arg, line)?);
+        }
+        if name == "__assertfail" {
+            let mut places = [NOWHERE; 4];
+            places.iter_mut().zip(&from).for_each(|(place, from)| *place = *from);
+            return Ok(Op::Assert(places));
+        }
+        let place = self.reserve(name, line)?;
+        if place.params.len() != from.len() {
+            return Err(Error::new(line, format!("`{name}` takes {} parameters", place.params.len())));
+        }
+        let copies = from.iter().zip(&place.params).map(|(&from, &(to, bytes))| LocalCopy { from, to, bytes });
+        let copies = copies.collect();
+        self.calls.push((step, name, line));
+        callees.push((name, line));
+        Ok(Op::Call { target: NOWHERE, copies })
+    }
+
+    /// Gives a callee's parameters their places before its code is decoded.
+    fn reserve(&mut self, name: &'a str, line: u32) -> Result<Place, Error> {
+        if let Some(place) = self.places.get(name) {
+            return Ok(place.clone());
+        }
+        let callee = self.callee(name, line)?;
+        let mut places = |variables: &[Variable<'_>]| {
+            variables.iter().map(|v| (names::place_local(v, &mut self.image), v.bytes() as u32)).collect()
+        };
+        let place =
+            Place { start: NOWHERE, params: places(&callee.params), results: places(&callee.results) };
+        self.places.insert(name, place.clone());
+        Ok(place)
+    }
+
+    fn results(&mut self, instruction: &Instruction<'a>) -> Result<Box<[LocalCopy]>, Error> {
+        let (name, _, results) = call_parts(instruction)?;
+        let place = self.reserve(name, instruction.line)?;
+        let mut copies = Vec::new();
+        for (arg, &(from, bytes)) in results.iter().zip(&place.results) {
+            copies.push(LocalCopy { from, to: self.names.local_place(arg, instruction.line)?, bytes });
+        }
+        Ok(copies.into())
+    }
+}
+
+/// Function, arguments and results of `call (results), function, (arguments)`.
+fn call_parts<'i, 'a>(instruction: &'i Instruction<'a>) -> Result<(&'a str, &'i [Arg<'a>], &'i [Arg<'a>]), Error> {
+    let (results, rest) = match &instruction.args[..] {
+        [Arg::List(results), rest @ ..] => (&results[..], rest),
+        rest => (&[][..], rest),
+    };
+    match rest {
+        [Arg::Name(name)] => Ok((name, &[], results)),
+        [Arg::Name(name), Arg::List(args)] => Ok((name, args, results)),
+        _ => Err(Error::new(instruction.line, "an indirect call: not simulated")),
+    }
+}
+
+/// An instruction while it is decoded: its modifiers, of which each must be understood, and its operands.
+struct Operation<'d, 'm, 'a> {
+    name: &'a str,
+    words: Vec<&'a str>,
+    /// Bit set of the words understood.
+    used: u64,
+    instruction: &'d Instruction<'a>,
+    names: &'d mut Names<'m, 'a>,
+    image: &'d mut Image,
+}

@@ -1,0 +1,110 @@
+//! The devices that can be pretended, with the limits of the CUDA programming guide's table of compute capabilities.
+
+use crate::memory::Memory;
+
+/// Limits and properties of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// What `cuDeviceGetName` answers; it says that this is a simulation.
+    pub name: &'static str,
+    /// Compute capability, as 80 or 120.
+    pub arch: u32,
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Resident threads of a multiprocessor.
+    pub threads_per_multiprocessor: u32,
+    /// Resident blocks of a multiprocessor.
+    pub blocks_per_multiprocessor: u32,
+    /// Shared memory of a multiprocessor, bytes.
+    pub shared_per_multiprocessor: u32,
+    /// Shared memory that a block may have after `cuFuncSetAttribute`, bytes.
+    pub shared_per_block_optin: u32,
+    /// Shared memory that the driver reserves in every block, bytes.
+    pub shared_reserved: u32,
+    /// Device memory, bytes. Allocations beyond it fail; host memory is taken only as it is allocated.
+    pub memory: u64,
+    /// Second-level cache, bytes.
+    pub l2: u32,
+}
+
+impl Profile {
+    /// Threads of a block.
+    pub const THREADS_PER_BLOCK: u32 = 1024;
+    /// Extents of a block.
+    pub const BLOCK: [u32; 3] = [1024, 1024, 64];
+    /// Extents of a grid.
+    pub const GRID: [u32; 3] = [0x7fff_ffff, 65_535, 65_535];
+    /// Shared memory of a block without opting in, bytes.
+    pub const SHARED_PER_BLOCK: u32 = 48 << 10;
+    /// 32-bit registers of a block, and of a multiprocessor.
+    pub const REGISTERS: u32 = 65_536;
+    /// 32-bit registers of a thread.
+    pub const REGISTERS_PER_THREAD: u32 = 255;
+    /// Constant memory, bytes.
+    pub const CONSTANT: u32 = 64 << 10;
+
+    /// The devices that there are.
+    pub const ALL: [Profile; 3] = [
+        Profile {
+            name: "cudrift simulator (sm_80, no GPU)",
+            arch: 80,
+            multiprocessors: 108,
+            threads_per_multiprocessor: 2048,
+            blocks_per_multiprocessor: 32,
+            shared_per_multiprocessor: 164 << 10,
+            shared_per_block_optin: 163 << 10,
+            shared_reserved: 1 << 10,
+            memory: 40 << 30,
+            l2: 40 << 20,
+        },
+        Profile {
+            name: "cudrift simulator (sm_90, no GPU)",
+            arch: 90,
+            multiprocessors: 132,
+            threads_per_multiprocessor: 2048,
+            blocks_per_multiprocessor: 32,
+            shared_per_multiprocessor: 228 << 10,
+            shared_per_block_optin: 227 << 10,
+            shared_reserved: 1 << 10,
+            memory: 80 << 30,
+            l2: 50 << 20,
+        },
+        Profile {
+            name: "cudrift simulator (sm_120, no GPU)",
+            arch: 120,
+            multiprocessors: 170,
+            threads_per_multiprocessor: 1536,
+            blocks_per_multiprocessor: 24,
+            shared_per_multiprocessor: 100 << 10,
+            shared_per_block_optin: 99 << 10,
+            shared_reserved: 1 << 10,
+            memory: 32 << 30,
+            l2: 96 << 20,
+        },
+    ];
+
+    /// The device of compute capability `arch`.
+    pub fn of(arch: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.arch == arch)
+    }
+}
+
+/// A pretended device: its limits and its memory.
+pub struct Device {
+    /// Limits.
+    pub profile: Profile,
+    /// Allocations.
+    pub memory: Memory,
+    /// Host threads that execute blocks.
+    pub workers: usize,
+    /// Instructions of a warp after which a launch is taken to hang.
+    pub watchdog: u64,
+}
+
+impl Device {
+    /// A device with empty memory.
+    pub fn new(profile: Profile) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { memory: Memory::new(profile.memory), profile, workers, watchdog: 1 << 30 }
+    }
+}

@@ -1,0 +1,249 @@
+//! The driver API: what a program finds in libcuda, on top of a pretended device.
+//!
+//! Handles are numbers that only the tables here know, so a stale or foreign one is refused and never followed. All work
+//! goes through [`enqueue`]: on a capturing stream it becomes a node of a graph, elsewhere it is done before the call
+//! returns.
+
+#![allow(non_snake_case, reason = "the exported names are the C header's")]
+
+mod c;
+mod context;
+mod error;
+mod event;
+mod graph;
+mod launch;
+mod memory;
+mod module;
+mod occupancy;
+mod stream;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::device::{Device, Profile};
+use crate::finding::Finding;
+
+use c::{Out, api};
+use context::{Context, Primary};
+use event::Event;
+use graph::{Capture, Exec, Graph, Node};
+use memory::{Pinned, Pool};
+use module::{Function, Module};
+use stream::Stream;
+use work::{Work, enqueue};
+
+pub(crate) use error::Code;
+
+/// The result of a driver call, as C sees it.
+pub(crate) type CUresult = i32;
+
+/// A stream as C sees it: a number that is never followed. 0 and 1 are the legacy default stream, 2 is the thread's own.
+pub(crate) type CUstream = usize;
+
+/// A call of cuBLAS or another library, as often as it is replayed.
+pub(crate) type LibraryCall = Arc<dyn Fn(&Device) -> Result<(), Code> + Send + Sync>;
+
+/// Appends library work to a stream, as a kernel of that library would be.
+///
+/// # Errors
+/// What the work answers, or why the stream does not take it.
+pub(crate) fn enqueue_library(stream: CUstream, work: LibraryCall) -> Result<(), Code> {
+    let driver = driver()?;
+    let stream = stream::find(driver, stream)?;
+    enqueue(driver, &stream, Work::Library(work))
+}
+
+/// Locks; what a panic left behind is still consistent, because nothing here panics between two writes that belong
+/// together.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A handle that was never used before.
+fn new_handle() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0x1000);
+    NEXT.fetch_add(0x10, Relaxed)
+}
+
+/// An object that goes down with its context.
+trait Owned {
+    /// The context that it was made in.
+    fn context(&self) -> &Arc<Context>;
+}
+
+/// Objects by handle.
+struct Table<T>(Mutex<HashMap<usize, Arc<T>>>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Table<T> {
+    fn insert(&self, object: T) -> usize {
+        let handle = new_handle();
+        self.insert_as(handle, Arc::new(object));
+        handle
+    }
+
+    fn insert_as(&self, handle: usize, object: Arc<T>) {
+        lock(&self.0).insert(handle, object);
+    }
+
+    fn get(&self, handle: usize) -> Result<Arc<T>, Code> {
+        lock(&self.0).get(&handle).cloned().ok_or(Code::INVALID_HANDLE)
+    }
+
+    fn remove(&self, handle: usize) -> Result<Arc<T>, Code> {
+        lock(&self.0).remove(&handle).ok_or(Code::INVALID_HANDLE)
+    }
+
+    /// Takes out what `gone` says of.
+    fn extract(&self, gone: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        lock(&self.0).extract_if(|_, object| gone(object)).map(|(_, object)| object).collect()
+    }
+}
+
+impl<T: Owned> Table<T> {
+    fn extract_owned(&self, context: &Arc<Context>) -> Vec<Arc<T>> {
+        self.extract(|object| Arc::ptr_eq(object.context(), context))
+    }
+}
+
+/// Everything the driver knows.
+struct Driver {
+    device: Device,
+    /// The CUDA version that it pretends to be of.
+    version: (u32, u32),
+    primary: Mutex<Primary>,
+    contexts: Table<Context>,
+    streams: Table<Stream>,
+    events: Table<Event>,
+    modules: Table<Module>,
+    functions: Table<Function>,
+    graphs: Table<Graph>,
+    nodes: Table<Node>,
+    execs: Table<Exec>,
+    pools: Table<Pool>,
+    default_pool: usize,
+    /// The pool that stream-ordered allocations come from.
+    current_pool: AtomicUsize,
+    /// The context of each allocation of device memory.
+    allocations: Mutex<BTreeMap<u64, Arc<Context>>>,
+    /// Page-locked host memory by address.
+    pinned: Mutex<BTreeMap<usize, Pinned>>,
+    /// The captures under way.
+    captures: Mutex<Vec<Arc<Capture>>>,
+    /// Held while something uses device memory. Host functions run without it.
+    execution: Mutex<()>,
+    last_finding: Mutex<String>,
+}
+
+static DRIVER: OnceLock<Result<Driver, Code>> = OnceLock::new();
+
+/// The driver, once `cuInit` made it; a host function may not use it.
+fn driver() -> Result<&'static Driver, Code> {
+    if work::in_host_function() {
+        return Err(Code::NOT_PERMITTED);
+    }
+    DRIVER.get().ok_or(Code::NOT_INITIALIZED)?.as_ref().map_err(|code| *code)
+}
+
+impl Driver {
+    /// The driver that the environment asks for.
+    fn from_env() -> Result<Self, Code> {
+        let device = env::var("CUDRIFT_SIM_DEVICE").unwrap_or_else(|_| "sm_80".into());
+        let profile = device.strip_prefix("sm_").and_then(|arch| Profile::of(arch.parse().ok()?)).ok_or_else(|| {
+            eprintln!("cudrift-sim: CUDRIFT_SIM_DEVICE is {device:?}; the choices are sm_80, sm_90 and sm_120");
+            Code::INVALID_VALUE
+        })?;
+        let version = env::var("CUDRIFT_SIM_DRIVER").unwrap_or_else(|_| "13.5".into());
+        let version = parse_version(&version).ok_or_else(|| {
+            eprintln!("cudrift-sim: CUDRIFT_SIM_DRIVER is {version:?}; write a CUDA version, as 12.4");
+            Code::INVALID_VALUE
+        })?;
+        let pools = Table::default();
+        let default_pool = pools.insert(Pool::default());
+        Ok(Self {
+            device: Device::new(profile),
+            version,
+            primary: Mutex::new(Primary::new()),
+            contexts: Table::default(),
+            streams: Table::default(),
+            events: Table::default(),
+            modules: Table::default(),
+            functions: Table::default(),
+            graphs: Table::default(),
+            nodes: Table::default(),
+            execs: Table::default(),
+            pools,
+            default_pool,
+            current_pool: AtomicUsize::new(default_pool),
+            allocations: Mutex::default(),
+            pinned: Mutex::default(),
+            captures: Mutex::default(),
+            execution: Mutex::default(),
+            last_finding: Mutex::default(),
+        })
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.device.profile
+    }
+
+    /// The highest `.version` of PTX that a driver of this CUDA version reads (table of the PTX ISA's release history).
+    fn ptx_version(&self) -> (u32, u32) {
+        match self.version {
+            (12, minor @ 6..) => (8, minor - 1),
+            (major, minor) => (major - 4, minor),
+        }
+    }
+
+    /// Prints a finding and keeps it for `cudrift_sim_last_finding`.
+    fn report(&self, finding: &Finding) {
+        let text = finding.to_string();
+        eprintln!("cudrift-sim: {text}");
+        *lock(&self.last_finding) = text;
+    }
+}
+
+/// `major.minor`, from 11.0.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?)).filter(|version| *version >= (11, 0))
+}
+
+api! {
+    /// Makes the driver, with the device that the environment asks for.
+    fn cuInit(flags: u32) {
+        if flags != 0 {
+            return Err(Code::INVALID_VALUE);
+        }
+        DRIVER.get_or_init(Driver::from_env).as_ref().map(drop).map_err(|code| *code)
+    }
+
+    /// The CUDA version of the driver, as 13050.
+    fn cuDriverGetVersion(version: Out<i32>) {
+        let (major, minor) = match DRIVER.get() {
+            Some(Ok(driver)) => driver.version,
+            _ => Driver::from_env()?.version,
+        };
+        version.put((major * 1000 + minor * 10) as i32)
+    }
+}
+
+/// Copies the text of the last finding, NUL-terminated and cut to `len` bytes, and returns its full length; 0 where
+/// nothing was found yet. For tests; no function of CUDA's.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudrift_sim_last_finding(buffer: Out<std::ffi::c_char>, len: usize) -> usize {
+    let Some(Ok(driver)) = DRIVER.get() else { return 0 };
+    let text = lock(&driver.last_finding).clone();
+    if buffer.wanted() && len > 0 {
+        let _ = buffer.put_text(&text, len);
+    }
+    text.len()
+}

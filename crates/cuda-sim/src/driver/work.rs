@@ -1,0 +1,136 @@
+//! What streams do: the one way in, and its execution.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::c::{Host, HostFn, StreamCallback};
+use super::context::Context;
+use super::event::Event;
+use super::graph::{self, Graph};
+use super::launch::Grid;
+use super::memory::{Fill, Transfer};
+use super::stream::Stream;
+use super::{CUstream, Code, Driver, LibraryCall, lock};
+use crate::launch::{Launch, run};
+
+/// One piece of work.
+#[derive(Clone)]
+pub(crate) enum Work {
+    /// A copy.
+    Copy(Transfer),
+    /// A memset.
+    Fill(Fill),
+    /// An allocation in stream order; the address exists since the call.
+    Alloc(u64),
+    /// The end of an allocation, in stream order.
+    Free(u64),
+    /// A kernel.
+    Launch(Grid),
+    /// A call of the host's.
+    Host {
+        /// What is called.
+        function: HostFn,
+        /// With what.
+        data: Host,
+    },
+    /// A call of the host's with the state of the stream.
+    Callback {
+        /// What is called.
+        function: StreamCallback,
+        /// The stream by the program's name for it.
+        stream: CUstream,
+        /// With what.
+        data: Host,
+    },
+    /// The record of an event.
+    Record(Arc<Event>),
+    /// The wait for an event.
+    Wait,
+    /// The nodes of a graph.
+    Graph(Arc<Graph>),
+    /// A call of cuBLAS or another library.
+    Library(LibraryCall),
+}
+
+/// Appends work to a stream: to its capture where it takes part in one; otherwise it is done at once.
+pub(super) fn enqueue(driver: &Driver, stream: &Stream, work: Work) -> Result<(), Code> {
+    stream.context.check()?;
+    if let Some(participant) = lock(&stream.participant).as_mut() {
+        return participant.add(work);
+    }
+    graph::refuse_implicit_dependency(driver, stream)?;
+    let _turn = lock(&stream.turn);
+    execute(driver, &stream.context, &work)
+}
+
+fn execute(driver: &Driver, context: &Context, work: &Work) -> Result<(), Code> {
+    match work {
+        Work::Host { function, data } => call_host(|| function.call(*data)),
+        Work::Callback { function, stream, data } => call_host(|| function.call(*stream, *data)),
+        Work::Graph(graph) => return graph.works().try_for_each(|work| execute_node(driver, context, work)),
+        Work::Record(event) => event.record(),
+        // What an event recorded is done, and an address is good since the call.
+        Work::Wait | Work::Alloc(_) => {}
+        Work::Free(addr) => {
+            let _device = lock(&driver.execution);
+            driver.release(*addr)?;
+        }
+        Work::Copy(copy) => {
+            let _device = lock(&driver.execution);
+            copy.execute(&driver.device.memory)?;
+        }
+        Work::Fill(fill) => {
+            let _device = lock(&driver.execution);
+            fill.execute(&driver.device.memory)?;
+        }
+        Work::Launch(grid) => {
+            let _device = lock(&driver.execution);
+            launch(driver, grid).map_err(|code| context.fail(code))?;
+        }
+        Work::Library(library) => {
+            let _device = lock(&driver.execution);
+            library(&driver.device).map_err(|code| if code.is_fault() { context.fail(code) } else { code })?;
+        }
+    }
+    Ok(())
+}
+
+/// A node of a graph: nobody is there to be told that an argument is bad, so it is a fault.
+fn execute_node(driver: &Driver, context: &Context, work: &Work) -> Result<(), Code> {
+    match work {
+        // The graph keeps what it allocates for its next launch.
+        Work::Free(_) => Ok(()),
+        work => execute(driver, context, work)
+            .map_err(|code| context.fail(if code == Code::INVALID_VALUE { Code::ILLEGAL_ADDRESS } else { code })),
+    }
+}
+
+fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
+    let launch = Launch {
+        kernel: &grid.function.kernel,
+        grid: grid.grid,
+        block: grid.block,
+        shared: grid.shared,
+        params: &grid.params,
+        cooperative: grid.cooperative,
+    };
+    run(&driver.device, &launch).map_err(|finding| {
+        driver.report(&finding);
+        Code::of(&finding)
+    })
+}
+
+thread_local! {
+    static IN_HOST_FUNCTION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Is the thread inside a function that a stream calls?
+pub(super) fn in_host_function() -> bool {
+    IN_HOST_FUNCTION.get()
+}
+
+fn call_host(function: impl FnOnce()) {
+    let outer = IN_HOST_FUNCTION.replace(true);
+    function();
+    IN_HOST_FUNCTION.set(outer);
+}

@@ -1,0 +1,693 @@
+//! A block: its warps in turn, and its barriers.
+
+use super::access::{Site, Transfer};
+use super::collective;
+use super::regs::{LANES, Src, lanes};
+use super::shared::Shared;
+use super::warp::{Split, Waiting, Warp};
+use super::Fault;
+use crate::decode::{Atomic, Image, Op, Reduction, Special, Step, Vote};
+use crate::finding::Kind;
+use crate::memory::Map;
+
+/// Instructions that a warp executes before another warp has its turn.
+const WARP_TURN: u64 = 1 << 14;
+/// Instructions that a split executes before another split of the warp has its turn, where there is one.
+const SPLIT_TURN: u64 = 1 << 10;
+/// Barriers of a block.
+const BARRIERS: usize = 16;
+
+/// What all blocks of a launch share.
+pub(crate) struct Grid<'a> {
+    pub image: &'a Image,
+    pub map: &'a Map,
+    pub params: &'a [u8],
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub dynamic_shared: u32,
+    /// Device address of the barrier of a cooperative grid, or 0.
+    pub barrier: u64,
+    pub multiprocessors: u32,
+    /// Instructions after which a warp is taken to hang.
+    pub watchdog: u64,
+}
+
+impl Grid<'_> {
+    /// The extents' index of a number.
+    pub fn index(number: u64, extents: [u32; 3]) -> [u32; 3] {
+        let [x, y] = [u64::from(extents[0]), u64::from(extents[1])];
+        [(number % x) as u32, (number / x % y) as u32, (number / x / y) as u32]
+    }
+
+    /// The index of a thread in its block.
+    pub fn thread(&self, number: usize) -> [u32; 3] {
+        Self::index(number as u64, self.block)
+    }
+
+    fn threads(&self) -> u32 {
+        self.block.iter().product()
+    }
+}
+
+/// How far a block has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All threads have exited.
+    Done,
+    /// There is more to do.
+    More,
+}
+
+/// Why a block stopped.
+pub(crate) struct Stop {
+    pub fault: Fault,
+    pub warp: usize,
+    pub pc: u32,
+}
+
+/// A barrier that threads have come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Barrier {
+    expected: u32,
+    arrived: u32,
+    warps: u32,
+    all: u32,
+    any: u32,
+    count: u32,
+}
+
+/// A block under execution.
+#[derive(Default)]
+pub(crate) struct Block {
+    pub number: u64,
+    warps: Vec<Warp>,
+    shared: Shared,
+    barriers: [Barrier; BARRIERS],
+    /// Barriers of all threads so far.
+    epoch: u32,
+    /// Have barriers of some threads been used?
+    named: bool,
+    region: usize,
+}
+
+/// What to do after an instruction that the fast loop does not know.
+enum Next {
+    /// The next one.
+    Step,
+    /// Splits have changed: choose again.
+    Choose,
+}
+
+impl Block {
+    /// Begins the block of that number.
+    pub fn start(&mut self, grid: &Grid<'_>, number: u64) {
+        self.number = number;
+        let threads = grid.threads() as usize;
+        self.warps.resize_with(threads.div_ceil(LANES), Warp::default);
+        self.shared.reset(grid.image.shared + grid.dynamic_shared);
+        self.barriers = Default::default();
+        self.epoch = 0;
+        self.named = false;
+        let index = Grid::index(number, grid.grid);
+        for (w, warp) in self.warps.iter_mut().enumerate() {
+            let count = (threads - w * LANES).min(LANES);
+            warp.start(u32::MAX >> (LANES - count));
+            warp.regs.reset(grid.image.rows as usize, grid.image.preds as usize);
+            warp.local.clear();
+            warp.local.resize(grid.image.local as usize * LANES, crate::memory::POISON);
+            for &(special, row) in &grid.image.specials {
+                let value = |lane: usize| special_value(special, w, lane, index, grid);
+                warp.regs.set_row(row, &std::array::from_fn(value), u32::MAX);
+            }
+        }
+    }
+
+    /// Gives every warp a turn.
+    pub fn run(&mut self, grid: &Grid<'_>) -> Result<Progress, Stop> {
+        let (mut done, mut ran) = (true, false);
+        for w in 0..self.warps.len() {
+            ran |= self.run_warp(grid, w)?;
+            done &= self.warps[w].live == 0;
+        }
+        if done {
+            return Ok(Progress::Done);
+        }
+        if ran { Ok(Progress::More) } else { Err(self.stuck(grid)) }
+    }
+
+    /// Why no warp can go on.
+    fn stuck(&self, grid: &Grid<'_>) -> Stop {
+        let waiting = |(w, warp): (usize, &Warp)| warp.splits.first().map(|split| (w, *split));
+        let Some((w, split)) = self.warps.iter().enumerate().find_map(waiting) else {
+            return Stop { fault: Fault::new(Kind::Hang, 0, "no thread can go on"), warp: 0, pc: 0 };
+        };
+        // A warp whose lanes wait for each other says more than those that wait for it.
+        let apart = self.warps.iter().enumerate().find_map(|(w, warp)| {
+            let split = warp.splits.iter().find(|split| matches!(split.waiting, Waiting::Lanes(_)))?;
+            Some((w, *split))
+        });
+        let (w, split) = apart.unwrap_or((w, split));
+        let lane = split.mask.trailing_zeros() as usize;
+        let (kind, detail) = match split.waiting {
+            Waiting::Lanes(members) => {
+                let missing = members & self.warps[w].live & !split.mask;
+                let missing = if missing == 0 { members & !split.mask } else { missing };
+                match grid.image.code[split.pc as usize].op {
+                    Op::Barrier { .. } => {
+                        (Kind::Barrier, format!("lanes 0x{missing:08x} of the warp do not come to this barrier"))
+                    }
+                    _ => (Kind::WarpSync, format!("lanes 0x{missing:08x} of the member mask do not come here")),
+                }
+            }
+            Waiting::Barrier(id) => {
+                let Barrier { arrived, expected, .. } = self.barriers[id as usize];
+                let exited: u32 = self.warps.iter().map(|warp| (warp.born & !warp.live).count_ones()).sum();
+                let gone = if exited > 0 { format!("; {exited} have exited") } else { String::new() };
+                (Kind::Barrier, format!("barrier {id} waits for {expected} threads, {arrived} have come{gone}"))
+            }
+            Waiting::No => (Kind::Hang, "no thread can go on".into()),
+        };
+        Stop { fault: Fault::new(kind, lane, detail), warp: w, pc: split.pc }
+    }
+
+    /// Runs a warp until it waits, ends, or has had its turn. Did it do anything?
+    fn run_warp(&mut self, grid: &Grid<'_>, w: usize) -> Result<bool, Stop> {
+        let begin = self.warps[w].steps;
+        let mut turn = None;
+        loop {
+            let warp = &mut self.warps[w];
+            let used = warp.steps - begin;
+            let Some(split) = warp.choose(turn) else { return Ok(used > 0) };
+            if used >= WARP_TURN {
+                return Ok(true);
+            }
+            turn = None;
+            let split = warp.join(split);
+            let Split { pc, record, .. } = warp.splits[split];
+            if pc == warp.rejoin(record) {
+                warp.arrive(split);
+                continue;
+            }
+            if warp.steps > grid.watchdog {
+                let fault = Fault::new(Kind::Hang, 0, format!("a warp has executed {} instructions", warp.steps));
+                return Err(Stop { fault, warp: w, pc });
+            }
+            let mut pc = pc;
+            match self.run_split(grid, w, split, &mut pc) {
+                Ok(true) => turn = Some(self.warps[w].steps),
+                Ok(false) => {}
+                Err(fault) => return Err(Stop { fault, warp: w, pc }),
+            }
+        }
+    }
+
+    /// Runs a split until it parts, waits, ends, meets others, or has had its turn (then true).
+    fn run_split(&mut self, grid: &Grid<'_>, w: usize, split: usize, at: &mut u32) -> Result<bool, Fault> {
+        let code = &grid.image.code[..];
+        let warp = &mut self.warps[w];
+        let (limit, Split { mut pc, mask, record, .. }) = (warp.limit(split), warp.splits[split]);
+        let rejoin = warp.rejoin(record);
+        let alone = warp.splits.len() == 1;
+        let end = warp.steps + if alone { WARP_TURN } else { SPLIT_TURN };
+        loop {
+            let step = &code[pc as usize];
+            let warp = &mut self.warps[w];
+            let active = step.guard.map_or(mask, |guard| mask & guard.fetch(&warp.regs));
+            warp.steps += 1;
+            *at = pc;
+            match &step.op {
+                Op::Lanes(f) => {
+                    if active != 0 {
+                        f(&mut warp.regs, active);
+                    }
+                    pc += 1;
+                }
+                Op::Branch { target } if active == mask => pc = *target,
+                Op::Branch { .. } if active == 0 => pc += 1,
+                Op::Branch { target } => {
+                    warp.splits[split].pc = pc;
+                    warp.diverge(split, active, *target, step.rejoin);
+                    return Ok(false);
+                }
+                Op::Load { .. } | Op::Store { .. } | Op::Atomic { .. } | Op::CopyAsync { .. } => {
+                    if active != 0 {
+                        self.transfer(grid, w, pc, active, step)?;
+                    }
+                    pc += 1;
+                }
+                Op::Nop | Op::Fence => pc += 1,
+                _ => {
+                    warp.splits[split].pc = pc;
+                    match self.rare(grid, w, split, active, step)? {
+                        Next::Step => pc += 1,
+                        Next::Choose => return Ok(false),
+                    }
+                }
+            }
+            if pc == rejoin || pc >= limit || self.warps[w].steps >= end {
+                let warp = &mut self.warps[w];
+                warp.splits[split].pc = pc;
+                return Ok(warp.steps >= end && !alone);
+            }
+        }
+    }
+
+    fn site<'s, 'g>(&'s mut self, grid: &'s Grid<'g>, w: usize, pc: u32) -> (Site<'s, 'g>, &'s mut Warp) {
+        let Self { warps, shared, region, epoch, named, .. } = self;
+        (Site { grid, shared, region, warp: w, pc, epoch: *epoch, named: *named }, &mut warps[w])
+    }
+
+    fn transfer(&mut self, grid: &Grid<'_>, w: usize, pc: u32, active: u32, step: &Step) -> Result<(), Fault> {
+        let (mut site, warp) = self.site(grid, w, pc);
+        match &step.op {
+            Op::Load { address, unit, rows, signed, high, strong } => {
+                let transfer = Transfer { address, unit: *unit, strong: *strong };
+                site.load(warp, active, &transfer, rows, (*signed, *high))
+            }
+            Op::Store { address, unit, values, strong } => {
+                let transfer = Transfer { address, unit: *unit, strong: *strong };
+                site.store(warp, active, &transfer, values)
+            }
+            Op::Atomic { address, op, ty, dst, values } => {
+                site.atomic(warp, active, address, (*op, *ty), *dst, values)
+            }
+            Op::CopyAsync { to, from, bytes, valid } => {
+                site.copy_async(warp, active, (to, from), *bytes, valid.as_ref())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Instructions that change splits, need other lanes, or seldom occur.
+    fn rare(&mut self, grid: &Grid<'_>, w: usize, split: usize, active: u32, step: &Step) -> Result<Next, Fault> {
+        let pc = self.warps[w].splits[split].pc;
+        let first = active.trailing_zeros() as usize;
+        match &step.op {
+            Op::Exit => {
+                if active == 0 {
+                    return Ok(Next::Step);
+                }
+                self.exit(w, split, active);
+                Ok(Next::Choose)
+            }
+            Op::Return => {
+                let warp = &mut self.warps[w];
+                if active == 0 {
+                    return Ok(Next::Step);
+                }
+                if !warp.give_back(split, active) {
+                    if warp.in_call(split) {
+                        return Err(Fault::new(Kind::Illegal, first, "ret before diverged lanes met again"));
+                    }
+                    self.exit(w, split, active);
+                }
+                Ok(Next::Choose)
+            }
+            Op::Call { target, copies } => {
+                if active == 0 {
+                    return Ok(Next::Step);
+                }
+                let (site, warp) = self.site(grid, w, pc);
+                site.local_copies(warp, active, copies);
+                warp.call(split, active, *target, pc + 1);
+                Ok(Next::Choose)
+            }
+            Op::Results(copies) => {
+                let (site, warp) = self.site(grid, w, pc);
+                site.local_copies(warp, active, copies);
+                Ok(Next::Step)
+            }
+            Op::Switch { index, targets } => self.switch(w, split, active, index, targets, step.rejoin),
+            Op::Trap if active != 0 => Err(Fault::new(Kind::Trap, first, "trap")),
+            Op::Assert(places) if active != 0 => {
+                let (site, warp) = self.site(grid, w, pc);
+                let read = |place: u32, bytes: usize| {
+                    let from = first * grid.image.local as usize + place as usize;
+                    let mut value = [0; 8];
+                    if let Some(found) = warp.local.get(from..from + bytes) {
+                        value[..bytes].copy_from_slice(found);
+                    }
+                    u64::from_le_bytes(value)
+                };
+                let [message, file, line, _] = *places;
+                let detail = format!(
+                    "assert failed: {} ({}:{})",
+                    site.text(read(message, 8)),
+                    site.text(read(file, 8)),
+                    read(line, 4)
+                );
+                Err(Fault::new(Kind::Trap, first, detail))
+            }
+            Op::CopyCommit => {
+                lanes(active).for_each(|lane| self.warps[w].group[lane] += 1);
+                Ok(Next::Step)
+            }
+            Op::CopyWait(pending) => {
+                let (mut site, warp) = self.site(grid, w, pc);
+                site.copy_wait(warp, active, *pending);
+                Ok(Next::Step)
+            }
+            Op::Clock(low, high) => {
+                let warp = &mut self.warps[w];
+                let now = warp.steps;
+                warp.regs.set_row(*low, &[now as u32; LANES], active);
+                if *high != crate::decode::NOWHERE {
+                    warp.regs.set_row(*high, &[(now >> 32) as u32; LANES], active);
+                }
+                Ok(Next::Step)
+            }
+            Op::ActiveMask(row) => {
+                self.warps[w].regs.set_row(*row, &[active; LANES], active);
+                Ok(Next::Step)
+            }
+            Op::Barrier { .. } => self.barrier(grid, w, split, active, step),
+            _ if active == 0 => Ok(Next::Step),
+            _ => self.collective(grid, w, split, step),
+        }
+    }
+
+    fn exit(&mut self, w: usize, split: usize, mask: u32) {
+        let warp = &mut self.warps[w];
+        warp.exit(split, mask);
+        self.wake(w);
+    }
+
+    /// Lets the splits that wait for lanes look again.
+    fn wake(&mut self, w: usize) {
+        for split in &mut self.warps[w].splits {
+            if matches!(split.waiting, Waiting::Lanes(_)) {
+                split.waiting = Waiting::No;
+            }
+        }
+    }
+
+    fn switch(
+        &mut self,
+        w: usize,
+        split: usize,
+        active: u32,
+        index: &Src<u32>,
+        targets: &[u32],
+        rejoin: u32,
+    ) -> Result<Next, Fault> {
+        let warp = &mut self.warps[w];
+        let index = index.fetch(&warp.regs);
+        let mut rest = active;
+        if rest == 0 {
+            return Ok(Next::Step);
+        }
+        let pc = warp.splits[split].pc;
+        loop {
+            let first = rest.trailing_zeros() as usize;
+            let same = lanes(rest).filter(|&lane| index[lane] == index[first]).fold(0, |m, lane| m | 1 << lane);
+            let Some(&target) = targets.get(index[first] as usize) else {
+                let detail = format!("brx.idx with index {} of {} targets", index[first], targets.len());
+                return Err(Fault::new(Kind::Illegal, first, detail));
+            };
+            rest &= !same;
+            if same == warp.splits[split].mask {
+                warp.splits[split].pc = target;
+                return Ok(Next::Choose);
+            }
+            warp.diverge(split, same, target, rejoin);
+            if rest == 0 {
+                return Ok(Next::Choose);
+            }
+            // The rest is in the old split, which has moved on by one: put it back.
+            warp.splits[split].pc = pc;
+        }
+    }
+
+    /// Gathers the lanes of a warp-level instruction: the splits that execute it now, or nothing while some are missing.
+    fn gather(&mut self, w: usize, split: usize, needed: u32) -> Option<u32> {
+        let warp = &mut self.warps[w];
+        let pc = warp.splits[split].pc;
+        let here = |other: &Split| other.pc == pc && matches!(other.waiting, Waiting::Lanes(_));
+        let all = warp.splits.iter().filter(|other| here(other)).fold(warp.splits[split].mask, |m, s| m | s.mask);
+        if needed & warp.live & !all != 0 {
+            warp.splits[split].waiting = Waiting::Lanes(needed);
+            return None;
+        }
+        Some(all)
+    }
+
+    /// Moves the gathered splits to the next instruction.
+    fn pass(&mut self, w: usize, pc: u32, mask: u32) {
+        for split in &mut self.warps[w].splits {
+            if split.pc == pc && split.mask & mask != 0 {
+                split.pc += 1;
+                split.waiting = Waiting::No;
+            }
+        }
+    }
+
+    fn collective(&mut self, grid: &Grid<'_>, w: usize, split: usize, step: &Step) -> Result<Next, Fault> {
+        let warp = &mut self.warps[w];
+        let Split { pc, mask, .. } = warp.splits[split];
+        let members = match &step.op {
+            Op::Shuffle { members, .. }
+            | Op::Vote { members, .. }
+            | Op::Match { members, .. }
+            | Op::Redux { members, .. }
+            | Op::WarpBarrier { members } => members.fetch(&warp.regs),
+            // mma and the matrix loads take the whole warp.
+            _ => [u32::MAX; LANES],
+        };
+        let active = step.guard.map_or(mask, |guard| mask & guard.fetch(&warp.regs));
+        let mut needed = 0;
+        for lane in lanes(active) {
+            if members[lane] >> lane & 1 == 0 {
+                let detail = format!("the lane is not in its own member mask 0x{:08x}", members[lane]);
+                return Err(Fault::new(Kind::WarpSync, lane, detail));
+            }
+            needed |= members[lane];
+        }
+        let passed_by = needed & mask & !active;
+        if passed_by != 0 {
+            let detail = format!("lanes 0x{passed_by:08x} of the member mask are predicated off");
+            return Err(Fault::new(Kind::WarpSync, active.trailing_zeros() as usize, detail));
+        }
+        let whole = matches!(step.op, Op::Whole(_) | Op::Matrix { .. });
+        if whole && warp.live != u32::MAX {
+            let detail = format!("lanes 0x{:08x} of the warp have exited, or never were", !warp.live);
+            return Err(Fault::new(Kind::WarpSync, active.trailing_zeros() as usize, detail));
+        }
+        let Some(all) = self.gather(w, split, needed) else { return Ok(Next::Choose) };
+        let warp = &mut self.warps[w];
+        let all = step.guard.map_or(all, |guard| all & guard.fetch(&warp.regs));
+        // Lanes of different masks go by themselves.
+        let mut rest = all;
+        while rest != 0 {
+            let first = rest.trailing_zeros() as usize;
+            let set = members[first];
+            let group = lanes(rest).filter(|&lane| members[lane] == set).fold(0, |m, lane| m | 1 << lane);
+            let missing = set & self.warps[w].live & !group;
+            if missing != 0 {
+                let detail = format!("lanes 0x{missing:08x} of the member mask 0x{set:08x} are here with another mask");
+                return Err(Fault::new(Kind::WarpSync, first, detail));
+            }
+            rest &= !group;
+            self.together(grid, w, pc, group, step)?;
+        }
+        self.pass(w, pc, all);
+        Ok(Next::Choose)
+    }
+
+    /// Executes a warp-level instruction with the lanes of a group.
+    fn together(&mut self, grid: &Grid<'_>, w: usize, pc: u32, group: u32, step: &Step) -> Result<(), Fault> {
+        let (mut site, warp) = self.site(grid, w, pc);
+        let regs = &mut warp.regs;
+        match &step.op {
+            Op::Whole(f) => f(regs, group),
+            Op::Matrix { address, rows, transposed, store } => {
+                return site.matrix(warp, address, rows, *transposed, *store);
+            }
+            Op::Shuffle { mode, dst, pred, value, lane, clamp, .. } => {
+                let (value, lane, clamp) = (value.fetch(regs), lane.fetch(regs), clamp.fetch(regs));
+                let mut absent = None;
+                let (out, valid) = collective::shuffle(*mode, &value, &lane, &clamp, group, |to, from| {
+                    if group >> from & 1 == 0 {
+                        absent = absent.or(Some((to, from)));
+                    }
+                });
+                if let Some((to, from)) = absent {
+                    let detail = format!("shfl reads lane {from}, which takes no part in it");
+                    return Err(Fault::new(Kind::WarpSync, to, detail));
+                }
+                regs.set_row(*dst, &out, group);
+                if let Some(pred) = pred {
+                    regs.set_pred(*pred, valid, group);
+                }
+            }
+            Op::Vote { vote, dst, pred, .. } => {
+                let result = collective::vote(*vote, pred.fetch(regs), group);
+                match vote {
+                    Vote::Ballot => regs.set_row(*dst, &[result; LANES], group),
+                    _ => regs.set_pred(*dst, result, group),
+                }
+            }
+            Op::Match { all, dst, pred, value, wide, .. } => {
+                let value = match value {
+                    Src::Row(row) if !wide => regs.row(*row).map(u64::from),
+                    value => value.fetch(regs),
+                };
+                let found = collective::match_any(&value, group);
+                if *all {
+                    let equal = found[group.trailing_zeros() as usize] == group;
+                    regs.set_row(*dst, &[if equal { group } else { 0 }; LANES], group);
+                    if let Some(pred) = pred {
+                        regs.set_pred(*pred, if equal { u32::MAX } else { 0 }, group);
+                    }
+                } else {
+                    regs.set_row(*dst, &found, group);
+                }
+            }
+            Op::Redux { op, signed, dst, value, .. } => {
+                let result = collective::reduce(*op, *signed, &value.fetch(regs), group);
+                regs.set_row(*dst, &[result; LANES], group);
+            }
+            Op::WarpBarrier { .. } => {
+                let live = warp.live;
+                if let Some(clock) = &mut warp.clock {
+                    clock.warp_sync(group, live);
+                }
+            }
+            _ => return Err(Fault::new(Kind::Illegal, group.trailing_zeros() as usize, "not a warp-level instruction")),
+        }
+        Ok(())
+    }
+
+    fn barrier(
+        &mut self,
+        grid: &Grid<'_>,
+        w: usize,
+        split: usize,
+        active: u32,
+        step: &Step,
+    ) -> Result<Next, Fault> {
+        let Op::Barrier { id, threads, arrive, aligned, reduction } = &step.op else { return Ok(Next::Step) };
+        let warp = &self.warps[w];
+        let Split { pc, mask, .. } = warp.splits[split];
+        if active == 0 {
+            return Ok(Next::Step);
+        }
+        let lane = active.trailing_zeros() as usize;
+        if active != mask {
+            return Err(Fault::new(Kind::Barrier, lane, format!("lanes 0x{:08x} are predicated off", mask & !active)));
+        }
+        let arriving = if *aligned {
+            let live = warp.live;
+            let Some(all) = self.gather(w, split, live) else { return Ok(Next::Choose) };
+            all
+        } else {
+            mask
+        };
+        let warp = &self.warps[w];
+        let id = id.fetch(&warp.regs)[lane];
+        let block = grid.threads();
+        let count = threads.map(|threads| threads.fetch(&warp.regs)[lane]);
+        if id as usize >= BARRIERS || count.is_some_and(|count| count == 0 || count % LANES as u32 != 0) {
+            let detail = format!("barrier {id} of {} threads", count.unwrap_or(block));
+            return Err(Fault::new(Kind::Illegal, lane, detail));
+        }
+        let expected = count.unwrap_or(block);
+        let barrier = &mut self.barriers[id as usize];
+        if barrier.arrived == 0 {
+            *barrier = Barrier { expected, all: u32::MAX, ..Barrier::default() };
+        }
+        // 9.7.13.1: with a thread count, a warp counts as a whole.
+        barrier.arrived += if *aligned && count.is_some() { LANES as u32 } else { arriving.count_ones() };
+        barrier.warps |= 1 << w;
+        if barrier.expected != expected || barrier.arrived > expected {
+            let Barrier { expected: other, arrived, .. } = *barrier;
+            let detail = format!("barrier {id} of {expected} threads, where {arrived} of {other} have come");
+            return Err(Fault::new(Kind::Barrier, lane, detail));
+        }
+        if let Some(reduction) = reduction {
+            let yes = reduction.pred.fetch(&warp.regs) & arriving;
+            barrier.count += yes.count_ones();
+            barrier.any |= yes;
+            barrier.all &= if yes == arriving { u32::MAX } else { 0 };
+        }
+        for split in &mut self.warps[w].splits {
+            if split.pc == pc && split.mask & arriving != 0 {
+                split.waiting = Waiting::Barrier(id);
+            }
+        }
+        if *arrive {
+            self.pass(w, pc, arriving);
+        }
+        if self.barriers[id as usize].arrived == expected {
+            self.complete(grid, id);
+        }
+        Ok(Next::Choose)
+    }
+
+    /// Lets all threads of a barrier go on.
+    fn complete(&mut self, grid: &Grid<'_>, id: u32) {
+        let barrier = std::mem::take(&mut self.barriers[id as usize]);
+        let mut known = [0; LANES];
+        for w in lanes(barrier.warps) {
+            let clock = self.warps[w].clock();
+            known.iter_mut().zip(&clock.known).for_each(|(known, other)| *known = (*known).max(*other));
+            known[w] = known[w].max(clock.tick);
+        }
+        for (w, warp) in self.warps.iter_mut().enumerate() {
+            let (mut waited, regs) = (0, &mut warp.regs);
+            for split in warp.splits.iter_mut().filter(|split| split.waiting == Waiting::Barrier(id)) {
+                waited |= split.mask;
+                if let Op::Barrier { reduction: Some(Reduction { op, dst, .. }), .. } =
+                    &grid.image.code[split.pc as usize].op
+                {
+                    match op {
+                        Atomic::Add => regs.set_row(*dst, &[barrier.count; LANES], split.mask),
+                        Atomic::And => regs.set_pred(*dst, barrier.all, split.mask),
+                        _ => regs.set_pred(*dst, if barrier.any == 0 { 0 } else { u32::MAX }, split.mask),
+                    }
+                }
+                split.waiting = Waiting::No;
+                split.pc += 1;
+            }
+            let live = warp.live;
+            if let (Some(clock), true) = (&mut warp.clock, waited != 0) {
+                clock.known = known;
+                clock.warp_sync(waited, live);
+            } else if let (Some(clock), true) = (&mut warp.clock, barrier.warps >> w & 1 == 1) {
+                // It only arrived: what it does from now on is not ordered before this barrier.
+                clock.tick += 1;
+            }
+        }
+        if barrier.expected == grid.threads() {
+            self.epoch += 1;
+        } else {
+            self.named = true;
+        }
+    }
+}
+
+/// What a special register shows.
+fn special_value(special: Special, warp: usize, lane: usize, index: [u32; 3], grid: &Grid<'_>) -> u32 {
+    let bit = 1u32 << lane;
+    let number = warp * LANES + lane;
+    let blocks = |index: [u32; 3]| index[0].wrapping_add(grid.grid[0].wrapping_mul(index[1] + grid.grid[1] * index[2]));
+    match special {
+        Special::Tid(axis) => grid.thread(number)[axis],
+        Special::Ntid(axis) => grid.block[axis],
+        Special::Ctaid(axis) => index[axis],
+        Special::Nctaid(axis) => grid.grid[axis],
+        Special::Laneid => lane as u32,
+        Special::Warpid => warp as u32,
+        Special::Nwarpid => grid.threads().div_ceil(LANES as u32),
+        Special::Smid => blocks(index) % grid.multiprocessors,
+        Special::Nsmid => grid.multiprocessors,
+        Special::LanemaskEq => bit,
+        Special::LanemaskLt => bit - 1,
+        Special::LanemaskLe => bit | (bit - 1),
+        Special::LanemaskGt => !(bit | (bit - 1)),
+        Special::LanemaskGe => !(bit - 1),
+        Special::GridBarrier(half) => (grid.barrier >> (32 * half)) as u32,
+        Special::DynamicShared => grid.dynamic_shared,
+        Special::TotalShared => grid.image.shared + grid.dynamic_shared,
+        Special::Zero => 0,
+    }
+}

@@ -1,0 +1,18 @@
+// y[j, i] = x[i, j]; the tile has a column of padding, so that its columns lie in different banks.
+
+constexpr int kTile = 32, kRows = 8;
+
+extern "C" __global__ void transpose(const float* __restrict__ x, float* __restrict__ y, int rows, int columns) {
+    __shared__ float tile[kTile][kTile + 1];
+    int j = blockIdx.x * kTile + threadIdx.x;
+    for (int r = threadIdx.y; r < kTile; r += kRows) {
+        const int i = blockIdx.y * kTile + r;
+        if (i < rows && j < columns) tile[r][threadIdx.x] = x[i * columns + j];
+    }
+    __syncthreads();
+    const int i = blockIdx.y * kTile + threadIdx.x;
+    for (int r = threadIdx.y; r < kTile; r += kRows) {
+        j = blockIdx.x * kTile + r;
+        if (i < rows && j < columns) y[j * rows + i] = tile[threadIdx.x][r];
+    }
+}
