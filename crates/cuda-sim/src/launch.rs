@@ -64,13 +64,30 @@ impl Args {
     }
 }
 
+/// What a launch executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Instructions of warps, each counted once for all its lanes.
+    pub warp_instructions: u64,
+    /// Instructions of threads: of a warp's instruction, as many as lanes took part.
+    pub thread_instructions: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.warp_instructions += other.warp_instructions;
+        self.thread_instructions += other.thread_instructions;
+    }
+}
+
 /// Executes every block of the grid with every check on, and returns when all are done.
 ///
 /// The caller has checked the limits of [`Profile`](crate::device::Profile).
 ///
 /// # Errors
 /// The first defect found. The launch ended there; memory holds what was written until then.
-pub fn run(device: &Device, launch: &Launch<'_>) -> Result<(), Finding> {
+#[allow(clippy::result_large_err, reason = "one finding ends a launch; it is seldom and never copied")]
+pub fn run(device: &Device, launch: &Launch<'_>) -> Result<Counters, Finding> {
     // Cooperative groups read the barrier's address from the environment registers, and count in its second word.
     let barrier = if launch.cooperative { device.memory.alloc(GRID_BARRIER).unwrap_or(0) } else { 0 };
     if barrier != 0 {
@@ -86,7 +103,8 @@ pub fn run(device: &Device, launch: &Launch<'_>) -> Result<(), Finding> {
 /// Bytes of the barrier of a cooperative grid.
 const GRID_BARRIER: u64 = 64;
 
-fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<(), Finding> {
+#[allow(clippy::result_large_err, reason = "as of `run`")]
+fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counters, Finding> {
     let map = device.memory.map();
     let kernel = launch.kernel;
     let grid = Grid {
@@ -102,18 +120,21 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<(), Fin
     };
     let blocks: u64 = launch.grid.iter().map(|&extent| u64::from(extent)).product();
     let workers = (device.workers as u64).clamp(1, blocks.max(1));
-    let common = Common { next: AtomicU64::new(0), stop: AtomicBool::new(false), finding: Mutex::new(None) };
+    let common = Common::default();
     let work = |worker: u64| {
         let found = if launch.cooperative {
             resident(&grid, &common, (worker..blocks).step_by(workers as usize))
         } else {
             in_turn(&grid, &common, blocks)
         };
-        if let Err((block, stop)) = found {
-            common.stop.store(true, Relaxed);
-            let mut finding = common.finding.lock().unwrap_or_else(PoisonError::into_inner);
-            if finding.as_ref().is_none_or(|(other, _)| block < *other) {
-                *finding = Some((block, describe(kernel, &grid, block, &stop)));
+        let mut outcome = common.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(counters) => outcome.counters += counters,
+            Err((block, stop)) => {
+                common.stop.store(true, Relaxed);
+                if outcome.finding.as_ref().is_none_or(|(other, _)| block < *other) {
+                    outcome.finding = Some((block, describe(kernel, &grid, block, &stop)));
+                }
             }
         }
     };
@@ -128,37 +149,46 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<(), Fin
             work(0);
         });
     }
-    let finding = common.finding.into_inner().unwrap_or_else(PoisonError::into_inner);
-    finding.map_or(Ok(()), |(_, finding)| Err(finding))
+    let Outcome { counters, finding } = common.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    finding.map_or(Ok(counters), |(_, finding)| Err(finding))
 }
 
 /// What the workers share.
+#[derive(Default)]
 struct Common {
     next: AtomicU64,
     stop: AtomicBool,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Default)]
+struct Outcome {
+    counters: Counters,
     /// The finding of the lowest block, and the block.
-    finding: Mutex<Option<(u64, Finding)>>,
+    finding: Option<(u64, Finding)>,
 }
 
 /// One block after another, each to its end.
-fn in_turn(grid: &Grid<'_>, common: &Common, blocks: u64) -> Result<(), (u64, Stop)> {
-    let mut block = Block::default();
+fn in_turn(grid: &Grid<'_>, common: &Common, blocks: u64) -> Result<Counters, (u64, Stop)> {
+    let (mut block, mut counters) = (Block::default(), Counters::default());
     loop {
         let number = common.next.fetch_add(1, Relaxed);
         if number >= blocks {
-            return Ok(());
+            return Ok(counters);
         }
         block.start(grid, number);
         while block.run(grid).map_err(|stop| (number, stop))? == Progress::More {
             if common.stop.load(Relaxed) {
-                return Ok(());
+                return Ok(counters);
             }
         }
+        counters += block.counters();
     }
 }
 
 /// All blocks at once, each a little at a time, so that they can wait for each other.
-fn resident(grid: &Grid<'_>, common: &Common, numbers: impl Iterator<Item = u64>) -> Result<(), (u64, Stop)> {
+fn resident(grid: &Grid<'_>, common: &Common, numbers: impl Iterator<Item = u64>) -> Result<Counters, (u64, Stop)> {
+    let mut counters = Counters::default();
     let mut blocks: Vec<Block> = numbers
         .map(|number| {
             let mut block = Block::default();
@@ -171,11 +201,13 @@ fn resident(grid: &Grid<'_>, common: &Common, numbers: impl Iterator<Item = u64>
         for mut block in blocks {
             if block.run(grid).map_err(|stop| (block.number, stop))? == Progress::More {
                 left.push(block);
+            } else {
+                counters += block.counters();
             }
         }
         blocks = left;
     }
-    Ok(())
+    Ok(counters)
 }
 
 fn describe(kernel: &Kernel, grid: &Grid<'_>, block: u64, stop: &Stop) -> Finding {

@@ -367,10 +367,11 @@ impl Memory {
     /// Where there is none.
     pub fn region(&self, addr: u64, size: u64) -> Result<Arc<Region>, AccessError> {
         let state = self.state();
-        if let Some((_, region)) = state.regions.range(..=addr).next_back() {
-            if addr - region.base <= region.len && size <= region.len - (addr - region.base) {
-                return Ok(region.clone());
-            }
+        if let Some((_, region)) = state.regions.range(..=addr).next_back()
+            && addr - region.base <= region.len
+            && size <= region.len - (addr - region.base)
+        {
+            return Ok(region.clone());
         }
         match state.freed.range(..=addr).next_back() {
             Some((base, len)) if addr - base < *len => Err(AccessError::Freed { addr }),

@@ -162,9 +162,8 @@ fn place<'a>(device: &Device, module: &ptx::Module<'a>, globals: &mut Globals<'a
     for variable in variables() {
         let mut bytes = Vec::new();
         for element in &variable.init {
-            let wrong = |what: &str| {
-                LoadError::Ptx(ptx::Error::new(variable.line, format!("`{}`: {what}", variable.name)))
-            };
+            let wrong =
+                |what: &str| LoadError::Ptx(ptx::Error::new(variable.line, format!("`{}`: {what}", variable.name)));
             let address = |name: &str| globals.get(name).copied().ok_or_else(|| wrong(&format!("no `{name}`")));
             let value = match element {
                 Arg::Int(value) => *value as u64,
@@ -193,11 +192,7 @@ fn zeros(count: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn kernels<'a>(
-    text: &str,
-    module: &ptx::Module<'a>,
-    globals: &Globals<'a>,
-) -> Result<Vec<Arc<Kernel>>, ptx::Error> {
+fn kernels<'a>(text: &str, module: &ptx::Module<'a>, globals: &Globals<'a>) -> Result<Vec<Arc<Kernel>>, ptx::Error> {
     let lines = text.lines().map(str::to_owned).collect();
     let files = module.files.iter().map(|(number, name)| (*number, (*name).to_owned())).collect();
     let text = Arc::new(Text { lines, files });

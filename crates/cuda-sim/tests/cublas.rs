@@ -678,7 +678,8 @@ fn math_modes_and_compute_types_round_the_operands() {
     let mut numbers = Numbers(5);
     let (m, n, k) = (9, 8, 64);
     let [m_, n_, k_] = [m, n, k].map(|extent| extent as c_int);
-    let a = Matrix::random(F32, m, k, m, &mut numbers);
+    // The first row lies midway between two tf32, of which the first is even.
+    let a = Matrix::new(F32, m, k, m, |i, _| if i == 0 { 1.0 + f64::exp2(-11.0) } else { numbers.next() });
     let b = Matrix::random(F32, k, n, k, &mut numbers);
     let c = Matrix::random(F32, m, n, m, &mut numbers);
     let check = |what: &str, round: &dyn Fn(f64) -> f64| {
@@ -1021,15 +1022,15 @@ impl Drop for Lt {
 
 #[test]
 fn lt_orders_operations_and_epilogues() {
+    const EPILOGUES: [(bool, bool, c_int); 6] =
+        [(false, false, 1), (true, false, 6), (false, true, 4), (true, true, 36), (false, false, 2), (true, false, 32)];
     let mut numbers = Numbers(8);
     let (m, n, k) = (7, 6, 5);
     assert!(call!(cublasLtGetVersion()) >= 130_000);
     // Each operand is stored by columns or by rows; one by rows is the transposed matrix by columns.
     for orders in 0..16 {
         let by_rows = |operand: usize| orders >> operand & 1 == 1;
-        for (transposed_a, transposed_b, epilogue) in
-            [(false, false, 1), (true, false, 6), (false, true, 4), (true, true, 36)]
-        {
+        for (transposed_a, transposed_b, epilogue) in EPILOGUES {
             let mut stored = |rows: usize, cols: usize, operand: usize| {
                 let (rows, cols) = if by_rows(operand) { (cols, rows) } else { (rows, cols) };
                 Matrix::random(F32, rows, cols, rows + 2, &mut numbers)
@@ -1121,9 +1122,12 @@ fn lt_batches_types_and_refusals() {
     let lt = Lt::new(68, F32, layouts(m, k));
     lt.set(7, 130_i32);
     assert_eq!(lt.heuristic(), (NOT_SUPPORTED, 0));
+    for operand in 0..4 {
+        let lt = Lt::new(68, F32, layouts(m, k));
+        lt.batch(operand, 2, 0);
+        assert_eq!(lt.heuristic(), (INVALID_VALUE, 0));
+    }
     let lt = Lt::new(68, F32, layouts(m, k));
-    lt.batch(0, 2, 0);
-    assert_eq!(lt.heuristic(), (INVALID_VALUE, 0));
     // A value of the wrong size, no buffer, and a handle of another kind.
     let value = 0_u64;
     let set = |descriptor: Handle, from: *const u64, bytes: usize| {

@@ -169,6 +169,13 @@ fn write_to_constant() {
 // Races, asynchronous copies, initialisation.
 
 #[test]
+fn read_before_write() {
+    check(RACE, "read_before_write", &[Kind::Race, Kind::Uninitialised], |sim, _| {
+        sim.try_launch("read_before_write", Shape::new(1, 128), args![floats(sim, 128), sim.alloc::<f32>(128)])
+    });
+}
+
+#[test]
 fn read_after_write() {
     check(RACE, "read_after_write", &[Kind::Race], |sim, _| {
         sim.try_launch("read_after_write", Shape::new(1, 128), args![floats(sim, 128), sim.alloc::<f32>(128)])

@@ -53,8 +53,14 @@ impl Layout {
     /// Places and lengths of the pieces without gaps, column after column.
     fn pieces(&self) -> impl Iterator<Item = (i64, usize)> {
         let layout = *self;
-        let (count, len) = if layout.row_stride == 1 { (1, layout.rows) } else { (layout.rows, 1) };
-        (0..layout.cols as i64).flat_map(move |j| {
+        let (cols, count, len) = if layout.row_stride != 1 {
+            (layout.cols, layout.rows, 1)
+        } else if layout.col_stride != layout.rows as i64 {
+            (layout.cols, 1, layout.rows)
+        } else {
+            (1, 1, layout.len())
+        };
+        (0..cols as i64).flat_map(move |j| {
             (0..count as i64).map(move |i| (layout.origin + i * layout.row_stride + j * layout.col_stride, len))
         })
     }

@@ -99,8 +99,7 @@ fn columns_avx2(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
 #[inline(always)]
 fn blocks(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
     let cols = c.len() / a.rows;
-    let mut left = vec![0.0; HEIGHT.min(a.rows.next_multiple_of(ROWS)) * DEPTH.min(a.cols)];
-    let mut right = vec![0.0; cols.next_multiple_of(COLS) * DEPTH.min(a.cols)];
+    let (mut left, mut right) = (Vec::new(), Vec::new());
     for k in (0..a.cols).step_by(DEPTH) {
         let depth = DEPTH.min(a.cols - k);
         // The right factor is packed like the left one of the transposed product.
@@ -108,8 +107,8 @@ fn blocks(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
         for i in (0..a.rows).step_by(HEIGHT) {
             let height = HEIGHT.min(a.rows - i);
             pack::<ROWS>(a, i, height, k, depth, &mut left);
-            for (q, right) in right.chunks_exact(COLS * depth).take(cols.div_ceil(COLS)).enumerate() {
-                for (p, left) in left.chunks_exact(ROWS * depth).take(height.div_ceil(ROWS)).enumerate() {
+            for (q, right) in right.chunks_exact(depth).enumerate() {
+                for (p, left) in left.chunks_exact(depth).enumerate() {
                     let sums = tile(left, right);
                     let rows = ROWS.min(height - p * ROWS);
                     for (j, sums) in sums.iter().enumerate().take(COLS.min(cols - q * COLS)) {
@@ -127,18 +126,20 @@ fn blocks(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
 /// Packs `rows` rows from row `i` and `depth` columns from column `k` into panels of `R` rows, column after column;
 /// what the last panel lacks is zero.
 #[inline(always)]
-fn pack<const R: usize>(from: View<'_>, i: usize, rows: usize, k: usize, depth: usize, to: &mut [f64]) {
-    for (p, panel) in to.chunks_exact_mut(R * depth).take(rows.div_ceil(R)).enumerate() {
+fn pack<const R: usize>(from: View<'_>, i: usize, rows: usize, k: usize, depth: usize, to: &mut Vec<[f64; R]>) {
+    to.clear();
+    to.resize(rows.div_ceil(R) * depth, [0.0; R]);
+    for (p, panel) in to.chunks_exact_mut(depth).enumerate() {
         let (i, rows) = (i + p * R, R.min(rows - p * R));
         if from.row_stride == 1 && rows == R {
-            for (k, to) in (k..).zip(panel.chunks_exact_mut(R)) {
+            for (k, to) in (k..).zip(panel) {
                 to.copy_from_slice(&from.data[i + k * from.col_stride..][..R]);
             }
             continue;
         }
-        for r in 0..R {
-            for (k, to) in (k..).zip(panel[r..].iter_mut().step_by(R)) {
-                *to = if r < rows { from.at(i + r, k) } else { 0.0 };
+        for r in 0..rows {
+            for (k, to) in (k..).zip(&mut *panel) {
+                to[r] = from.at(i + r, k);
             }
         }
     }
@@ -146,9 +147,9 @@ fn pack<const R: usize>(from: View<'_>, i: usize, rows: usize, k: usize, depth: 
 
 /// The product of two packed panels.
 #[inline(always)]
-fn tile(left: &[f64], right: &[f64]) -> [[f64; ROWS]; COLS] {
+fn tile(left: &[[f64; ROWS]], right: &[[f64; COLS]]) -> [[f64; ROWS]; COLS] {
     let mut sums = [[0.0; ROWS]; COLS];
-    for (left, right) in left.chunks_exact(ROWS).zip(right.chunks_exact(COLS)) {
+    for (left, right) in left.iter().zip(right) {
         for j in 0..COLS {
             for i in 0..ROWS {
                 sums[j][i] += left[i] * right[j];

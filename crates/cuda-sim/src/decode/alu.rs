@@ -108,10 +108,9 @@ impl<'a> Operation<'_, '_, 'a> {
 
     /// Refuses what was not understood.
     pub(super) fn finish(&self) -> Result<(), Error> {
-        match (0..self.words.len()).find(|at| at < &64 && self.used >> at & 1 == 0) {
-            Some(at) => {
-                self.error(format!("`{}`: the modifier `.{}` is not simulated", self.instruction.opcode, self.words[at]))
-            }
+        match (0..self.words.len()).find(|at| *at < 64 && self.used >> at & 1 == 0) {
+            Some(at) => self
+                .error(format!("`{}`: the modifier `.{}` is not simulated", self.instruction.opcode, self.words[at])),
             None => Ok(()),
         }
     }
@@ -179,7 +178,7 @@ impl<'a> Operation<'_, '_, 'a> {
                     Some(Named::Symbol(symbol)) => bits(symbol.value.wrapping_add(offset as u64)),
                     // Of a wider register the low bits are read (9.4.1).
                     Some(Named::Register(register))
-                        if offset == 0 && register.ty != Type::Pred && register.ty.bits() >= 32 * (T::ROWS - 1) + 1 =>
+                        if offset == 0 && register.ty != Type::Pred && register.ty.bits() > 32 * (T::ROWS - 1) =>
                     {
                         Src::Row(register.at)
                     }
@@ -329,7 +328,9 @@ impl<'a> Operation<'_, '_, 'a> {
             let (d, a) = (self.pred_dst(&first)?, self.pred(1)?);
             return Ok(Op::Lanes(Box::new(move |regs, mask| regs.set_pred(d, a.fetch(regs), mask))));
         }
-        if let Arg::Name(name @ ("%clock" | "%clock64" | "%globaltimer" | "%clock_hi" | "%globaltimer_lo")) = self.arg(1)? {
+        if let Arg::Name(name @ ("%clock" | "%clock64" | "%globaltimer" | "%clock_hi" | "%globaltimer_lo")) =
+            self.arg(1)?
+        {
             let arg = self.arg(0)?;
             let row = self.row(&arg, ty.bits())?;
             let high = if ty.bits() == 64 { row + 1 } else { super::NOWHERE };
@@ -464,19 +465,19 @@ impl<'a> Operation<'_, '_, 'a> {
     }
 
     /// The mask of lanes in which operands `a` and `b` compare so.
-    fn compare(&mut self, a: usize, b: usize, ty: Type) -> Result<Box<dyn Fn(&Regs) -> u32 + Send + Sync>, Error> {
+    fn compare(&mut self, a: usize, b: usize, ty: Type) -> Result<Test, Error> {
         let Some(compare) = self.comparison() else { return self.unknown() };
         let ftz = self.has("ftz");
         use crate::float::{double, half, single};
         Ok(match ty {
             Type::F32 => mask(self.src(a)?, self.src(b)?, move |a: u32, b| single::compare(a, b, compare, ftz)),
             Type::F64 => mask(self.src(a)?, self.src(b)?, move |a: u64, b| double::compare(a, b, compare)),
-            Type::F16 => mask(self.src(a)?, self.src(b)?, move |a: u16, b| {
-                half::compare::<half::F16>(a, b, compare, ftz)
-            }),
-            Type::Bf16 => mask(self.src(a)?, self.src(b)?, move |a: u16, b| {
-                half::compare::<half::Bf16>(a, b, compare, ftz)
-            }),
+            Type::F16 => {
+                mask(self.src(a)?, self.src(b)?, move |a: u16, b| half::compare::<half::F16>(a, b, compare, ftz))
+            }
+            Type::Bf16 => {
+                mask(self.src(a)?, self.src(b)?, move |a: u16, b| half::compare::<half::Bf16>(a, b, compare, ftz))
+            }
             _ => integer!(self, ty, T => {
                 let (a, b): (Src<T>, Src<T>) = (self.src(a)?, self.src(b)?);
                 Ok(match compare {
@@ -566,7 +567,8 @@ impl<'a> Operation<'_, '_, 'a> {
             };
             let f = if s == Type::F16x2 { half::compare::<half::F16> } else { half::compare::<half::Bf16> };
             return self.two(move |a: u32, b: u32| {
-                let half = |shift: u32| u32::from(yes) * u32::from(f((a >> shift) as u16, (b >> shift) as u16, compare, ftz));
+                let half =
+                    |shift: u32| u32::from(yes) * u32::from(f((a >> shift) as u16, (b >> shift) as u16, compare, ftz));
                 half(0) | half(16) << 16
             });
         }
@@ -660,15 +662,13 @@ impl<'a> Operation<'_, '_, 'a> {
         }
         let sat = self.has("sat");
         let part = self.one_of(&[("lo", Part::Low), ("hi", Part::High), ("wide", Part::Wide)]);
-        let relu = self.has("relu");
-        if let (Type::U(16) | Type::S(16), true) = (ty, self.words.iter().any(|word| word.ends_with("16x2"))) {
-            return self.unknown();
-        }
         match (self.name, part, sat) {
+            ("min", None, _) if ty == Type::S(32) && self.has("relu") => self.two(|a: i32, b: i32| a.min(b).max(0)),
+            ("max", None, _) if ty == Type::S(32) && self.has("relu") => self.two(|a: i32, b: i32| a.max(b).max(0)),
             ("add", None, true) if ty == Type::S(32) => self.two(|a: i32, b: i32| a.saturating_add(b)),
             ("sub", None, true) if ty == Type::S(32) => self.two(|a: i32, b: i32| a.saturating_sub(b)),
             ("mad", Some(Part::High), true) if ty == Type::S(32) => self.three(|a: i32, b: i32, c: i32| {
-                ((i64::from(a) * i64::from(b) >> 32) + i64::from(c)).clamp(i32::MIN.into(), i32::MAX.into()) as i32
+                (((i64::from(a) * i64::from(b)) >> 32) + i64::from(c)).clamp(i32::MIN.into(), i32::MAX.into()) as i32
             }),
             (_, _, true) => self.unknown(),
             ("mul", Some(Part::Wide), _) => match ty {
@@ -694,8 +694,6 @@ impl<'a> Operation<'_, '_, 'a> {
                 ("mad", Some(Part::High)) => self.three(|a: T, b: T, c: T| {
                     ((i128::from(a).wrapping_mul(i128::from(b)) >> T::BITS) as T).wrapping_add(c)
                 }),
-                ("min", None) if relu => self.two(|a: T, b: T| a.min(b).max(0)),
-                ("max", None) if relu => self.two(|a: T, b: T| a.max(b).max(0)),
                 ("min", None) => self.two(|a: T, b: T| a.min(b)),
                 ("max", None) => self.two(|a: T, b: T| a.max(b)),
                 // 9.7.1: division by zero gives a machine-dependent value; on GPUs all ones, and the dividend.
@@ -730,7 +728,15 @@ impl<'a> Operation<'_, '_, 'a> {
         let subtract = kind == "sub";
         let multiply = kind == "mad";
         let keep = u64::MAX >> (64 - bits);
-        let extend = move |value: u64| if signed && bits == 32 { i128::from(value as i32) } else if signed { i128::from(value as i64) } else { i128::from(value) };
+        let extend = move |value: u64| {
+            if signed && bits == 32 {
+                i128::from(value as i32)
+            } else if signed {
+                i128::from(value as i64)
+            } else {
+                i128::from(value)
+            }
+        };
         // A 32-bit operand is read as a row, its high half masked off.
         let read = move |src: Src<u64>, regs: &Regs| -> [u64; LANES] {
             match (src, wide) {
@@ -891,7 +897,7 @@ impl<'a> Operation<'_, '_, 'a> {
                     } else {
                         (i64::from(a & 0xff_ffff), i64::from(b & 0xff_ffff))
                     };
-                    (if high { a * b >> 16 } else { a * b }) as u32
+                    (if high { (a * b) >> 16 } else { a * b }) as u32
                 };
                 if self.name == "mul24" {
                     self.two(product)
@@ -904,7 +910,8 @@ impl<'a> Operation<'_, '_, 'a> {
                 let (a_signed, b_signed) = (types[0].signed(), types[1].signed());
                 self.three(move |a: u32, b: u32, c: u32| {
                     (0..4).fold(c, |sum, at| {
-                        let (a, b) = (extract(a.into(), 8 * at, 8, 32, a_signed), extract(b.into(), 8 * at, 8, 32, b_signed));
+                        let (a, b) =
+                            (extract(a.into(), 8 * at, 8, 32, a_signed), extract(b.into(), 8 * at, 8, 32, b_signed));
                         sum.wrapping_add((a as u32).wrapping_mul(b as u32))
                     })
                 })
@@ -916,7 +923,8 @@ impl<'a> Operation<'_, '_, 'a> {
                 self.three(move |a: u32, b: u32, c: u32| {
                     (0..2).fold(c, |sum, at| {
                         let byte = 8 * (at + if high { 2 } else { 0 });
-                        let (a, b) = (extract(a.into(), 16 * at, 16, 32, a_signed), extract(b.into(), byte, 8, 32, b_signed));
+                        let (a, b) =
+                            (extract(a.into(), 16 * at, 16, 32, a_signed), extract(b.into(), byte, 8, 32, b_signed));
                         sum.wrapping_add((a as u32).wrapping_mul(b as u32))
                     })
                 })
@@ -926,6 +934,9 @@ impl<'a> Operation<'_, '_, 'a> {
         }
     }
 }
+
+/// The mask of lanes in which something holds.
+type Test = Box<dyn Fn(&Regs) -> u32 + Send + Sync>;
 
 /// Which part of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -946,7 +957,7 @@ fn extract(a: u64, at: u32, n: u32, bits: u32, signed: bool) -> u64 {
         return filled;
     }
     let ones = u64::MAX >> (64 - n);
-    (a >> at & ones) | filled & !ones
+    (a >> at & ones) | (filled & !ones)
 }
 
 /// `bfi` (9.7.1.21).
@@ -956,7 +967,7 @@ fn insert(a: u64, b: u64, at: u32, n: u32, bits: u32) -> u64 {
         return b;
     }
     let ones = u64::MAX >> (64 - n.min(bits - at)) << at;
-    a << at & ones | b & !ones
+    ((a << at) & ones) | (b & !ones)
 }
 
 /// `prmt` (9.7.9.7), its modes in the order of the ISA.
@@ -1004,11 +1015,7 @@ fn bits<A: Copy>(a: &[A; LANES], f: impl Fn(A) -> bool) -> u32 {
     found
 }
 
-fn mask<T: Value>(
-    a: Src<T>,
-    b: Src<T>,
-    f: impl Fn(T, T) -> bool + Send + Sync + 'static,
-) -> Box<dyn Fn(&Regs) -> u32 + Send + Sync> {
+fn mask<T: Value>(a: Src<T>, b: Src<T>, f: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Test {
     Box::new(move |regs| {
         let (a, b) = (a.fetch(regs), b.fetch(regs));
         let mut found = 0;

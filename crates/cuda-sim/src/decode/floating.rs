@@ -22,6 +22,9 @@ macro_rules! modified {
     }};
 }
 
+/// A fused product and sum of a warp: `(d, a, b, c)`.
+type Fused<T> = fn(&mut [T; LANES], &[T; LANES], &[T; LANES], &[T; LANES]);
+
 /// `f` of the low halves and of the high halves.
 fn halves<const N: usize>(words: [u32; N], f: impl Fn([u16; N]) -> u16) -> u32 {
     u32::from(f(words.map(|word| word as u16))) | u32::from(f(words.map(|word| (word >> 16) as u16))) << 16
@@ -93,12 +96,8 @@ impl Operation<'_, '_, '_> {
     }
 
     /// A fused product and sum of whole rows.
-    fn fused<T: Value>(
-        &mut self,
-        f: fn(&mut [T; LANES], &[T; LANES], &[T; LANES], &[T; LANES]),
-    ) -> Result<Op, Error> {
-        let (d, a, b, c): (_, Src<T>, Src<T>, Src<T>) =
-            (self.dst::<T>(0)?, self.src(1)?, self.src(2)?, self.src(3)?);
+    fn fused<T: Value>(&mut self, f: Fused<T>) -> Result<Op, Error> {
+        let (d, a, b, c): (_, Src<T>, Src<T>, Src<T>) = (self.dst::<T>(0)?, self.src(1)?, self.src(2)?, self.src(3)?);
         Ok(Op::Lanes(Box::new(move |regs, mask| {
             let (a, b, c) = (a.fetch(regs), b.fetch(regs), c.fetch(regs));
             let mut out = c;
@@ -253,28 +252,28 @@ impl Operation<'_, '_, '_> {
         match (integer(d), integer(s), s, d) {
             (Some(to), Some(from), ..) => {
                 if from.bits == 64 {
-                    self.to_integer(to, move |a: u64| convert::int_from_int(a, from, to, m.sat))
+                    self.extended(to, move |a: u64| convert::int_from_int(a, from, to, m.sat))
                 } else {
-                    self.to_integer(to, move |a: u32| convert::int_from_int(a.into(), from, to, m.sat))
+                    self.extended(to, move |a: u32| convert::int_from_int(a.into(), from, to, m.sat))
                 }
             }
-            (Some(to), None, Type::F32, _) => self.to_integer(to, move |a| convert::int_from_f32(a, r, m.ftz, to)),
-            (Some(to), None, Type::F64, _) => self.to_integer(to, move |a| convert::int_from_f64(a, r, to)),
-            (Some(to), None, Type::F16, _) => self.to_integer(to, move |a| convert::int_from_half::<F16>(a, r, to)),
-            (Some(to), None, Type::Bf16, _) => self.to_integer(to, move |a| convert::int_from_half::<Bf16>(a, r, to)),
-            (None, Some(from), _, Type::F32) => self.from_integer(from, move |a| convert::f32_from_int(a, from, m)),
-            (None, Some(from), _, Type::F64) => self.from_integer(from, move |a| convert::f64_from_int(a, from, m)),
+            (Some(to), None, Type::F32, _) => self.extended(to, move |a| convert::int_from_f32(a, r, m.ftz, to)),
+            (Some(to), None, Type::F64, _) => self.extended(to, move |a| convert::int_from_f64(a, r, to)),
+            (Some(to), None, Type::F16, _) => self.extended(to, move |a| convert::int_from_half::<F16>(a, r, to)),
+            (Some(to), None, Type::Bf16, _) => self.extended(to, move |a| convert::int_from_half::<Bf16>(a, r, to)),
+            (None, Some(from), _, Type::F32) => self.convert_integer(from, move |a| convert::f32_from_int(a, from, m)),
+            (None, Some(from), _, Type::F64) => self.convert_integer(from, move |a| convert::f64_from_int(a, from, m)),
             (None, Some(from), _, Type::F16) => {
-                self.from_integer(from, move |a| convert::half_from_int::<F16>(a, from, m))
+                self.convert_integer(from, move |a| convert::half_from_int::<F16>(a, from, m))
             }
             (None, Some(from), _, Type::Bf16) => {
-                self.from_integer(from, move |a| convert::half_from_int::<Bf16>(a, from, m))
+                self.convert_integer(from, move |a| convert::half_from_int::<Bf16>(a, from, m))
             }
             _ => self.unknown(),
         }
     }
 
-    fn from_integer<D: Value>(
+    fn convert_integer<D: Value>(
         &mut self,
         from: convert::Int,
         f: impl Fn(u64) -> D + Send + Sync + 'static,
@@ -283,7 +282,7 @@ impl Operation<'_, '_, '_> {
     }
 
     /// Writes as many bits as the destination register has; `f` gives them extended to 64.
-    fn to_integer<A: Value>(
+    fn extended<A: Value>(
         &mut self,
         to: convert::Int,
         f: impl Fn(A) -> u64 + Send + Sync + 'static,

@@ -32,7 +32,9 @@ impl<'a> Operation<'_, '_, 'a> {
 
     /// Hints for caches, which are not simulated, and scopes, which all mean the whole device here.
     fn hints(&mut self) {
-        self.modifiers(&["cta", "cluster", "gpu", "sys", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "weak", "unified"]);
+        self.modifiers(&[
+            "cta", "cluster", "gpu", "sys", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "weak", "unified",
+        ]);
         for (at, word) in self.words.iter().enumerate() {
             if word.starts_with("L1::") || word.starts_with("L2::") {
                 self.used |= 1 << at;
@@ -162,15 +164,15 @@ impl<'a> Operation<'_, '_, 'a> {
             };
         }
         use Atomic::{Add, And, Cas, Dec, Exch, Inc, Max, Min, Or, Xor};
-        let known = match (op, ty) {
-            (Add, Type::U(32 | 64) | Type::S(32 | 64) | Type::F32 | Type::F64) => true,
-            (Add | Min | Max, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2) => true,
-            (Min | Max, Type::U(32 | 64) | Type::S(32 | 64)) => true,
-            (Inc | Dec, Type::U(32)) => true,
-            (And | Or | Xor | Exch, Type::B(32 | 64)) => true,
-            (Cas, Type::B(16 | 32 | 64)) => true,
-            _ => false,
-        };
+        let known = matches!(
+            (op, ty),
+            (Add, Type::U(32 | 64) | Type::S(32 | 64) | Type::F32 | Type::F64)
+                | (Add | Min | Max, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2)
+                | (Min | Max, Type::U(32 | 64) | Type::S(32 | 64))
+                | (Inc | Dec, Type::U(32))
+                | (And | Or | Xor | Exch, Type::B(32 | 64))
+                | (Cas, Type::B(16 | 32 | 64))
+        );
         if !known {
             return self.unknown();
         }
@@ -203,7 +205,7 @@ impl<'a> Operation<'_, '_, 'a> {
             _ => return self.error("cp.async copies 4, 8 or 16 bytes"),
         };
         let valid = match self.instruction.args.get(3) {
-            Some(_) if self.words.iter().any(|word| *word == "L2::cache_hint") && self.count() == 4 => None,
+            Some(_) if self.words.contains(&"L2::cache_hint") && self.count() == 4 => None,
             Some(_) => Some(self.src::<u32>(3)?),
             None => None,
         };

@@ -548,8 +548,7 @@ impl<'m, 'a> Decoder<'m, 'a> {
         let mut places = |variables: &[Variable<'_>]| {
             variables.iter().map(|v| (names::place_local(v, &mut self.image), v.bytes() as u32)).collect()
         };
-        let place =
-            Place { start: NOWHERE, params: places(&callee.params), results: places(&callee.results) };
+        let place = Place { start: NOWHERE, params: places(&callee.params), results: places(&callee.results) };
         self.places.insert(name, place.clone());
         Ok(place)
     }

@@ -88,7 +88,10 @@ impl<'m, 'a> Names<'m, 'a> {
                 let at = names.shared_bytes.next_multiple_of(variable.align);
                 let end = u64::from(at) + variable.bytes();
                 if end > 1 << 20 {
-                    return Err(Error::new(variable.line, format!("`{}` makes {end} bytes of shared memory", variable.name)));
+                    return Err(Error::new(
+                        variable.line,
+                        format!("`{}` makes {end} bytes of shared memory", variable.name),
+                    ));
                 }
                 // The dynamic array begins where its alignment lets it, behind all that is static.
                 names.shared_bytes = end as u32;

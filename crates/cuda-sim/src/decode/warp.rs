@@ -34,8 +34,7 @@ impl<'a> Operation<'_, '_, 'a> {
         if !self.has("sync") {
             return self.error("shfl without .sync: removed for sm_70 and later");
         }
-        let modes =
-            [("up", Shuffle::Up), ("down", Shuffle::Down), ("bfly", Shuffle::Bfly), ("idx", Shuffle::Idx)];
+        let modes = [("up", Shuffle::Up), ("down", Shuffle::Down), ("bfly", Shuffle::Bfly), ("idx", Shuffle::Idx)];
         let (Some(mode), Type::B(32)) = (self.one_of(&modes), self.ty()?) else { return self.unknown() };
         let (d, p) = self.pair()?;
         let dst = self.row(&d, 32)?;
@@ -153,7 +152,8 @@ impl<'a> Operation<'_, '_, 'a> {
                 element => vec![element],
             };
             if elements.len() != count {
-                return operation.error(format!("operand {at} of `{}` is {count} registers", operation.instruction.opcode));
+                return operation
+                    .error(format!("operand {at} of `{}` is {count} registers", operation.instruction.opcode));
             }
             elements.iter().map(|element| operation.row(element, 32)).collect()
         };

@@ -216,8 +216,8 @@ impl Host {
         if self.is_null() {
             return Err(Code::INVALID_VALUE);
         }
-        // SAFETY: not null; the C API asks for `len` writable bytes that nobody else uses until the call (or the work it
-        // enqueues) is done, and the borrow is not kept longer.
+        // SAFETY: not null; the C API asks for `len` writable bytes that nobody else uses until the call (or the work
+        // it enqueues) is done, and the borrow is not kept longer.
         Ok(unsafe { slice::from_raw_parts_mut(self.0.cast(), len) })
     }
 

@@ -326,6 +326,36 @@ api! {
         Err(Code::NOT_SUPPORTED)
     }
 
+    /// Memory that moves between host and device does not exist here; the location is a structure of two integers.
+    fn cuMemPrefetchAsync_v2(_addr: u64, _len: usize, _location: u64, _flags: u32, _stream: CUstream) {
+        current(driver()?)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    /// Memory that moves between host and device does not exist here; the location is a structure of two integers.
+    fn cuMemAdvise_v2(_addr: u64, _len: usize, _advice: i32, _location: u64) {
+        current(driver()?)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    /// Memory of other interfaces does not exist here.
+    fn cuImportExternalMemory(_out: Out<usize>, _description: Host) {
+        current(driver()?)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    /// Memory of other interfaces does not exist here.
+    fn cuExternalMemoryGetMappedBuffer(_addr: Out<u64>, _memory: usize, _description: Host) {
+        current(driver()?)?;
+        Err(Code::INVALID_HANDLE)
+    }
+
+    /// Memory of other interfaces does not exist here.
+    fn cuDestroyExternalMemory(_memory: usize) {
+        driver()?;
+        Err(Code::INVALID_HANDLE)
+    }
+
     /// Frees device memory, once all work is done.
     fn cuMemFree_v2 | cuMemFree (addr: u64) {
         let driver = driver()?;

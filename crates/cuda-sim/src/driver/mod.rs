@@ -1,8 +1,12 @@
 //! The driver API: what a program finds in libcuda, on top of a pretended device.
 //!
-//! Handles are numbers that only the tables here know, so a stale or foreign one is refused and never followed. All work
-//! goes through [`enqueue`]: on a capturing stream it becomes a node of a graph, elsewhere it is done before the call
-//! returns.
+//! Handles are numbers that only the tables here know, so a stale or foreign one is refused and never followed. All
+//! work goes through [`enqueue`]: on a capturing stream it becomes a node of a graph, elsewhere it is done before the
+//! call returns.
+//!
+//! Two variables of the environment choose what is pretended: `CUDRIFT_SIM_DEVICE` is `sm_80` (if it is not set),
+//! `sm_90` or `sm_120`; `CUDRIFT_SIM_DRIVER` is the driver's CUDA version, as `12.4`, and with it the newest PTX that
+//! is read.
 
 #![allow(non_snake_case, reason = "the exported names are the C header's")]
 
@@ -40,7 +44,7 @@ pub(crate) use error::Code;
 /// The result of a driver call, as C sees it.
 pub(crate) type CUresult = i32;
 
-/// A stream as C sees it: a number that is never followed. 0 and 1 are the legacy default stream, 2 is the thread's own.
+/// A stream as C sees it: a number that is never followed. 0 and 1 are the legacy default stream, 2 is the thread's.
 pub(crate) type CUstream = usize;
 
 /// A call of cuBLAS or another library, as often as it is replayed.

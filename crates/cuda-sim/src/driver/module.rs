@@ -64,12 +64,9 @@ type Refusal = (Code, String);
 
 /// The bytes of an image, whose length is in its header; a text ends at its NUL.
 fn bytes<'a>(image: Host) -> Result<&'a [u8], Code> {
-    if image.is_null() {
-        Err(Code::INVALID_VALUE)
-    } else if image.starts_with(&fatbin::WRAPPER_MAGIC) {
-        // Magic and version, then the pointer.
-        bytes(image.add(8).read()?)
-    } else if image.starts_with(&fatbin::ELF_MAGIC) {
+    // In the wrapper, magic and version come before the pointer.
+    let image = if image.starts_with(&fatbin::WRAPPER_MAGIC) { image.add(8).read()? } else { image };
+    if image.starts_with(&fatbin::ELF_MAGIC) {
         image.bytes(fatbin::ELF_MAGIC.len())
     } else if image.starts_with(&fatbin::MAGIC) {
         let header = image.bytes(fatbin::HEADER)?;

@@ -175,7 +175,7 @@ api! {
 mod tests {
     use super::*;
 
-    /// Values of the occupancy calculator of CUDA 11.8 and of the tables in the programming guide.
+    /// Worked out by hand from the limits in the programming guide's table of compute capabilities.
     #[test]
     fn blocks_fit_as_on_the_devices() {
         let [sm_80, sm_90, sm_120] = &Profile::ALL;

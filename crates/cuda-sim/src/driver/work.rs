@@ -114,7 +114,7 @@ fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
         params: &grid.params,
         cooperative: grid.cooperative,
     };
-    run(&driver.device, &launch).map_err(|finding| {
+    run(&driver.device, &launch).map(drop).map_err(|finding| {
         driver.report(&finding);
         Code::of(&finding)
     })

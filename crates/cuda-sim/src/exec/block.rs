@@ -1,13 +1,14 @@
 //! A block: its warps in turn, and its barriers.
 
+use super::Fault;
 use super::access::{Site, Transfer};
 use super::collective;
 use super::regs::{LANES, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
-use super::Fault;
 use crate::decode::{Atomic, Image, Op, Reduction, Special, Step, Vote};
 use crate::finding::Kind;
+use crate::launch::Counters;
 use crate::memory::Map;
 
 /// Instructions that a warp executes before another warp has its turn.
@@ -122,6 +123,12 @@ impl Block {
         }
     }
 
+    /// What has been executed.
+    pub fn counters(&self) -> Counters {
+        let sum = |count: fn(&Warp) -> u64| self.warps.iter().map(count).sum();
+        Counters { warp_instructions: sum(|warp| warp.steps), thread_instructions: sum(|warp| warp.lane_steps) }
+    }
+
     /// Gives every warp a turn.
     pub fn run(&mut self, grid: &Grid<'_>) -> Result<Progress, Stop> {
         let (mut done, mut ran) = (true, false);
@@ -214,6 +221,7 @@ impl Block {
             let warp = &mut self.warps[w];
             let active = step.guard.map_or(mask, |guard| mask & guard.fetch(&warp.regs));
             warp.steps += 1;
+            warp.lane_steps += u64::from(active.count_ones());
             *at = pc;
             match &step.op {
                 Op::Lanes(f) => {
@@ -268,9 +276,7 @@ impl Block {
                 let transfer = Transfer { address, unit: *unit, strong: *strong };
                 site.store(warp, active, &transfer, values)
             }
-            Op::Atomic { address, op, ty, dst, values } => {
-                site.atomic(warp, active, address, (*op, *ty), *dst, values)
-            }
+            Op::Atomic { address, op, ty, dst, values } => site.atomic(warp, active, address, (*op, *ty), *dst, values),
             Op::CopyAsync { to, from, bytes, valid } => {
                 site.copy_async(warp, active, (to, from), *bytes, valid.as_ref())
             }
@@ -552,19 +558,14 @@ impl Block {
                     clock.warp_sync(group, live);
                 }
             }
-            _ => return Err(Fault::new(Kind::Illegal, group.trailing_zeros() as usize, "not a warp-level instruction")),
+            _ => {
+                return Err(Fault::new(Kind::Illegal, group.trailing_zeros() as usize, "not a warp-level instruction"));
+            }
         }
         Ok(())
     }
 
-    fn barrier(
-        &mut self,
-        grid: &Grid<'_>,
-        w: usize,
-        split: usize,
-        active: u32,
-        step: &Step,
-    ) -> Result<Next, Fault> {
+    fn barrier(&mut self, grid: &Grid<'_>, w: usize, split: usize, active: u32, step: &Step) -> Result<Next, Fault> {
         let Op::Barrier { id, threads, arrive, aligned, reduction } = &step.op else { return Ok(Next::Step) };
         let warp = &self.warps[w];
         let Split { pc, mask, .. } = warp.splits[split];

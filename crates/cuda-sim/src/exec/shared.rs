@@ -109,15 +109,25 @@ struct Cell {
 }
 
 impl Cell {
+    /// Is the last write before this access, or may it be at the same time?
+    #[inline(always)]
+    fn ordered(&self, by: &Accessor<'_>) -> bool {
+        by.after(self.writer, self.written) || (by.strong && self.strong)
+    }
+
     #[inline(always)]
     fn on_read(&mut self, by: &Accessor<'_>) -> Result<(), Conflict> {
         if self.pending {
             return Err(self.conflict(Kind::AsyncCopy, "read before the asynchronous copy to it was waited for"));
         }
         if self.written == 0 {
-            return Err(Conflict { kind: Kind::Uninitialised, what: "read before anything was written there (is a barrier missing?)", other: None });
+            return Err(Conflict {
+                kind: Kind::Uninitialised,
+                what: "read before anything was written there (is a barrier missing?)",
+                other: None,
+            });
         }
-        if !(by.after(self.writer, self.written) || by.strong && self.strong) {
+        if !self.ordered(by) {
             return Err(self.conflict(Kind::Race, "read while another thread writes"));
         }
         if by.strong {
@@ -162,12 +172,9 @@ impl Cell {
         if self.pending {
             return Err(self.conflict(Kind::AsyncCopy, "written while an asynchronous copy to it is under way"));
         }
-        if self.written != 0
-            && !by.after(self.writer, self.written)
-            && !(by.strong && self.strong)
-            // Lanes that store the same value with one instruction agree on what comes out.
-            && !(self.write_pc == by.pc && same())
-        {
+        // Lanes that store the same value with one instruction agree on what comes out.
+        let agree = || self.write_pc == by.pc && same();
+        if self.written != 0 && !self.ordered(by) && !agree() {
             return Err(self.conflict(Kind::Race, "written while another thread writes"));
         }
         if self.read == 0 {

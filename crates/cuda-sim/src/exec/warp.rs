@@ -69,7 +69,10 @@ pub(super) struct Warp {
     pub copies: VecDeque<PendingCopy>,
     /// The number of the open group of each lane.
     pub group: [u32; 32],
+    /// Instructions executed.
     pub steps: u64,
+    /// Instructions executed, times the lanes that took part.
+    pub lane_steps: u64,
 }
 
 impl Warp {
@@ -84,6 +87,7 @@ impl Warp {
         self.copies.clear();
         self.group = [0; 32];
         self.steps = 0;
+        self.lane_steps = 0;
     }
 
     pub fn clock(&self) -> &Clock {

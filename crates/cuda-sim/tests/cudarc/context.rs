@@ -25,7 +25,7 @@ fn the_device_says_what_it_is() {
         ] {
             assert_eq!(context.attribute(attribute), Ok(value), "{attribute:?}");
         }
-        // SAFETY: 9999 is no attribute, but an integer like any other for this function, which is called as C declares it.
+        // SAFETY: 9999 is no attribute, but an integer for this function, which is called as C declares it.
         let unknown = unsafe {
             type Get = unsafe extern "C" fn(*mut i32, i32, i32) -> i32;
             let library = libloading::Library::new("libcuda.so").unwrap();
@@ -100,6 +100,14 @@ fn contexts_stack_and_stand_apart() {
         drop((b, other));
         assert_eq!(primary.mem_get_info().unwrap(), (free + 512, total));
         assert_eq!(primary.default_stream().clone_dtoh(&a).unwrap(), [1; 8]);
+        let mut current = std::ptr::null_mut();
+        // SAFETY: the context is alive, and the pointer is to a handle.
+        unsafe {
+            sys::cuCtxPushCurrent_v2(primary.cu_ctx()).result().unwrap();
+            sys::cuCtxPushCurrent_v2(primary.cu_ctx()).result().unwrap();
+            sys::cuCtxPopCurrent_v2(&mut current).result().unwrap();
+        }
+        assert_eq!(current, primary.cu_ctx());
         primary.set_limit(CUlimit::CU_LIMIT_STACK_SIZE, 4096).unwrap();
         assert_eq!(primary.get_limit(CUlimit::CU_LIMIT_STACK_SIZE), Ok(4096));
     });

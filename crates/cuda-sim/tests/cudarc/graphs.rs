@@ -6,7 +6,7 @@ use cudarc::driver::sys::{
     self, CUgraphInstantiate_flags, CUgraphNodeType as NodeType, CUresult, CUstreamCaptureMode as Mode,
     CUstreamCaptureStatus as Status,
 };
-use cudarc::driver::{CudaGraph, CudaStream, DriverError, LaunchConfig, PushKernelArg, result};
+use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, LaunchConfig, PushKernelArg, result};
 
 use crate::harness::{assert_code, device, kernel, simulate};
 
@@ -241,5 +241,33 @@ fn the_legacy_stream_does_not_wait_for_a_capture() {
         }
         assert!(graph.is_null());
         assert_eq!(legacy.clone_dtoh(&x).unwrap(), [1; 4]);
+    });
+}
+
+#[test]
+fn a_capture_forbids_unsafe_calls_to_whom_its_mode_says() {
+    /// Allocates in another thread, in a mode of that thread's.
+    fn allocate_elsewhere(context: &Arc<CudaContext>, mut mode: Mode) -> Result<(), DriverError> {
+        let allocate = || {
+            context.bind_to_thread()?;
+            // SAFETY: the pointer is to a mode; what is allocated is freed.
+            unsafe {
+                sys::cuThreadExchangeStreamCaptureMode(&mut mode).result()?;
+                result::free_sync(result::malloc_sync(16)?)
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(allocate).join().unwrap())
+    }
+    simulate(|| {
+        let (context, stream) = device();
+        let (global, local) = (Mode::CU_STREAM_CAPTURE_MODE_GLOBAL, Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+        stream.begin_capture(local).unwrap();
+        allocate_elsewhere(&context, global).unwrap();
+        end(&stream).unwrap();
+        stream.begin_capture(global).unwrap();
+        allocate_elsewhere(&context, local).unwrap();
+        allocate_elsewhere(&context, Mode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();
+        assert_code(allocate_elsewhere(&context, global), CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        assert_code(end(&stream), CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
     });
 }

@@ -60,7 +60,7 @@ fn library_path() -> OsString {
     path
 }
 
-/// A folder with links to the library of this build. It is not a folder that cargo adds to the library path: there, they
+/// A folder with links to the library of this build. Cargo does not add it to the library path by itself: there, they
 /// would hide the driver of a machine that has a GPU.
 fn links() -> PathBuf {
     let program = env::current_exe().expect("the test program");

@@ -163,3 +163,33 @@ fn addresses_have_attributes() {
         assert_code(again.result(), CUresult::CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
     });
 }
+
+#[test]
+fn pools_have_attributes_and_give_memory() {
+    use sys::CUmemPool_attribute as Attribute;
+    simulate(|| {
+        let (context, stream) = device();
+        // SAFETY: all bytes zero are properties like any other here.
+        let properties: sys::CUmemPoolProps = unsafe { std::mem::zeroed() };
+        let (mut default, mut pool, mut addr) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        let (mut threshold, mut used) = (1u64 << 20, 0u64);
+        // SAFETY: the pointers are to values of the types that the functions write.
+        unsafe {
+            sys::cuDeviceGetDefaultMemPool(&mut default, context.cu_device()).result().unwrap();
+            sys::cuMemPoolCreate(&mut pool, &properties).result().unwrap();
+            let attribute = Attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result().unwrap();
+            threshold = 0;
+            sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut threshold).cast()).result().unwrap();
+            sys::cuMemAllocFromPoolAsync(&mut addr, 1000, pool, stream.cu_stream()).result().unwrap();
+            let attribute = Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
+            sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut used).cast()).result().unwrap();
+            sys::cuMemFreeAsync(addr, stream.cu_stream()).result().unwrap();
+            sys::cuMemPoolDestroy(pool).result().unwrap();
+            let stale = sys::cuMemAllocFromPoolAsync(&mut addr, 1000, pool, stream.cu_stream());
+            assert_code(stale.result(), CUresult::CUDA_ERROR_INVALID_HANDLE);
+        }
+        assert_eq!((threshold, used), (1 << 20, 1024));
+        assert_ne!(default, pool);
+    });
+}

@@ -45,6 +45,36 @@ fn from_a_fatbin() {
 }
 
 #[test]
+fn from_the_structure_of_a_host_object() {
+    /// `__fatBinC_Wrapper_t`.
+    #[repr(C)]
+    struct Wrapper {
+        magic: u32,
+        version: u32,
+        data: *const u8,
+        unused: usize,
+    }
+    simulate(|| {
+        let (_context, _) = device();
+        let image = fs::read(compiled(Format::Fatbin)).unwrap();
+        let wrapper = Wrapper { magic: 0x4662_43b1, version: 1, data: image.as_ptr(), unused: 0 };
+        let mut module = std::ptr::null_mut();
+        let mut function = std::ptr::null_mut();
+        // SAFETY: the structure points to a whole fatbin, and both live during the calls.
+        unsafe {
+            sys::cuModuleLoadFatBinary(&mut module, (&raw const wrapper).cast()).result().unwrap();
+            sys::cuModuleGetFunction(&mut function, module, c"stop".as_ptr()).result().unwrap();
+            sys::cuModuleUnload(module).result().unwrap();
+            // The function went with its module.
+            let mut registers = 0;
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS;
+            let stale = sys::cuFuncGetAttribute(&mut registers, attribute, function).result();
+            assert_code(stale, CUresult::CUDA_ERROR_INVALID_HANDLE);
+        }
+    });
+}
+
+#[test]
 fn a_fatbin_for_a_newer_device_serves_by_its_ptx() {
     simulate_with(&[("CUDRIFT_SIM_DEVICE", "sm_120")], || {
         use_image(Ptx::from_binary(fs::read(compiled(Format::Fatbin)).unwrap()));
@@ -164,7 +194,7 @@ fn the_reason_for_a_refusal_is_told() {
 }
 
 #[test]
-fn the_newest_ptx_is_not_above_the_device() {
+fn code_for_one_architecture_runs_there_alone() {
     simulate_with(&[("CUDRIFT_SIM_DEVICE", "sm_90")], || {
         let (context, _) = device();
         load(&context, &EMPTY.replace("sm_80", "sm_90a")).unwrap();

@@ -6,8 +6,18 @@ constexpr bool kFault = FAULT;
 
 #define KERNEL extern "C" __global__ void
 
+// Where the memory is fresh, whoever comes too early reads what nothing has written.
+KERNEL read_before_write(const float* x, float* out) {
+    __shared__ float tile[128];
+    tile[threadIdx.x] = x[threadIdx.x];  // FAULT read_before_write
+    if (!kFault) __syncthreads();
+    out[threadIdx.x] = tile[127 - threadIdx.x];  // FAULT read_before_write
+}
+
 KERNEL read_after_write(const float* x, float* out) {
     __shared__ float tile[128];
+    tile[threadIdx.x] = 0.0f;
+    __syncthreads();
     tile[threadIdx.x] = x[threadIdx.x];  // FAULT read_after_write
     if (!kFault) __syncthreads();
     out[threadIdx.x] = tile[127 - threadIdx.x];  // FAULT read_after_write
@@ -28,6 +38,7 @@ KERNEL write_after_read(const float* x, float* out, int rounds) {
 KERNEL double_buffer(const float* x, float* out, int rounds) {
     __shared__ float buffer[2][128];
     float sum = 0.0f;
+    buffer[1][threadIdx.x] = 0.0f;
     buffer[0][threadIdx.x] = x[threadIdx.x];
     if (kFault) __syncthreads();
     for (int r = 0; r < rounds; ++r) {
@@ -48,18 +59,21 @@ KERNEL neighbour_lane(const float* x, float* out) {
     out[threadIdx.x] = row[threadIdx.x ^ 1];  // FAULT neighbour_lane
 }
 
-// A reduction as it was written before lanes had program counters of their own.
+// A reduction as it was written before lanes had program counters of their own. The compiler is kept in order; the
+// lanes are not.
 KERNEL warp_tree(const float* x, float* out) {
-    __shared__ volatile float row[64];
+    __shared__ float row[64];
     const int t = threadIdx.x;
     row[t] = x[t];
     row[t + 32] = x[t + 32];
     __syncwarp();
     for (int d = 32; d > 0; d /= 2) {
         const float other = row[t + d];  // FAULT warp_tree
-        if (!kFault) __syncwarp();
-        row[t] = row[t] + other;  // FAULT warp_tree
-        if (!kFault) __syncwarp();
+        if (kFault) asm volatile("" ::: "memory");
+        else __syncwarp();
+        row[t] += other;  // FAULT warp_tree
+        if (kFault) asm volatile("" ::: "memory");
+        else __syncwarp();
     }
     if (t == 0) *out = row[0];
 }
@@ -91,6 +105,8 @@ KERNEL count_without_atomic(const int* x, int* out) {
 KERNEL other_barrier(const int* x, int* out) {
     __shared__ int values[64];
     const int t = threadIdx.x;
+    values[t] = 0;
+    __syncthreads();
     values[t] = x[t];  // FAULT other_barrier
     // Each warp waits for itself alone, or for the other.
     if (kFault) asm volatile("bar.sync %0, 32;" ::"r"(1 + t / 32) : "memory");
@@ -99,9 +115,8 @@ KERNEL other_barrier(const int* x, int* out) {
 }
 
 __device__ void copy_async(float* to, const float* from) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
-                 "l"(from)
-                 : "memory");
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from) : "memory");  // FAULT async_no_barrier
 }
 
 __device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -141,6 +156,8 @@ KERNEL async_no_commit(const float* x, float* out) {
 // Everyone waits for its own copies; only a barrier says that the others have, too.
 KERNEL async_no_barrier(const float* x, float* out) {
     __shared__ float tile[64];
+    tile[threadIdx.x] = 0.0f;
+    __syncthreads();
     copy_async(&tile[threadIdx.x], x + threadIdx.x);  // FAULT async_no_barrier
     commit();
     asm volatile("cp.async.wait_group 0;" ::: "memory");  // FAULT async_no_barrier

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use cudrift_sim::device::{Device, Profile};
 use cudrift_sim::finding::Finding;
-use cudrift_sim::launch::{self, Launch};
+use cudrift_sim::launch::{self, Counters, Launch};
 use cudrift_sim::program::Program;
 
 const FLAGS: [&str; 4] = ["-ptx", "-arch=compute_80", "-lineinfo", "-std=c++17"];
@@ -74,7 +74,9 @@ impl Sim {
 
     /// Loads tests/kernels/`file`, compiled with macros.
     pub fn with(file: &str, macros: &[&str]) -> Self {
-        let device = Device::new(Profile::of(80).expect("sm_80"));
+        let mut device = Device::new(Profile::of(80).expect("sm_80"));
+        // No kernel here takes long, so that a warp of so many instructions hangs.
+        device.watchdog = 1 << 20;
         let program = Program::load(&device, &ptx(file, macros));
         Self { program: program.unwrap_or_else(|error| panic!("{file}: {error:?}")), device }
     }
@@ -104,6 +106,15 @@ impl Sim {
 
     /// Launches a kernel whose arguments are given as bytes, by [`args!`].
     pub fn try_launch(&self, kernel: &str, shape: Shape, args: &[Vec<u8>]) -> Result<(), Box<Finding>> {
+        self.run(kernel, shape, args).map(drop)
+    }
+
+    /// As [`Sim::launch`], with what was executed.
+    pub fn count(&self, kernel: &str, shape: Shape, args: &[Vec<u8>]) -> Counters {
+        self.run(kernel, shape, args).unwrap_or_else(|finding| panic!("{finding}"))
+    }
+
+    fn run(&self, kernel: &str, shape: Shape, args: &[Vec<u8>]) -> Result<Counters, Box<Finding>> {
         let kernel = self.program.kernel(kernel).unwrap_or_else(|| panic!("no kernel {kernel}"));
         let mut params = vec![0; kernel.param_bytes as usize];
         assert_eq!(kernel.params.len(), args.len(), "arguments of {}", kernel.name);
