@@ -45,6 +45,12 @@ pub enum Error {
         /// The extents that were asked for.
         got: String,
     },
+    /// No CUDA device can be used.
+    #[error("no CUDA device: {problem}")]
+    NoCuda {
+        /// What was missing or refused, and what to do.
+        problem: String,
+    },
     /// The phases of a plan were called out of order, or with another plan's workspace.
     #[error("{op}: {problem}")]
     Order {

@@ -28,6 +28,8 @@
 //! are those of rayon's current pool.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 mod dtype;
 mod error;

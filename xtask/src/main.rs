@@ -138,15 +138,17 @@ fn tests(args: &[&str]) -> Command {
 }
 
 fn run(command: &mut Command) -> bool {
-    match command.status() {
-        Ok(status) if status.success() => true,
-        Ok(status) => {
-            eprintln!("xtask: {command:?} failed ({status})");
-            false
-        }
-        Err(error) => {
-            eprintln!("xtask: cannot run {command:?}: {error}");
-            false
-        }
+    let result = command.status();
+    // Without the environment, which Debug would print.
+    let words = command.get_args().fold(command.get_program().to_owned(), |mut words, word| {
+        words.push(" ");
+        words.push(word);
+        words
+    });
+    match result {
+        Ok(status) if status.success() => return true,
+        Ok(status) => eprintln!("xtask: {} failed ({status})", words.display()),
+        Err(error) => eprintln!("xtask: cannot run {}: {error}", words.display()),
     }
+    false
 }

@@ -1,7 +1,7 @@
 //! `cudrift doctor`: what was found, and what to do about what is missing.
 
 use crate::error::{Error, Result, say};
-use cudrift::{DriftInputs, DriftSpec, Points, cpu, reference};
+use cudrift::{DriftInputs, DriftSpec, Points, cpu, cuda, reference};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -22,6 +22,21 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     match driver_library() {
         Some(path) => line("NVIDIA driver", &path.display().to_string())?,
         None => line("NVIDIA driver", "libcuda.so not found in the usual folders (needed for a GPU only)")?,
+    }
+    match cuda::probe() {
+        Ok(gpu) => {
+            let ((major, minor), (cuda_major, cuda_minor)) = (gpu.capability, gpu.driver);
+            let memory = gpu.memory as f64 / f64::from(1 << 30);
+            let found = format!(
+                "{}, compute capability {major}.{minor}, {memory:.0} GiB, driver for CUDA {cuda_major}.{cuda_minor}",
+                gpu.name
+            );
+            line("GPU", &found)?;
+            if gpu.simulated {
+                line("", "this is cudrift's simulator, not a GPU: kernels run on the CPU, with every access checked")?;
+            }
+        }
+        Err(error) => line("GPU", &error.to_string())?,
     }
     let error = self_check()?;
     line("self check", &format!("largest error of the CPU backend against the f64 reference: {error:.1e}"))?;

@@ -1,25 +1,25 @@
 //! The product of two matrices on the host, in f64.
 //!
 //! Every type of cuBLAS widens to f64 without loss, and the product of two f32 is exact there; so one product serves
-//! all, and its only roundings are those of f64 sums. Each element is summed over k in one fixed order, in blocks of
-//! [`DEPTH`]: neither the number of threads nor the other rows and columns change its bits.
+//! all, and its only roundings are those of f64 sums. Each element is summed in the order of k: neither the number of
+//! threads nor the other rows and columns change its bits. Products and sums are kept apart (no fused multiply-add), so
+//! that the processor does not change them either.
 //!
-//! The shape of the loops is the usual one (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication):
-//! panels of both factors are packed so that the innermost loop reads them in order, and a tile of the result stays in
-//! registers. Products and sums are kept apart (no fused multiply-add), so that the bits do not depend on the
-//! processor either.
+//! A block of the left factor is packed so that it stays in the cache while all columns of the right factor pass by. The
+//! innermost loop runs down a packed column, which the compiler vectorises at any level of optimisation: 15 to 25
+//! GFLOP/s on one core, where tiles of the result kept in registers give 50 optimised to the full and 7 in the profile
+//! that tests use.
 
+use std::borrow::Cow;
 use std::num::NonZero;
 use std::thread;
 
-/// Rows of the tile that stays in registers.
-const ROWS: usize = 8;
-/// Columns of that tile: with 4 lanes a register, 8 sums in flight, two factors and a spare fit the 16 registers.
-const COLS: usize = 4;
-/// Block of k: two packed panels of this depth stay in the first-level cache.
-const DEPTH: usize = 256;
-/// Rows of the left factor that are packed at once; they stay in the second-level cache.
-const HEIGHT: usize = 96;
+/// Rows of a block of the left factor.
+const ROWS: usize = 64;
+/// Columns of a block, which takes 64 KiB of the second-level cache.
+const DEPTH: usize = 128;
+/// Columns that are added to the sums in one pass over them.
+const STEP: usize = 8;
 /// Multiplications below which threads cost more than they bring.
 const THREADED: usize = 1 << 22;
 
@@ -48,6 +48,14 @@ impl<'a> View<'a> {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
+    /// The elements, column after column.
+    fn dense(&self) -> Cow<'a, [f64]> {
+        if self.row_stride == 1 && self.col_stride == self.rows {
+            return Cow::Borrowed(self.data);
+        }
+        (0..self.cols).flat_map(|j| (0..self.rows).map(move |i| self.at(i, j))).collect()
+    }
+
     /// Element (i, j).
     pub(super) fn at(&self, i: usize, j: usize) -> f64 {
         self.data[i * self.row_stride + j * self.col_stride]
@@ -64,99 +72,82 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Vec<f64> {
     if c.is_empty() || a.cols == 0 {
         return c;
     }
-    let threads =
-        if a.rows * b.cols * a.cols < THREADED { 1 } else { thread::available_parallelism().map_or(1, NonZero::get) };
-    let width = b.cols.div_ceil(threads).next_multiple_of(COLS);
-    if width >= b.cols {
-        columns(a, b, 0, &mut c);
+    let b = b.dense();
+    let threads = if c.len() * a.cols < THREADED { 1 } else { thread::available_parallelism().map_or(1, NonZero::get) };
+    if threads == 1 {
+        columns(a, &b, &mut c);
         return c;
     }
+    let width = (c.len() / a.rows).div_ceil(threads);
     thread::scope(|scope| {
-        for (index, c) in c.chunks_mut(width * a.rows).enumerate() {
-            scope.spawn(move || columns(a, b, index * width, c));
+        for (b, c) in b.chunks(width * a.cols).zip(c.chunks_mut(width * a.rows)) {
+            scope.spawn(move || columns(a, b, c));
         }
     });
     c
 }
 
-/// Adds to `c` the columns of the product from `first` on.
-fn columns(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
+/// Adds to the columns of `c` the products of `a` and the columns of `b`.
+fn columns(a: View<'_>, b: &[f64], c: &mut [f64]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        return unsafe { columns_avx2(a, b, first, c) };
+        return unsafe { columns_avx2(a, b, c) };
     }
-    blocks(a, b, first, c);
+    blocks(a, b, c);
 }
 
 /// [`blocks`], compiled for registers of four lanes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn columns_avx2(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
-    blocks(a, b, first, c);
+fn columns_avx2(a: View<'_>, b: &[f64], c: &mut [f64]) {
+    blocks(a, b, c);
 }
 
 #[inline(always)]
-fn blocks(a: View<'_>, b: View<'_>, first: usize, c: &mut [f64]) {
-    let cols = c.len() / a.rows;
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    for k in (0..a.cols).step_by(DEPTH) {
-        let depth = DEPTH.min(a.cols - k);
-        // The right factor is packed like the left one of the transposed product.
-        pack::<COLS>(b.transposed(), first, cols, k, depth, &mut right);
-        for i in (0..a.rows).step_by(HEIGHT) {
-            let height = HEIGHT.min(a.rows - i);
-            pack::<ROWS>(a, i, height, k, depth, &mut left);
-            for (q, right) in right.chunks_exact(depth).enumerate() {
-                for (p, left) in left.chunks_exact(depth).enumerate() {
-                    let sums = tile(left, right);
-                    let rows = ROWS.min(height - p * ROWS);
-                    for (j, sums) in sums.iter().enumerate().take(COLS.min(cols - q * COLS)) {
-                        let at = (q * COLS + j) * a.rows + i + p * ROWS;
-                        for (c, sum) in c[at..at + rows].iter_mut().zip(sums) {
-                            *c += sum;
-                        }
-                    }
+fn blocks(a: View<'_>, b: &[f64], c: &mut [f64]) {
+    let mut block = Vec::new();
+    for i in (0..a.rows).step_by(ROWS) {
+        let rows = ROWS.min(a.rows - i);
+        for k in (0..a.cols).step_by(DEPTH) {
+            let depth = DEPTH.min(a.cols - k);
+            block.clear();
+            block.resize(depth.div_ceil(STEP), [[0.0; ROWS]; STEP]);
+            pack(a, i, rows, k, &mut block.as_flattened_mut()[..depth]);
+            for (b, c) in b.chunks_exact(a.cols).zip(c.chunks_exact_mut(a.rows)) {
+                let mut sums = [0.0; ROWS];
+                sums[..rows].copy_from_slice(&c[i..][..rows]);
+                for (a, b) in block.iter().zip(b[k..][..depth].chunks(STEP)) {
+                    let mut factors = [0.0; STEP];
+                    factors[..b.len()].copy_from_slice(b);
+                    add(&mut sums, a, &factors);
                 }
+                c[i..][..rows].copy_from_slice(&sums[..rows]);
             }
         }
     }
 }
 
-/// Packs `rows` rows from row `i` and `depth` columns from column `k` into panels of `R` rows, column after column;
-/// what the last panel lacks is zero.
+/// Copies columns from column `k` on, `rows` rows of each from row `i` on.
 #[inline(always)]
-fn pack<const R: usize>(from: View<'_>, i: usize, rows: usize, k: usize, depth: usize, to: &mut Vec<[f64; R]>) {
-    to.clear();
-    to.resize(rows.div_ceil(R) * depth, [0.0; R]);
-    for (p, panel) in to.chunks_exact_mut(depth).enumerate() {
-        let (i, rows) = (i + p * R, R.min(rows - p * R));
-        if from.row_stride == 1 && rows == R {
-            for (k, to) in (k..).zip(panel) {
-                to.copy_from_slice(&from.data[i + k * from.col_stride..][..R]);
-            }
-            continue;
-        }
-        for r in 0..rows {
-            for (k, to) in (k..).zip(&mut *panel) {
-                to[r] = from.at(i + r, k);
-            }
+fn pack(from: View<'_>, i: usize, rows: usize, k: usize, to: &mut [[f64; ROWS]]) {
+    for (k, to) in (k..).zip(to) {
+        if from.row_stride == 1 {
+            to[..rows].copy_from_slice(&from.data[i + k * from.col_stride..][..rows]);
+        } else {
+            (i..).zip(&mut to[..rows]).for_each(|(i, to)| *to = from.at(i, k));
         }
     }
 }
 
-/// The product of two packed panels.
+/// Adds to the sums, one after another, the products of columns and their factors.
 #[inline(always)]
-fn tile(left: &[[f64; ROWS]], right: &[[f64; COLS]]) -> [[f64; ROWS]; COLS] {
-    let mut sums = [[0.0; ROWS]; COLS];
-    for (left, right) in left.iter().zip(right) {
-        for j in 0..COLS {
-            for i in 0..ROWS {
-                sums[j][i] += left[i] * right[j];
-            }
+fn add(sums: &mut [f64; ROWS], columns: &[[f64; ROWS]; STEP], factors: &[f64; STEP]) {
+    for i in 0..ROWS {
+        for j in 0..STEP {
+            sums[i] += columns[j][i] * factors[j];
         }
     }
-    sums
 }
 
 #[cfg(test)]
@@ -182,19 +173,18 @@ mod tests {
             assert_eq!(c.len(), m * n);
             for j in 0..n {
                 for i in 0..m {
-                    let want: f64 = (0..k).map(|l| left.at(i, l) * right.at(l, j)).sum();
-                    let got = c[i + j * m];
-                    assert!((got - want).abs() <= 1e-15 * (k as f64 + 1.0), "({i}, {j}) of {m}x{n}x{k}: {got} {want}");
+                    let want = (0..k).fold(0.0, |sum, l| sum + left.at(i, l) * right.at(l, j));
+                    assert_eq!(c[i + j * m], want, "({i}, {j}) of {m}x{n}x{k}");
                 }
             }
         }
     }
 
     #[test]
-    fn agrees_with_the_sum_at_every_edge_of_the_blocks() {
-        for m in [1, ROWS - 1, ROWS, ROWS + 1, HEIGHT + 1] {
-            for n in [1, COLS - 1, COLS, COLS + 1] {
-                for k in [1, 5, DEPTH - 1, DEPTH, DEPTH + 1] {
+    fn is_the_sum_in_the_order_of_k_at_every_edge_of_the_blocks() {
+        for m in [1, ROWS - 1, ROWS, ROWS + 1] {
+            for n in [1, 5] {
+                for k in [1, STEP - 1, STEP, STEP + 1, DEPTH - 1, DEPTH, DEPTH + 1] {
                     check(m, n, k);
                 }
             }

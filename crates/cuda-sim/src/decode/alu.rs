@@ -1028,8 +1028,11 @@ fn mask<T: Value>(a: Src<T>, b: Src<T>, f: impl Fn(T, T) -> bool + Send + Sync +
 
 pub(super) fn map1<A: Value, D: Value>(d: u32, a: Src<A>, f: impl Fn(A) -> D + Send + Sync + 'static) -> Lanes {
     Box::new(move |regs, mask| {
-        let a = a.fetch(regs);
-        regs.put(d, &a.map(&f), mask);
+        let (a, mut out) = (a.fetch(regs), [D::default(); LANES]);
+        for lane in 0..LANES {
+            out[lane] = f(a[lane]);
+        }
+        regs.put(d, &out, mask);
     })
 }
 
@@ -1040,8 +1043,11 @@ pub(super) fn map2<A: Value, B: Value, D: Value>(
     f: impl Fn(A, B) -> D + Send + Sync + 'static,
 ) -> Lanes {
     Box::new(move |regs, mask| {
-        let (a, b) = (a.fetch(regs), b.fetch(regs));
-        regs.put(d, &std::array::from_fn(|lane| f(a[lane], b[lane])), mask);
+        let (a, b, mut out) = (a.fetch(regs), b.fetch(regs), [D::default(); LANES]);
+        for lane in 0..LANES {
+            out[lane] = f(a[lane], b[lane]);
+        }
+        regs.put(d, &out, mask);
     })
 }
 
@@ -1053,8 +1059,11 @@ pub(super) fn map3<A: Value, B: Value, C: Value, D: Value>(
     f: impl Fn(A, B, C) -> D + Send + Sync + 'static,
 ) -> Lanes {
     Box::new(move |regs, mask| {
-        let (a, b, c) = (a.fetch(regs), b.fetch(regs), c.fetch(regs));
-        regs.put(d, &std::array::from_fn(|lane| f(a[lane], b[lane], c[lane])), mask);
+        let (a, b, c, mut out) = (a.fetch(regs), b.fetch(regs), c.fetch(regs), [D::default(); LANES]);
+        for lane in 0..LANES {
+            out[lane] = f(a[lane], b[lane], c[lane]);
+        }
+        regs.put(d, &out, mask);
     })
 }
 
@@ -1067,7 +1076,11 @@ fn map4<A: Value, B: Value, C: Value, E: Value, D: Value>(
     f: impl Fn(A, B, C, E) -> D + Send + Sync + 'static,
 ) -> Lanes {
     Box::new(move |regs, mask| {
-        let (a, b, c, e) = (a.fetch(regs), b.fetch(regs), c.fetch(regs), e.fetch(regs));
-        regs.put(d, &std::array::from_fn(|lane| f(a[lane], b[lane], c[lane], e[lane])), mask);
+        let (a, b, c, e, mut out) =
+            (a.fetch(regs), b.fetch(regs), c.fetch(regs), e.fetch(regs), [D::default(); LANES]);
+        for lane in 0..LANES {
+            out[lane] = f(a[lane], b[lane], c[lane], e[lane]);
+        }
+        regs.put(d, &out, mask);
     })
 }

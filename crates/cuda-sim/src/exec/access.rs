@@ -37,11 +37,23 @@ pub(super) struct Transfer<'a> {
 impl Site<'_, '_> {
     fn addresses(&self, warp: &Warp, address: &Address) -> [u64; LANES] {
         let offset = address.offset as u64;
+        let mut addresses = [offset; LANES];
         match address.base {
-            Base::None => [offset; LANES],
-            Base::Row32(row) => warp.regs.row(row).map(|base| base.wrapping_add(offset as u32).into()),
-            Base::Row64(row) => warp.regs.get::<u64>(row).map(|base| base.wrapping_add(offset)),
+            Base::None => {}
+            Base::Row32(row) => {
+                let base = warp.regs.row(row);
+                for lane in 0..LANES {
+                    addresses[lane] = base[lane].wrapping_add(offset as u32).into();
+                }
+            }
+            Base::Row64(row) => {
+                let base = warp.regs.get::<u64>(row);
+                for lane in 0..LANES {
+                    addresses[lane] = base[lane].wrapping_add(offset);
+                }
+            }
         }
+        addresses
     }
 
     /// The space of the lowest lane of `mask`, the lanes that are in the same, and what to take off their addresses.
@@ -156,7 +168,8 @@ impl Site<'_, '_> {
     ) -> Result<(), Fault> {
         let addresses = self.addresses(warp, transfer.address);
         let unit = transfer.unit.bytes();
-        let size = unit * rows.len() as u32;
+        let count = rows.len();
+        let size = unit * count as u32;
         let mut out = [[0u32; LANES]; PARTS];
         let mut rest = mask;
         while rest != 0 {
@@ -170,33 +183,38 @@ impl Site<'_, '_> {
                         if !region.all_written() && !region.written(offset, size.into()) {
                             return Err(uninitialised(address, size, lane));
                         }
-                        for (out, at) in out.iter_mut().zip(0..rows.len() as u64) {
-                            out[lane] = match transfer.unit {
-                                Unit::Word => region.load32(offset + 4 * at),
-                                Unit::Half => region.load16(offset + 2 * at).into(),
-                                Unit::Byte => region.load8(offset + at).into(),
+                        for at in 0..count {
+                            let offset = offset + u64::from(unit) * at as u64;
+                            out[at][lane] = match transfer.unit {
+                                Unit::Word => region.load32(offset),
+                                Unit::Half => region.load16(offset).into(),
+                                Unit::Byte => region.load8(offset).into(),
                             };
                         }
                     }
                     Space::Shared => {
                         let offset = self.offset(address, size, space, lane, "read")?;
                         let by = self.accessor(warp, lane, transfer.strong);
-                        for (out, at) in out.iter_mut().zip(0..rows.len() as u32) {
-                            let at = offset + unit * at;
-                            out[lane] = self.shared.load(at, unit, &by).map_err(|c| self.conflict(c, at, lane))?;
+                        for at in 0..count {
+                            let offset = offset + unit * at as u32;
+                            match self.shared.load(offset, unit, &by) {
+                                Ok(value) => out[at][lane] = value,
+                                Err(conflict) => return Err(self.conflict(conflict, offset, lane)),
+                            }
                         }
                     }
                     Space::Local => {
                         let offset = self.offset(address, size, space, lane, "read")?;
                         let first = lane * self.grid.image.local as usize + offset as usize;
-                        for (out, at) in out.iter_mut().zip(0..rows.len()) {
-                            out[lane] = little(&warp.local[first + at * unit as usize..][..unit as usize]);
+                        for at in 0..count {
+                            out[at][lane] = little(&warp.local[first + at * unit as usize..][..unit as usize]);
                         }
                     }
                     Space::Param => {
                         let offset = self.offset(address, size, space, lane, "read")? as usize;
-                        for (out, at) in out.iter_mut().zip(0..rows.len()) {
-                            out[lane] = little(&self.grid.params[offset + at * unit as usize..][..unit as usize]);
+                        for at in 0..count {
+                            let bytes = &self.grid.params[offset + at * unit as usize..][..unit as usize];
+                            out[at][lane] = little(bytes);
                         }
                     }
                 }
@@ -241,11 +259,12 @@ impl Site<'_, '_> {
                         if region.read_only() {
                             return Err(read_only(address, size, lane));
                         }
-                        for (part, at) in parts.iter().zip(0..count as u64) {
+                        for at in 0..count {
+                            let (offset, value) = (offset + u64::from(unit) * at as u64, parts[at][lane]);
                             match transfer.unit {
-                                Unit::Word => region.store32(offset + 4 * at, part[lane]),
-                                Unit::Half => region.store16(offset + 2 * at, part[lane] as u16),
-                                Unit::Byte => region.store8(offset + at, part[lane] as u8),
+                                Unit::Word => region.store32(offset, value),
+                                Unit::Half => region.store16(offset, value as u16),
+                                Unit::Byte => region.store8(offset, value as u8),
                             }
                         }
                         if !region.all_written() {
@@ -255,18 +274,18 @@ impl Site<'_, '_> {
                     Space::Shared => {
                         let offset = self.offset(address, size, space, lane, "write")?;
                         let by = self.accessor(warp, lane, transfer.strong);
-                        for (part, at) in parts.iter().zip(0..count as u32) {
-                            let at = offset + unit * at;
-                            let done = self.shared.store(at, unit, part[lane], &by);
-                            done.map_err(|c| self.conflict(c, at, lane))?;
+                        for at in 0..count {
+                            let offset = offset + unit * at as u32;
+                            let done = self.shared.store(offset, unit, parts[at][lane], &by);
+                            done.map_err(|conflict| self.conflict(conflict, offset, lane))?;
                         }
                     }
                     Space::Local => {
                         let offset = self.offset(address, size, space, lane, "write")?;
                         let first = lane * self.grid.image.local as usize + offset as usize;
-                        for (part, at) in parts.iter().zip(0..count) {
+                        for at in 0..count {
                             let to = &mut warp.local[first + at * unit as usize..][..unit as usize];
-                            to.copy_from_slice(&part[lane].to_le_bytes()[..unit as usize]);
+                            to.copy_from_slice(&parts[at][lane].to_le_bytes()[..unit as usize]);
                         }
                     }
                     Space::Param => return Err(read_only(address, size, lane)),

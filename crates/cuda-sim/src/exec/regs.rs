@@ -75,7 +75,7 @@ impl Regs {
 }
 
 /// A type that a register's bits can be read as.
-pub trait Value: Copy + Send + Sync + 'static {
+pub trait Value: Copy + Default + Send + Sync + 'static {
     /// 32-bit rows that it takes.
     const ROWS: u32;
     /// From the low and the high half.
@@ -88,15 +88,24 @@ pub trait Value: Copy + Send + Sync + 'static {
     fn get(regs: &Regs, row: u32) -> [Self; LANES] {
         let low = regs.row(row);
         let high = if Self::ROWS == 2 { regs.row(row + 1) } else { low };
-        std::array::from_fn(|lane| Self::join(low[lane], high[lane]))
+        // Loops over lanes, here and elsewhere: `array::from_fn` and `map` are not inlined at this length.
+        let mut values = [Self::default(); LANES];
+        for lane in 0..LANES {
+            values[lane] = Self::join(low[lane], high[lane]);
+        }
+        values
     }
 
     /// Writes the lanes of `mask`.
     #[inline(always)]
     fn put(regs: &mut Regs, row: u32, new: &[Self; LANES], mask: u32) {
-        regs.set_row(row, &std::array::from_fn(|lane| new[lane].split().0), mask);
+        let mut halves = [[0; LANES]; 2];
+        for lane in 0..LANES {
+            (halves[0][lane], halves[1][lane]) = new[lane].split();
+        }
+        regs.set_row(row, &halves[0], mask);
         if Self::ROWS == 2 {
-            regs.set_row(row + 1, &std::array::from_fn(|lane| new[lane].split().1), mask);
+            regs.set_row(row + 1, &halves[1], mask);
         }
     }
 }

@@ -117,36 +117,35 @@ impl Cell {
 
     #[inline(always)]
     fn on_read(&mut self, by: &Accessor<'_>) -> Result<(), Conflict> {
-        if self.pending {
-            return Err(self.conflict(Kind::AsyncCopy, "read before the asynchronous copy to it was waited for"));
-        }
-        if self.written == 0 {
-            return Err(Conflict {
-                kind: Kind::Uninitialised,
-                what: "read before anything was written there (is a barrier missing?)",
-                other: None,
-            });
-        }
-        if !self.ordered(by) {
-            return Err(self.conflict(Kind::Race, "read while another thread writes"));
-        }
-        if by.strong {
-            return Ok(());
+        if self.pending || self.written == 0 || !self.ordered(by) {
+            return Err(self.bad_read());
         }
         if self.read == by.clock.tick && usize::from(self.reader) / LANES == by.warp {
             self.read_lanes |= 1 << by.lane;
-            return Ok(());
+        } else if !by.strong {
+            if self.read_epoch != by.epoch {
+                self.read_warps = 0;
+                self.read_epoch = by.epoch;
+            }
+            self.read_warps |= 1 << by.warp;
+            self.reader = by.who();
+            self.read = by.clock.tick;
+            self.read_pc = by.pc;
+            self.read_lanes = 1 << by.lane;
         }
-        if self.read_epoch != by.epoch {
-            self.read_warps = 0;
-            self.read_epoch = by.epoch;
-        }
-        self.read_warps |= 1 << by.warp;
-        self.reader = by.who();
-        self.read = by.clock.tick;
-        self.read_pc = by.pc;
-        self.read_lanes = 1 << by.lane;
         Ok(())
+    }
+
+    #[cold]
+    fn bad_read(&self) -> Conflict {
+        if self.pending {
+            self.conflict(Kind::AsyncCopy, "read before the asynchronous copy to it was waited for")
+        } else if self.written == 0 {
+            let what = "read before anything was written there (is a barrier missing?)";
+            Conflict { kind: Kind::Uninitialised, what, other: None }
+        } else {
+            self.conflict(Kind::Race, "read while another thread writes")
+        }
     }
 
     /// `same`: does the write leave the bytes as they are?
@@ -276,7 +275,10 @@ impl Shared {
     /// Reads 1, 2 or 4 bytes at an offset that their number divides.
     #[inline(always)]
     pub fn load(&mut self, offset: u32, size: u32, by: &Accessor<'_>) -> Result<u32, Conflict> {
-        self.visit(offset, size, |cell| cell.on_read(by))?;
+        match self.cells.get_mut((offset / 4) as usize) {
+            Some(cell) if size == 4 && !cell.split => cell.on_read(by)?,
+            _ => self.visit(offset, size, |cell| cell.on_read(by))?,
+        }
         Ok(self.peek(offset, size))
     }
 
