@@ -89,6 +89,23 @@ impl Profile {
     }
 }
 
+/// Checks that can be left out; all others are always on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checks {
+    /// Races in shared memory.
+    pub race: bool,
+    /// Reads of shared memory that nothing has written. Code that reads such a value and makes no use of it, as some
+    /// of CUB does, needs this off.
+    pub shared_init: bool,
+    /// Reads of global memory that nothing has written.
+    pub global_init: bool,
+}
+
+impl Checks {
+    /// Every check.
+    pub const ALL: Self = Self { race: true, shared_init: true, global_init: true };
+}
+
 /// A pretended device: its limits and its memory.
 pub struct Device {
     /// Limits.
@@ -99,12 +116,14 @@ pub struct Device {
     pub workers: usize,
     /// Instructions of a warp after which a launch is taken to hang.
     pub watchdog: u64,
+    /// Which of the checks that can be left out are on.
+    pub checks: Checks,
 }
 
 impl Device {
     /// A device with empty memory.
     pub fn new(profile: Profile) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { memory: Memory::new(profile.memory), profile, workers, watchdog: 1 << 30 }
+        Self { memory: Memory::new(profile.memory), profile, workers, watchdog: 1 << 30, checks: Checks::ALL }
     }
 }

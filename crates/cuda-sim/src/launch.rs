@@ -117,6 +117,7 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counter
         barrier,
         multiprocessors: device.profile.multiprocessors,
         watchdog: device.watchdog,
+        checks: device.checks,
     };
     let blocks: u64 = launch.grid.iter().map(|&extent| u64::from(extent)).product();
     let workers = (device.workers as u64).clamp(1, blocks.max(1));

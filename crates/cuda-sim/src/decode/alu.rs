@@ -133,7 +133,7 @@ impl<'a> Operation<'_, '_, 'a> {
         }
     }
 
-    /// The first row of a register operand of that many bits at most, or a fresh one for `_`.
+    /// The first row of a register that is written, of that many bits at most, or a fresh one for `_`.
     pub(super) fn row(&mut self, arg: &Arg<'a>, bits: u32) -> Result<u32, Error> {
         let Arg::Name(name) = arg else { return self.error(format!("a register expected, found {arg:?}")) };
         if *name == "_" {
@@ -146,6 +146,7 @@ impl<'a> Operation<'_, '_, 'a> {
                 if (bits <= 32) != (width <= 32) {
                     return self.error(format!("`{name}` has {width} bits, {bits} are needed"));
                 }
+                self.image.touch(register.at, width, true);
                 Ok(register.at)
             }
             Some(_) => self.error(format!("`{name}` is not a register of {bits} bits")),
@@ -180,6 +181,7 @@ impl<'a> Operation<'_, '_, 'a> {
                     Some(Named::Register(register))
                         if offset == 0 && register.ty != Type::Pred && register.ty.bits() > 32 * (T::ROWS - 1) =>
                     {
+                        self.image.touch(register.at, 32 * T::ROWS, false);
                         Src::Row(register.at)
                     }
                     Some(Named::Register(_)) => return self.error(format!("`{name}` is not a register of that size")),
@@ -229,9 +231,11 @@ impl<'a> Operation<'_, '_, 'a> {
                 let offset = if let Some(Arg::Offset(_, offset)) = parts.first() { *offset } else { 0 };
                 match self.names.find(name, self.image) {
                     Some(Named::Register(register)) if register.ty.bits() == 64 => {
+                        self.image.touch(register.at, 64, false);
                         address(space, Base::Row64(register.at), offset)
                     }
                     Some(Named::Register(register)) if register.ty.bits() == 32 => {
+                        self.image.touch(register.at, 32, false);
                         address(space, Base::Row32(register.at), offset)
                     }
                     Some(Named::Symbol(symbol)) => {
@@ -1076,8 +1080,7 @@ fn map4<A: Value, B: Value, C: Value, E: Value, D: Value>(
     f: impl Fn(A, B, C, E) -> D + Send + Sync + 'static,
 ) -> Lanes {
     Box::new(move |regs, mask| {
-        let (a, b, c, e, mut out) =
-            (a.fetch(regs), b.fetch(regs), c.fetch(regs), e.fetch(regs), [D::default(); LANES]);
+        let (a, b, c, e, mut out) = (a.fetch(regs), b.fetch(regs), c.fetch(regs), e.fetch(regs), [D::default(); LANES]);
         for lane in 0..LANES {
             out[lane] = f(a[lane], b[lane], c[lane], e[lane]);
         }

@@ -68,7 +68,8 @@ fn meet(mut a: usize, mut b: usize, parent: &[usize], number: &[usize]) -> usize
     a
 }
 
-fn next(step: &Step, at: usize, start: u32, end: usize) -> Vec<usize> {
+/// The instructions that may follow, of a function whose code begins at the number `start`; its end for the end.
+pub(super) fn next(step: &Step, at: usize, start: u32, end: usize) -> Vec<usize> {
     let local = |target: u32| if target == NOWHERE { end } else { (target - start) as usize };
     let mut next = match &step.op {
         Op::Branch { target } => vec![local(*target)],

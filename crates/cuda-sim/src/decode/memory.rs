@@ -229,7 +229,14 @@ impl<'a> Operation<'_, '_, 'a> {
         }
         let mut rows = Vec::new();
         for element in &elements {
-            rows.push(self.row(element, 32)?);
+            if store {
+                match self.source::<u32>(element)? {
+                    Src::Row(row) => rows.push(row),
+                    Src::Imm(_) => return self.error("registers expected"),
+                }
+            } else {
+                rows.push(self.row(element, 32)?);
+            }
         }
         Ok(Op::Matrix { address: self.address(address, space)?, rows: rows.into(), transposed, store })
     }

@@ -6,11 +6,12 @@
 mod alu;
 mod floating;
 mod flow;
+mod live;
 mod memory;
 mod names;
 mod warp;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use alu::{WINDOW, window};
 
@@ -40,8 +41,18 @@ pub struct Image {
     pub local: u32,
     /// Static shared memory, bytes.
     pub shared: u32,
-    /// Most 32-bit registers alive at once, an estimate.
+    /// Most 32-bit registers alive at once.
     pub live: u32,
+    /// Which registers the instructions of the function under way read and write.
+    touched: Vec<live::Touch>,
+}
+
+impl Image {
+    /// Notes that the next instruction reads or writes a register.
+    fn touch(&mut self, row: u32, bits: u32, write: bool) {
+        let step = self.code.len() as u32;
+        self.touched.push(live::Touch { step, row, rows: bits.div_ceil(32), write });
+    }
 }
 
 /// One instruction.
@@ -222,6 +233,7 @@ pub enum Op {
     Load {
         address: Address,
         unit: Unit,
+        /// Where each element goes; `NOWHERE` where nothing reads it.
         rows: Box<[u32]>,
         /// Widen with sign: the row for the high half, or `NOWHERE`.
         signed: bool,
@@ -323,6 +335,8 @@ pub fn decode<'m, 'a>(
         places: HashMap::new(),
         calls: Vec::new(),
         stack: Vec::new(),
+        most_called: 0,
+        headers: module.files.iter().filter(|(_, name)| name.contains("/include/")).map(|file| file.0).collect(),
     };
     decoder.function(entry)?;
     for (step, name, line) in std::mem::take(&mut decoder.calls) {
@@ -332,6 +346,7 @@ pub fn decode<'m, 'a>(
         }
     }
     decoder.image.shared = decoder.names.shared_bytes();
+    decoder.image.live += decoder.most_called;
     Ok(decoder.image)
 }
 
@@ -348,6 +363,10 @@ struct Decoder<'m, 'a> {
     calls: Vec<(usize, &'a str, u32)>,
     /// Functions that are being decoded, to refuse recursion.
     stack: Vec<&'a str>,
+    /// Most registers alive at once in a function that is called.
+    most_called: u32,
+    /// Files that lie in an `include` folder.
+    headers: HashSet<u32>,
 }
 
 /// Where a function lies, and its parameters in local memory.
@@ -404,7 +423,11 @@ impl<'m, 'a> Decoder<'m, 'a> {
                 }
                 Item::Registers { ty, name, count } => self.names.registers(*ty, name, *count),
                 Item::Variable(variable) => self.names.variable(variable, &mut self.image)?,
-                Item::Loc(file, line) => source = (*file, *line),
+                Item::Loc(place, inlined) => {
+                    // Of an intrinsic that a header wraps, the line that calls it says more.
+                    let header = self.headers.contains(&place.0);
+                    source = inlined.filter(|_| header).unwrap_or(*place);
+                }
                 Item::Targets(..) => {}
                 Item::Instruction(instruction) => {
                     let guard = match instruction.guard {
@@ -448,6 +471,14 @@ impl<'m, 'a> Decoder<'m, 'a> {
             }
         }
         flow::rejoin(&mut self.image.code[start as usize..], start);
+        let touched = std::mem::take(&mut self.image.touched);
+        live::drop_unread(&mut self.image.code[start as usize..], &touched);
+        let live = live::most(&self.image.code[start as usize..], start, &touched, self.image.rows);
+        if function.entry {
+            self.image.live = live;
+        } else {
+            self.most_called = self.most_called.max(live);
+        }
         self.names.leave_function(outer);
         for (name, line) in callees {
             if self.stack.contains(&name) {

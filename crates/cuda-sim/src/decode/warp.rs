@@ -146,7 +146,7 @@ impl<'a> Operation<'_, '_, 'a> {
             _ => return self.unknown(),
         };
         let each = if a == Type::Tf32 { 1 } else { 2 };
-        let rows = |operation: &mut Self, at: usize, count: usize| -> Result<Vec<u32>, Error> {
+        let elements = |operation: &Self, at: usize, count: usize| -> Result<Vec<Arg<'a>>, Error> {
             let elements = match operation.arg(at)? {
                 Arg::Vector(elements) => elements,
                 element => vec![element],
@@ -155,20 +155,19 @@ impl<'a> Operation<'_, '_, 'a> {
                 return operation
                     .error(format!("operand {at} of `{}` is {count} registers", operation.instruction.opcode));
             }
-            elements.iter().map(|element| operation.row(element, 32)).collect()
+            Ok(elements)
         };
-        let d = rows(self, 0, if single { 4 } else { 2 })?;
-        let a = rows(self, 1, 16 * k / 32 / each)?;
-        let b = rows(self, 2, 8 * k / 32 / each)?;
-        // The addend may be constants.
-        let Arg::Vector(elements) = self.arg(3)? else { return self.unknown() };
-        let mut c = Vec::new();
-        for element in &elements {
-            c.push(self.source::<u32>(element)?);
+        let sums = if single { 4 } else { 2 };
+        let (mut d, mut abc) = (Vec::new(), [const { Vec::new() }; 3]);
+        for element in elements(self, 0, sums)? {
+            d.push(self.row(&element, 32)?);
         }
-        if c.len() != d.len() {
-            return self.error("as many addends as results expected");
+        for (at, count) in [(1, 16 * k / 32 / each), (2, 8 * k / 32 / each), (3, sums)] {
+            for element in elements(self, at, count)? {
+                abc[at - 1].push(self.source::<u32>(&element)?);
+            }
         }
+        let [a, b, c] = abc;
         Ok(Op::Whole(mma::lanes(format, k, d, a, b, c)))
     }
 }

@@ -4,9 +4,13 @@
 //! work goes through [`enqueue`]: on a capturing stream it becomes a node of a graph, elsewhere it is done before the
 //! call returns.
 //!
-//! Two variables of the environment choose what is pretended: `CUDRIFT_SIM_DEVICE` is `sm_80` (if it is not set),
-//! `sm_90` or `sm_120`; `CUDRIFT_SIM_DRIVER` is the driver's CUDA version, as `12.4`, and with it the newest PTX that
-//! is read.
+//! Variables of the environment choose what is pretended and what is checked:
+//!
+//! - `CUDRIFT_SIM_DEVICE`: `sm_80` (if it is not set), `sm_90` or `sm_120`.
+//! - `CUDRIFT_SIM_DRIVER`: the driver's CUDA version, as `12.4`, and with it the newest PTX that is read.
+//! - `CUDRIFT_SIM_THREADS`: host threads that execute blocks; one makes the order of atomic operations repeatable.
+//! - `CUDRIFT_SIM_WATCHDOG`: instructions of a warp after which a launch is taken to hang.
+//! - `CUDRIFT_SIM_WITHOUT`: checks to leave out, of `race`, `shared-init` and `global-init`, separated by commas.
 
 #![allow(non_snake_case, reason = "the exported names are the C header's")]
 
@@ -157,6 +161,16 @@ fn driver() -> Result<&'static Driver, Code> {
     DRIVER.get().ok_or(Code::NOT_INITIALIZED)?.as_ref().map_err(|code| *code)
 }
 
+/// A number in the environment, if it is there.
+fn setting<T: std::str::FromStr>(name: &str, example: &str) -> Result<Option<T>, Code> {
+    let Ok(text) = env::var(name) else { return Ok(None) };
+    let number = text.parse().map(Some);
+    number.map_err(|_| {
+        eprintln!("cudrift-sim: {name} is {text:?}; write {example}");
+        Code::INVALID_VALUE
+    })
+}
+
 impl Driver {
     /// The driver that the environment asks for.
     fn from_env() -> Result<Self, Code> {
@@ -170,10 +184,29 @@ impl Driver {
             eprintln!("cudrift-sim: CUDRIFT_SIM_DRIVER is {version:?}; write a CUDA version, as 12.4");
             Code::INVALID_VALUE
         })?;
+        let mut device = Device::new(profile);
+        if let Some(value) = setting("CUDRIFT_SIM_THREADS", "a number of threads, as 1")? {
+            device.workers = value;
+        }
+        if let Some(value) = setting("CUDRIFT_SIM_WATCHDOG", "a number of instructions, as 1000000")? {
+            device.watchdog = value;
+        }
+        for word in env::var("CUDRIFT_SIM_WITHOUT").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
+            match word {
+                "race" => device.checks.race = false,
+                "shared-init" => device.checks.shared_init = false,
+                "global-init" => device.checks.global_init = false,
+                _ => {
+                    let choices = "race, shared-init and global-init";
+                    eprintln!("cudrift-sim: CUDRIFT_SIM_WITHOUT names {word:?}; the choices are {choices}");
+                    return Err(Code::INVALID_VALUE);
+                }
+            }
+        }
         let pools = Table::default();
         let default_pool = pools.insert(Pool::default());
         Ok(Self {
-            device: Device::new(profile),
+            device,
             version,
             primary: Mutex::new(Primary::new()),
             contexts: Table::default(),

@@ -79,6 +79,7 @@ impl Site<'_, '_> {
             epoch: self.epoch,
             named: self.named,
             strong,
+            checks: self.grid.checks,
         }
     }
 
@@ -170,6 +171,7 @@ impl Site<'_, '_> {
         let unit = transfer.unit.bytes();
         let count = rows.len();
         let size = unit * count as u32;
+        let unchecked = !self.grid.checks.global_init;
         let mut out = [[0u32; LANES]; PARTS];
         let mut rest = mask;
         while rest != 0 {
@@ -180,11 +182,12 @@ impl Site<'_, '_> {
                 match space {
                     Space::Global | Space::Const | Space::Generic => {
                         let (region, offset) = self.global(address, size, lane, "read")?;
-                        if !region.all_written() && !region.written(offset, size.into()) {
-                            return Err(uninitialised(address, size, lane));
-                        }
+                        let whole = unchecked || region.all_written() || region.written(offset, size.into());
                         for at in 0..count {
                             let offset = offset + u64::from(unit) * at as u64;
+                            if !whole && rows[at] != NOWHERE && !region.written(offset, unit.into()) {
+                                return Err(uninitialised(address, size, lane));
+                            }
                             out[at][lane] = match transfer.unit {
                                 Unit::Word => region.load32(offset),
                                 Unit::Half => region.load16(offset).into(),
@@ -197,6 +200,9 @@ impl Site<'_, '_> {
                         let by = self.accessor(warp, lane, transfer.strong);
                         for at in 0..count {
                             let offset = offset + unit * at as u32;
+                            if rows[at] == NOWHERE {
+                                continue;
+                            }
                             match self.shared.load(offset, unit, &by) {
                                 Ok(value) => out[at][lane] = value,
                                 Err(conflict) => return Err(self.conflict(conflict, offset, lane)),
@@ -221,7 +227,7 @@ impl Site<'_, '_> {
             }
         }
         let shift = 32 - 8 * unit;
-        for (&row, values) in rows.iter().zip(&mut out) {
+        for (&row, values) in rows.iter().zip(&mut out).filter(|(row, _)| **row != NOWHERE) {
             if signed && shift > 0 {
                 *values = values.map(|value| ((value << shift) as i32 >> shift) as u32);
             }
@@ -311,6 +317,7 @@ impl Site<'_, '_> {
             value => value.fetch(&warp.regs),
         };
         let [a, b] = [fetch(&values[0]), if op == Atomic::Cas { fetch(&values[1]) } else { [0; LANES] }];
+        let unchecked = !self.grid.checks.global_init;
         let mut out = [0u64; LANES];
         let mut rest = mask;
         while rest != 0 {
@@ -325,7 +332,7 @@ impl Site<'_, '_> {
                         if region.read_only() {
                             return Err(read_only(address, size, lane));
                         }
-                        if !region.all_written() && !region.written(offset, size.into()) {
+                        if !unchecked && !region.all_written() && !region.written(offset, size.into()) {
                             return Err(uninitialised(address, size, lane));
                         }
                         match size {
@@ -366,6 +373,7 @@ impl Site<'_, '_> {
         valid: Option<&Src<u32>>,
     ) -> Result<(), Fault> {
         let (to, from) = (self.addresses(warp, to), self.addresses(warp, from));
+        let unchecked = !self.grid.checks.global_init;
         let valid = valid.map_or([bytes; LANES], |valid| valid.fetch(&warp.regs));
         for lane in lanes(mask) {
             let mut data = [0; 4];
@@ -386,7 +394,7 @@ impl Site<'_, '_> {
                 }
                 if here == 4 {
                     let (region, offset) = self.global(address, 4, lane, "asynchronous read")?;
-                    if !region.all_written() && !region.written(offset, 4) {
+                    if !unchecked && !region.all_written() && !region.written(offset, 4) {
                         return Err(uninitialised(address, 4, lane));
                     }
                     *data = region.load32(offset);

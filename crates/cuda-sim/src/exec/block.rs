@@ -7,6 +7,7 @@ use super::regs::{LANES, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
 use crate::decode::{Atomic, Image, Op, Reduction, Special, Step, Vote};
+use crate::device::Checks;
 use crate::finding::Kind;
 use crate::launch::Counters;
 use crate::memory::Map;
@@ -31,6 +32,7 @@ pub(crate) struct Grid<'a> {
     pub multiprocessors: u32,
     /// Instructions after which a warp is taken to hang.
     pub watchdog: u64,
+    pub checks: Checks,
 }
 
 impl Grid<'_> {

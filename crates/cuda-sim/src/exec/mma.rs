@@ -24,20 +24,27 @@ const K: usize = 16;
 ///
 /// Products of the factors are exact in f32; sums are formed in f32 in the order of k, from the addend on. GPUs sum in
 /// another order with other roundings; a kernel's error bounds must allow for both.
-pub(crate) fn lanes(format: Format, k: usize, d: Vec<u32>, a: Vec<u32>, b: Vec<u32>, c: Vec<Src<u32>>) -> Lanes {
+pub(crate) fn lanes(
+    format: Format,
+    k: usize,
+    d: Vec<u32>,
+    a: Vec<Src<u32>>,
+    b: Vec<Src<u32>>,
+    c: Vec<Src<u32>>,
+) -> Lanes {
     let halves = d.len() == 2;
     Box::new(move |regs: &mut Regs, mask| {
         let mut left = [[0f32; K]; M];
-        for (register, row) in a.iter().enumerate() {
-            let values = widen(regs.row(*row), format);
+        for (register, source) in a.iter().enumerate() {
+            let values = widen(&source.fetch(regs), format);
             scatter(&values, |lane, part, value| {
                 let row = lane / 4 + 8 * (register & 1);
                 left[row][depth(format, lane, register >> 1, part)] = value;
             });
         }
         let mut right = [[0f32; N]; K];
-        for (register, row) in b.iter().enumerate() {
-            let values = widen(regs.row(*row), format);
+        for (register, source) in b.iter().enumerate() {
+            let values = widen(&source.fetch(regs), format);
             scatter(&values, |lane, part, value| right[depth(format, lane, register, part)][lane / 4] = value);
         }
         let mut sum = [[0f32; N]; M];

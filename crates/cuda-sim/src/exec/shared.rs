@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::regs::{LANES, lanes};
+use crate::device::Checks;
 use crate::finding::Kind;
 
 /// What a warp knows of the order of things.
@@ -59,6 +60,7 @@ pub(super) struct Accessor<'a> {
     pub named: bool,
     /// Atomic, relaxed, acquire or release?
     pub strong: bool,
+    pub checks: Checks,
 }
 
 impl Accessor<'_> {
@@ -112,12 +114,12 @@ impl Cell {
     /// Is the last write before this access, or may it be at the same time?
     #[inline(always)]
     fn ordered(&self, by: &Accessor<'_>) -> bool {
-        by.after(self.writer, self.written) || (by.strong && self.strong)
+        by.after(self.writer, self.written) || (by.strong && self.strong) || !by.checks.race
     }
 
     #[inline(always)]
     fn on_read(&mut self, by: &Accessor<'_>) -> Result<(), Conflict> {
-        if self.pending || self.written == 0 || !self.ordered(by) {
+        if self.pending || (self.written == 0 && by.checks.shared_init) || !self.ordered(by) {
             return Err(self.bad_read());
         }
         if self.read == by.clock.tick && usize::from(self.reader) / LANES == by.warp {
@@ -176,7 +178,7 @@ impl Cell {
         if self.written != 0 && !self.ordered(by) && !agree() {
             return Err(self.conflict(Kind::Race, "written while another thread writes"));
         }
-        if self.read == 0 {
+        if self.read == 0 || !by.checks.race {
             return Ok(());
         }
         let reading_warp = usize::from(self.reader) / LANES;

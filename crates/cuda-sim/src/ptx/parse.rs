@@ -89,8 +89,8 @@ pub enum Item<'a> {
     },
     /// A variable of the body.
     Variable(Variable<'a>),
-    /// `.loc`: file number and line.
-    Loc(u32, u32),
+    /// `.loc`: file number and line; and where the function that it belongs to was inlined.
+    Loc((u32, u32), Option<(u32, u32)>),
     /// `name: .branchtargets a, b, c;`
     Targets(&'a str, Vec<&'a str>),
     /// An instruction.
@@ -467,8 +467,16 @@ impl<'a> Parser<'_, 'a> {
                 }
             }
             ".loc" => {
-                items.push(Item::Loc(self.number()?, self.number()?));
-                self.skip_line(line);
+                let place = (self.number()?, self.number()?);
+                let mut inlined = None;
+                while self.tokens.get(self.at).is_some_and(|token| token.1 == line) {
+                    if self.directive("inlined_at") {
+                        inlined = Some((self.number()?, self.number()?));
+                    } else {
+                        self.at += 1;
+                    }
+                }
+                items.push(Item::Loc(place, inlined));
             }
             ".pragma" | ".callprototype" => self.skip_to(';')?,
             ".local" | ".shared" | ".param" | ".global" | ".const" => {
