@@ -132,7 +132,8 @@ fn tests(args: &[&str]) -> Command {
             folders.push(":");
             folders.push(others);
         }
-        command.env("LD_LIBRARY_PATH", folders);
+        // Tests that would skip for want of a device fail instead.
+        command.env("LD_LIBRARY_PATH", folders).env("CUDRIFT_REQUIRE_CUDA", "1");
     }
     command
 }

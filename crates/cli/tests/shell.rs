@@ -29,6 +29,12 @@ fn doctor_checks_itself() {
     for word in ["instruction set", "threads", "CUDA", "self check"] {
         assert!(text.contains(word), "{word} in\n{text}");
     }
+    // `cargo xtask test` puts the simulator where the driver's library is looked for.
+    let simulator = std::env::var("LD_LIBRARY_PATH").is_ok_and(|path| path.contains("target/sim"));
+    assert!(!simulator || text.contains("this is cudrift's simulator, not a GPU"), "{text}");
+    let none = cudrift().arg("doctor").env("CUDRIFT_SIM_DEVICE", "sm_1").output().unwrap();
+    assert!(none.status.success(), "a device that refuses is no reason to fail");
+    assert!(!simulator || String::from_utf8_lossy(&none.stdout).contains("no CUDA device: cuInit answers"), "{none:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! here, as on a GPU, and not undefined behaviour of the simulator.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -283,6 +284,17 @@ pub enum AccessError {
         addr: u64,
     },
 }
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unmapped { addr, size } => write!(f, "{size} bytes at 0x{addr:x} are not inside one allocation"),
+            Self::Freed { addr } => write!(f, "0x{addr:x} lies in an allocation that was freed"),
+        }
+    }
+}
+
+impl std::error::Error for AccessError {}
 
 /// Every allocation of a device.
 pub struct Memory {

@@ -1,6 +1,7 @@
 //! A PTX module loaded onto a device.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::decode::{self, Globals, Image};
@@ -29,6 +30,22 @@ pub enum LoadError {
     /// No room for the module's globals.
     OutOfMemory,
 }
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ptx(error) => error.fmt(f),
+            Self::Version(major, minor) => {
+                let (newest_major, newest_minor) = PTX_VERSION;
+                write!(f, ".version {major}.{minor} is above {newest_major}.{newest_minor}, the newest that is read")
+            }
+            Self::Target(target) => write!(f, ".target {target} does not run on the device"),
+            Self::OutOfMemory => f.write_str("no room for the module's variables"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
 
 /// One `.entry`.
 pub struct Kernel {
