@@ -7,8 +7,8 @@ mod common;
 use common::Case;
 use cudrift::{DriftSpec, cpu::Plan};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 struct Counting;
 
@@ -49,8 +49,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test at a time counts.
-static ALONE: Mutex<()> = Mutex::new(());
+/// One test at a time: what another allocates would be counted too.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The gradient of the official spec, and the peak beyond inputs and outputs, on two threads.
 fn run(shape @ [groups, generated, _, _, dim]: [usize; 5], lean: bool) -> (Vec<f32>, usize) {
@@ -59,7 +62,6 @@ fn run(shape @ [groups, generated, _, _, dim]: [usize; 5], lean: bool) -> (Vec<f
     let spec = DriftSpec::official();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let (mut gradient, mut loss) = (vec![0.0f32; groups * generated * dim], vec![0.0f32; groups]);
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
     let promised = pool.install(|| {
@@ -82,6 +84,7 @@ fn run(shape @ [groups, generated, _, _, dim]: [usize; 5], lean: bool) -> (Vec<f
 
 #[test]
 fn small_groups_and_points_in_the_plane_take_64_mib() {
+    let _alone = alone();
     for shape in [
         [8, 64, 32, 64, 640],
         [64, 64, 32, 64, 640],
@@ -96,6 +99,7 @@ fn small_groups_and_points_in_the_plane_take_64_mib() {
 
 #[test]
 fn a_big_group_takes_little_more_than_its_distances() {
+    let _alone = alone();
     let shape = [1, 4096, 0, 4096, 512];
     let (gradient, peak) = run(shape, false);
     let matrix = 4096 * 8192 * size_of::<f32>();
@@ -107,6 +111,7 @@ fn a_big_group_takes_little_more_than_its_distances() {
 
 #[test]
 fn a_lean_plan_takes_64_mib_whatever_the_shape() {
+    let _alone = alone();
     for shape in [[3000, 64, 32, 64, 32], [300, 64, 32, 64, 256], [1, 40, 0, 100_000, 3], [2, 300, 5, 700, 4000]] {
         let (lean, peak) = run(shape, true);
         assert!(peak <= 64 << 20, "{shape:?}: {peak} bytes");
