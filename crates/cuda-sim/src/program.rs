@@ -228,7 +228,7 @@ fn kernels<'a>(text: &str, module: &ptx::Module<'a>, globals: &Globals<'a>) -> R
             shared: image.shared,
             local: image.local,
             constant: u32::try_from(constant).unwrap_or(u32::MAX),
-            max_threads: function.required_block.or(function.max_block).map(|block| block.iter().product()),
+            max_threads: function.required_block.or(function.max_block).map(threads),
             required_block: function.required_block,
             registers: registers(function, image.live),
             image,
@@ -238,10 +238,15 @@ fn kernels<'a>(text: &str, module: &ptx::Module<'a>, globals: &Globals<'a>) -> R
     Ok(kernels)
 }
 
+/// Threads of a block of these extents.
+fn threads(block: [u32; 3]) -> u32 {
+    block.iter().fold(1, |threads, &extent| threads.saturating_mul(extent))
+}
+
 /// Registers of a thread: what is alive at once and some for addresses, within what the directives leave.
 fn registers(function: &ptx::Function<'_>, live: u32) -> u32 {
-    let threads = function.required_block.or(function.max_block).map_or(1, |block| block.iter().product());
-    let threads = threads * function.min_blocks.unwrap_or(1).max(1);
+    let threads = function.required_block.or(function.max_block).map_or(1, threads);
+    let threads = threads.saturating_mul(function.min_blocks.unwrap_or(1).max(1));
     let room = crate::device::Profile::REGISTERS / threads.max(1) / 8 * 8;
     (live + 8).next_multiple_of(8).min(room).min(function.max_registers.unwrap_or(255)).clamp(16, 255)
 }

@@ -1,6 +1,6 @@
 //! Instructions on registers only: integers, logic, data movement, comparisons.
 
-use super::names::Named;
+use super::names::{Named, Register};
 use super::{Address, Base, CARRY, Lanes, Op, Operation, Space};
 use crate::exec::regs::{LANES, PredSrc, Regs, Src, Value};
 use crate::float::Compare;
@@ -106,6 +106,15 @@ impl<'a> Operation<'_, '_, 'a> {
         }
     }
 
+    /// Refuses operands that nothing has looked at. Behind the operands may stand a cache policy.
+    pub(super) fn operands(&self) -> Result<(), Error> {
+        let hints = usize::from(self.words.contains(&"L2::cache_hint"));
+        if self.used != !0 && self.count() > self.read.get() + hints {
+            return self.error(format!("`{}` has too many operands", self.instruction.opcode));
+        }
+        Ok(())
+    }
+
     /// Refuses what was not understood.
     pub(super) fn finish(&self) -> Result<(), Error> {
         match (0..self.words.len()).find(|at| *at < 64 && self.used >> at & 1 == 0) {
@@ -116,6 +125,7 @@ impl<'a> Operation<'_, '_, 'a> {
     }
 
     pub(super) fn arg(&self, at: usize) -> Result<Arg<'a>, Error> {
+        self.read.set(self.read.get().max(at + 1));
         match self.instruction.args.get(at) {
             Some(arg) => Ok(arg.clone()),
             None => self.error(format!("`{}` has too few operands", self.instruction.opcode)),
@@ -161,7 +171,34 @@ impl<'a> Operation<'_, '_, 'a> {
 
     pub(super) fn src<T: Value>(&mut self, at: usize) -> Result<Src<T>, Error> {
         let arg = self.arg(at)?;
+        self.fits(&arg, 8 * size_of::<T>() as u32)?;
         self.source(&arg)
+    }
+
+    /// Refuses a register of another width than is read, and a literal of another kind than the type (4.5, 9.4). Of
+    /// conversions and atomics, where registers may be wider, ptxas checks.
+    fn fits(&mut self, arg: &Arg<'a>, bits: u32) -> Result<(), Error> {
+        use Type::{B, Bf16, Bf16x2, F16, F16x2, F32, F64};
+        if matches!(self.name, "cvt" | "atom" | "red") {
+            return Ok(());
+        }
+        let ty = self.words.iter().rev().find_map(|word| Type::of(word)).filter(|_| self.name != "slct");
+        match (arg, ty) {
+            (Arg::Int(_), Some(F16 | F16x2 | Bf16 | Bf16x2 | F32 | F64)) => self.error("an integer among floats"),
+            (Arg::F32(_), None | Some(B(32) | F32 | F64)) | (Arg::F64(_), None | Some(B(64) | F32 | F64)) => Ok(()),
+            (Arg::F32(_) | Arg::F64(_), _) => self.error("a literal of another type"),
+            (Arg::Name(name), _) => match self.names.find(name, self.image) {
+                Some(Named::Register(Register { ty, at })) => {
+                    let special = self.image.specials.iter().any(|known| known.1 == at);
+                    if ty == Type::Pred || ty.bits() == bits || special {
+                        return Ok(());
+                    }
+                    self.error(format!("`{name}` has {} bits, {bits} are read", ty.bits()))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn source<T: Value>(&mut self, arg: &Arg<'a>) -> Result<Src<T>, Error> {
@@ -225,6 +262,9 @@ impl<'a> Operation<'_, '_, 'a> {
         let arg = self.arg(at)?;
         let Arg::Address(parts) = &arg else { return self.error(format!("an address expected, found {arg:?}")) };
         let address = |space, base, offset| Address { space, base, offset };
+        if parts.len() > 1 {
+            return self.error("an address of one part expected");
+        }
         Ok(match parts.first() {
             Some(Arg::Int(value)) => address(space, Base::None, *value as i64),
             Some(Arg::Name(name) | Arg::Offset(name, _)) => {
@@ -240,7 +280,7 @@ impl<'a> Operation<'_, '_, 'a> {
                     }
                     Some(Named::Symbol(symbol)) => {
                         // A function's .param variables live in local memory; a name carries its own space.
-                        address(symbol.space, Base::None, symbol.value as i64 + offset)
+                        address(symbol.space, Base::None, (symbol.value as i64).wrapping_add(offset))
                     }
                     _ => return self.error(format!("`{name}` is not an address")),
                 }
@@ -283,11 +323,12 @@ impl<'a> Operation<'_, '_, 'a> {
                 self.modifiers(&["alias", "async", "global", "shared::cta", "level"]);
                 Ok(Op::Fence)
             }
-            "nanosleep" => {
+            "nanosleep" | "pmevent" => {
                 self.types();
+                self.arg(0)?;
                 Ok(Op::Nop)
             }
-            "pmevent" | "brkpt" => Ok(Op::Nop),
+            "brkpt" => Ok(Op::Nop),
             "trap" => Ok(Op::Trap),
             "exit" => Ok(Op::Exit),
             "ret" => {
@@ -345,6 +386,7 @@ impl<'a> Operation<'_, '_, 'a> {
             });
         }
         match (self.arg(0)?, self.arg(1)?) {
+            (Arg::Vector(parts), _) | (_, Arg::Vector(parts)) if parts.is_empty() => self.unknown(),
             (Arg::Vector(to), Arg::Vector(from)) if to.len() == from.len() => self.copies(&to, &from, ty),
             (Arg::Vector(to), from) => self.unpack(&to, &from, ty),
             (_, Arg::Vector(from)) => self.pack(&from, ty),
@@ -454,24 +496,31 @@ impl<'a> Operation<'_, '_, 'a> {
         })))
     }
 
-    /// The comparison among the modifiers. The unsigned names of integers are those of floats with another meaning, which
-    /// an unsigned comparison has anyway.
-    fn comparison(&mut self) -> Option<Compare> {
+    /// The comparison among the modifiers, of those that the type has. The unsigned names mean what the others do of an
+    /// unsigned type.
+    fn comparison(&mut self, ty: Type) -> Option<Compare> {
         use Compare::{Eq, Equ, Ge, Geu, Gt, Gtu, Le, Leu, Lt, Ltu, Nan, Ne, Neu, Num};
-        let ordered = [("eq", Eq), ("ne", Ne), ("lt", Lt), ("le", Le), ("gt", Gt), ("ge", Ge)];
+        let equal = [("eq", Eq), ("ne", Ne)];
+        let ordered = [("lt", Lt), ("le", Le), ("gt", Gt), ("ge", Ge)];
         let unsigned = [("lo", Lt), ("ls", Le), ("hi", Gt), ("hs", Ge)];
         let unordered = [("equ", Equ), ("neu", Neu), ("ltu", Ltu), ("leu", Leu), ("gtu", Gtu), ("geu", Geu)];
         let rest = [("num", Num), ("nan", Nan)];
-        self.one_of(&ordered)
-            .or_else(|| self.one_of(&unsigned))
-            .or_else(|| self.one_of(&unordered))
-            .or_else(|| self.one_of(&rest))
+        let found = self.one_of(&equal);
+        match ty {
+            Type::B(_) => found,
+            Type::S(_) => found.or_else(|| self.one_of(&ordered)),
+            Type::U(_) => found.or_else(|| self.one_of(&ordered)).or_else(|| self.one_of(&unsigned)),
+            _ => {
+                let found = found.or_else(|| self.one_of(&ordered));
+                found.or_else(|| self.one_of(&unordered)).or_else(|| self.one_of(&rest))
+            }
+        }
     }
 
     /// The mask of lanes in which operands `a` and `b` compare so.
     fn compare(&mut self, a: usize, b: usize, ty: Type) -> Result<Test, Error> {
-        let Some(compare) = self.comparison() else { return self.unknown() };
-        let ftz = self.has("ftz");
+        let Some(compare) = self.comparison(ty) else { return self.unknown() };
+        let ftz = matches!(ty, Type::F32 | Type::F16) && self.has("ftz");
         use crate::float::{double, half, single};
         Ok(match ty {
             Type::F32 => mask(self.src(a)?, self.src(b)?, move |a: u32, b| single::compare(a, b, compare, ftz)),
@@ -535,7 +584,7 @@ impl<'a> Operation<'_, '_, 'a> {
     /// `setp.f16x2 p|q`: one predicate for each half.
     fn setp_packed(&mut self, ty: Type) -> Result<Op, Error> {
         use crate::float::half;
-        let Some(compare) = self.comparison() else { return self.unknown() };
+        let Some(compare) = self.comparison(ty) else { return self.unknown() };
         let ftz = self.has("ftz");
         let (Some(Arg::Pair(p, q)), combine) = (self.instruction.args.first().cloned(), self.combine(3)?) else {
             return self.unknown();
@@ -562,7 +611,7 @@ impl<'a> Operation<'_, '_, 'a> {
         let types = self.types();
         if let [d, s @ (Type::F16x2 | Type::Bf16x2)] = types[..] {
             use crate::float::half;
-            let Some(compare) = self.comparison() else { return self.unknown() };
+            let Some(compare) = self.comparison(s) else { return self.unknown() };
             let ftz = self.has("ftz");
             let yes: u16 = match d {
                 Type::F16x2 => 0x3c00,
@@ -580,7 +629,8 @@ impl<'a> Operation<'_, '_, 'a> {
         let (compare, combine) = (self.compare(1, 2, s)?, self.combine(3)?);
         let yes = match d {
             Type::F32 => 0x3f80_0000,
-            Type::U(32) | Type::S(32) | Type::B(32) => u32::MAX,
+            Type::U(32) | Type::S(32) => u32::MAX,
+            Type::U(16) | Type::S(16) if matches!(s, Type::F16 | Type::Bf16) => 0xffff,
             Type::F16 => 0x3c00,
             Type::Bf16 => 0x3f80,
             _ => return self.unknown(),
@@ -700,9 +750,9 @@ impl<'a> Operation<'_, '_, 'a> {
                 }),
                 ("min", None) => self.two(|a: T, b: T| a.min(b)),
                 ("max", None) => self.two(|a: T, b: T| a.max(b)),
-                // 9.7.1: division by zero gives a machine-dependent value; on GPUs all ones, and the dividend.
+                // 9.7.1: division by zero gives a machine-dependent value; all ones in the code that ptxas makes.
                 ("div", None) => self.two(|a: T, b: T| if b == 0 { !0 } else { a.wrapping_div(b) }),
-                ("rem", None) => self.two(|a: T, b: T| if b == 0 { a } else { a.wrapping_rem(b) }),
+                ("rem", None) => self.two(|a: T, b: T| if b == 0 { !0 } else { a.wrapping_rem(b) }),
                 ("abs", None) => self.one(|a: T| if i128::from(a) < 0 { (0 as T).wrapping_sub(a) } else { a }),
                 ("neg", None) => self.one(|a: T| (0 as T).wrapping_sub(a)),
                 _ => self.unknown(),
@@ -1000,7 +1050,11 @@ fn permute(a: u32, b: u32, c: u32, mode: Option<usize>) -> u32 {
 /// `fns` (9.7.1.23).
 fn nth_set(a: u32, base: u32, n: i32) -> u32 {
     let set = |at: i64| a >> at & 1 == 1;
-    let base = i64::from(base & 31);
+    // Outside of the word, as ptxas folds it, nothing is found.
+    if base > 31 {
+        return u32::MAX;
+    }
+    let base = i64::from(base);
     let found = match n {
         0 => set(base).then_some(base),
         1.. => (base..32).filter(|at| set(*at)).nth(n as usize - 1),

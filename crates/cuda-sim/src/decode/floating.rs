@@ -47,12 +47,32 @@ impl Operation<'_, '_, '_> {
         }
     }
 
+    /// Is there a rounding to a format, rather than to an integer?
+    fn stated(&self) -> bool {
+        self.words.iter().any(|word| matches!(*word, "rn" | "rz" | "rm" | "rp"))
+    }
+
     pub(super) fn float(&mut self) -> Result<Op, Error> {
         if self.name == "testp" {
             return self.testp();
         }
         let m = self.float_modifiers();
-        match self.types()[..] {
+        let types = self.types();
+        // What a type does not have is not passed over in silence.
+        let approximate = self.words.contains(&"approx");
+        let fits = match types[..] {
+            [Type::F32] => !m.relu,
+            [Type::F64] => !m.sat && !m.relu && (!m.ftz || approximate),
+            [Type::F16 | Type::F16x2] => m.rounding == Rounding::Nearest,
+            _ => m.rounding == Rounding::Nearest && !m.sat && (!m.ftz || approximate),
+        };
+        let rounds = matches!(self.name, "fma" | "mad" | "div" | "rcp" | "sqrt");
+        let stated = self.stated() || approximate || self.words.contains(&"full");
+        let half = matches!(types[..], [Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2]);
+        if !fits || m.satfinite || (m.relu && self.name != "fma") || (rounds && !stated && !half) {
+            return self.unknown();
+        }
+        match types[..] {
             [Type::F32] => self.single(m),
             [Type::F64] => self.double(m),
             [Type::F16] => self.half::<F16>(m),
@@ -210,7 +230,24 @@ impl Operation<'_, '_, '_> {
         }
         let types = self.types();
         let [d, s] = types[..] else { return self.unknown() };
-        let whole = integral.is_some();
+        let (whole, stated) = (integral.is_some(), self.stated());
+        let integer = |ty: Type| matches!(ty, Type::U(_) | Type::S(_));
+        let rounds = match (integer(d), integer(s)) {
+            (true, true) => !whole && !stated && !m.ftz,
+            (true, false) => whole && !stated,
+            (false, true) => stated && !whole,
+            (false, false) if d == s => !stated,
+            (false, false) if d.bits() > s.bits() => !stated && !whole,
+            (false, false) => (stated || away) && !whole,
+        };
+        let short = matches!(d, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 | Type::Tf32);
+        let fits = (!away || d == Type::Tf32)
+            && (!m.ftz || d == Type::F32 || s == Type::F32)
+            && (!m.relu && !m.satfinite || short)
+            && !(m.sat && matches!(d, Type::Bf16 | Type::Bf16x2 | Type::Tf32));
+        if !rounds || !fits {
+            return self.unknown();
+        }
         match (d, s) {
             (Type::F16x2, Type::F32) => self.two(move |a, b| convert::half2_from_f32::<F16>(a, b, m)),
             (Type::Bf16x2, Type::F32) => self.two(move |a, b| convert::half2_from_f32::<Bf16>(a, b, m)),

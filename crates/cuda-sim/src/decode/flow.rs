@@ -49,8 +49,11 @@ pub(super) fn rejoin(code: &mut [Step], start: u32) {
             parent[node] = found;
         }
     }
+    // Lanes that meet only to end together need not wait: a warp-level instruction of others excuses the exited.
+    let ends: Vec<bool> =
+        code.iter().map(|step| step.guard.is_none() && matches!(step.op, Op::Return | Op::Exit)).collect();
     for (at, step) in code.iter_mut().enumerate() {
-        if matches!(step.op, Op::Branch { .. } | Op::Switch { .. }) && parent[at] < end {
+        if matches!(step.op, Op::Branch { .. } | Op::Switch { .. }) && parent[at] < end && !ends[parent[at]] {
             step.rejoin = start + parent[at] as u32;
         }
     }

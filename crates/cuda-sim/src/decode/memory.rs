@@ -1,6 +1,7 @@
 //! Loads, stores, atomics, asynchronous copies.
 
 use super::{Atomic, Op, Operation, Space, Unit};
+use crate::exec::PARTS;
 use crate::exec::regs::Src;
 use crate::ptx::{Arg, Error, Type};
 
@@ -95,7 +96,7 @@ impl<'a> Operation<'_, '_, 'a> {
             }
             signed |= ty.signed() && self.width(element) > ty.bits();
         }
-        if ty.bits() > 64 {
+        if ty.bits() > 64 || rows.len() > PARTS {
             return self.unknown();
         }
         Ok(Op::Load { address, unit, rows: rows.into(), signed, high, strong })
@@ -122,6 +123,9 @@ impl<'a> Operation<'_, '_, 'a> {
             } else {
                 values.push(self.source::<u32>(element)?);
             }
+        }
+        if values.len() > PARTS {
+            return self.unknown();
         }
         Ok(Op::Store { address, unit: unit(ty), values: values.into(), strong })
     }

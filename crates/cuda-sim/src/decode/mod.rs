@@ -11,6 +11,7 @@ mod memory;
 mod names;
 mod warp;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 pub use alu::{WINDOW, window};
@@ -353,6 +354,11 @@ pub fn decode<'m, 'a>(
 /// The predicate that holds the carry flag of `add.cc` and its like.
 pub(crate) const CARRY: u32 = 0;
 
+/// Calls within calls, at most.
+const DEEPEST: usize = 128;
+/// Bytes of the parameters of a kernel, at most (5.1.6).
+const MOST_PARAMS: u32 = 32_764;
+
 struct Decoder<'m, 'a> {
     module: &'m Module<'a>,
     names: Names<'m, 'a>,
@@ -389,17 +395,25 @@ impl<'m, 'a> Decoder<'m, 'a> {
     /// Decodes a function, then those that it calls and that have no code yet.
     fn function(&mut self, function: &'m Function<'a>) -> Result<(), Error> {
         self.stack.push(function.name);
+        if self.stack.len() > DEEPEST {
+            return Err(Error::new(function.line, format!("calls more than {DEEPEST} deep: not simulated")));
+        }
         let start = self.image.code.len() as u32;
         let outer = self.names.enter_function();
         if function.entry {
+            let layout = param_layout(&function.params);
+            let bytes = layout.last().map_or(0, |(offset, bytes)| offset.saturating_add(*bytes));
+            if bytes > MOST_PARAMS {
+                return Err(Error::new(function.line, format!("{bytes} bytes of parameters")));
+            }
             self.names.kernel_params(&function.params);
         } else {
             let place = self.reserve(function.name, function.line)?;
-            for (variable, &(at, _)) in function.params.iter().zip(&place.params) {
-                self.names.bind_local(variable.name, at);
+            for (variable, &place) in function.params.iter().zip(&place.params) {
+                self.names.bind_local(variable.name, place);
             }
-            for (variable, &(at, _)) in function.results.iter().zip(&place.results) {
-                self.names.bind_local(variable.name, at);
+            for (variable, &place) in function.results.iter().zip(&place.results) {
+                self.names.bind_local(variable.name, place);
             }
             self.places.insert(function.name, Place { start, ..place });
         }
@@ -514,10 +528,14 @@ impl<'m, 'a> Decoder<'m, 'a> {
             name,
             words: words.collect(),
             used: 0,
+            read: Cell::new(0),
             instruction,
             names: &mut self.names,
             image: &mut self.image,
         };
+        if operation.words.len() > u64::BITS as usize {
+            return operation.error(format!("`{name}` with {} modifiers", operation.words.len()));
+        }
         let op = match name {
             "bra" => {
                 operation.modifiers(&["uni"]);
@@ -539,6 +557,7 @@ impl<'m, 'a> Decoder<'m, 'a> {
             _ => operation.decode()?,
         };
         operation.finish()?;
+        operation.operands()?;
         Ok(op)
     }
 
@@ -556,15 +575,15 @@ impl<'m, 'a> Decoder<'m, 'a> {
         }
         if name == "__assertfail" {
             let mut places = [NOWHERE; 4];
-            places.iter_mut().zip(&from).for_each(|(place, from)| *place = *from);
+            places.iter_mut().zip(from).for_each(|(place, from)| *place = from.0);
             return Ok(Op::Assert(places));
         }
         let place = self.reserve(name, line)?;
         if place.params.len() != from.len() {
             return Err(Error::new(line, format!("`{name}` takes {} parameters", place.params.len())));
         }
-        let copies = from.iter().zip(&place.params).map(|(&from, &(to, bytes))| LocalCopy { from, to, bytes });
-        let copies = copies.collect();
+        let copies = from.iter().zip(&place.params).map(|(&from, &to)| copy(from, to, to.1, line));
+        let copies = copies.collect::<Result<_, _>>()?;
         self.calls.push((step, name, line));
         callees.push((name, line));
         Ok(Op::Call { target: NOWHERE, copies })
@@ -577,9 +596,9 @@ impl<'m, 'a> Decoder<'m, 'a> {
         }
         let callee = self.callee(name, line)?;
         let mut places = |variables: &[Variable<'_>]| {
-            variables.iter().map(|v| (names::place_local(v, &mut self.image), v.bytes() as u32)).collect()
+            variables.iter().map(|variable| names::place_local(variable, &mut self.image)).collect::<Result<_, _>>()
         };
-        let place = Place { start: NOWHERE, params: places(&callee.params), results: places(&callee.results) };
+        let place = Place { start: NOWHERE, params: places(&callee.params)?, results: places(&callee.results)? };
         self.places.insert(name, place.clone());
         Ok(place)
     }
@@ -587,12 +606,25 @@ impl<'m, 'a> Decoder<'m, 'a> {
     fn results(&mut self, instruction: &Instruction<'a>) -> Result<Box<[LocalCopy]>, Error> {
         let (name, _, results) = call_parts(instruction)?;
         let place = self.reserve(name, instruction.line)?;
-        let mut copies = Vec::new();
-        for (arg, &(from, bytes)) in results.iter().zip(&place.results) {
-            copies.push(LocalCopy { from, to: self.names.local_place(arg, instruction.line)?, bytes });
+        let line = instruction.line;
+        if results.len() > place.results.len() {
+            return Err(Error::new(line, format!("`{name}` has {} results", place.results.len())));
         }
-        Ok(copies.into())
+        let copies = results.iter().zip(&place.results).map(|(arg, &from)| {
+            let to = self.names.local_place(arg, line)?;
+            copy(from, to, from.1, line)
+        });
+        copies.collect()
     }
+}
+
+/// A copy of so many bytes between two places that have room for them.
+fn copy((from, held): (u32, u32), (to, room): (u32, u32), bytes: u32, line: u32) -> Result<LocalCopy, Error> {
+    let least = held.min(room);
+    if bytes > least {
+        return Err(Error::new(line, format!("a parameter of {least} bytes, where the function has {bytes}")));
+    }
+    Ok(LocalCopy { from, to, bytes })
 }
 
 /// Function, arguments and results of `call (results), function, (arguments)`.
@@ -614,6 +646,8 @@ struct Operation<'d, 'm, 'a> {
     words: Vec<&'a str>,
     /// Bit set of the words understood.
     used: u64,
+    /// How many of the operands have been looked at.
+    read: Cell<usize>,
     instruction: &'d Instruction<'a>,
     names: &'d mut Names<'m, 'a>,
     image: &'d mut Image,

@@ -7,6 +7,8 @@ use crate::ptx::{Arg, Error, Function, Item, Module, Type, Variable};
 
 /// Unmapped bytes between two local variables.
 const LOCAL_GAP: u32 = 16;
+/// Local memory of a thread, bytes at most.
+const MOST_LOCAL: u64 = 512 << 10;
 
 /// A register: its type and its first row, or its index if it is a predicate.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Register {
 pub(super) struct Symbol {
     pub space: Space,
     pub value: u64,
+    /// Bytes, where it is in local memory.
+    pub bytes: u32,
 }
 
 /// What an operand's name was found to be.
@@ -62,18 +66,18 @@ impl<'m, 'a> Names<'m, 'a> {
             current: 0,
         };
         let (mut reachable, mut used, mut at) = (vec![entry], HashSet::new(), 0);
+        let functions: HashMap<&str, &Function<'a>> = module.functions.iter().map(|f| (f.name, f)).collect();
+        let mut seen = HashSet::from([entry.name]);
         while let Some(function) = reachable.get(at).copied() {
             at += 1;
             for item in &function.items {
                 let Item::Instruction(instruction) = item else { continue };
                 instruction.args.iter().for_each(|arg| mentioned(arg, &mut used));
                 if instruction.opcode.starts_with("call") {
-                    for callee in &module.functions {
-                        let seen = reachable.iter().any(|known| std::ptr::eq(*known, callee));
-                        if used.contains(callee.name) && !seen {
-                            reachable.push(callee);
-                        }
-                    }
+                    let mut called = HashSet::new();
+                    instruction.args.iter().for_each(|arg| mentioned(arg, &mut called));
+                    let new = called.into_iter().filter(|name| seen.insert(name));
+                    reachable.extend(new.filter_map(|name| functions.get(name)));
                 }
             }
         }
@@ -86,7 +90,7 @@ impl<'m, 'a> Names<'m, 'a> {
         for dynamic in [false, true] {
             for variable in all.iter().filter(|variable| variable.count.is_none() == dynamic) {
                 let at = names.shared_bytes.next_multiple_of(variable.align);
-                let end = u64::from(at) + variable.bytes();
+                let end = u64::from(at).saturating_add(variable.bytes());
                 if end > 1 << 20 {
                     return Err(Error::new(
                         variable.line,
@@ -140,7 +144,7 @@ impl<'m, 'a> Names<'m, 'a> {
 
     pub fn kernel_params(&mut self, params: &[Variable<'a>]) {
         for (variable, (offset, _)) in params.iter().zip(param_layout(params)) {
-            let symbol = Symbol { space: Space::Param, value: offset.into() };
+            let symbol = Symbol { space: Space::Param, value: offset.into(), bytes: 0 };
             self.scopes[self.current].symbols.insert(variable.name, symbol);
         }
     }
@@ -149,19 +153,22 @@ impl<'m, 'a> Names<'m, 'a> {
         self.scopes[self.current].declared.insert(name, (ty, count));
     }
 
-    pub fn bind_local(&mut self, name: &'a str, at: u32) {
-        self.scopes[self.current].symbols.insert(name, Symbol { space: Space::Local, value: at.into() });
+    /// Gives a place in local memory its name.
+    pub fn bind_local(&mut self, name: &'a str, (at, bytes): (u32, u32)) {
+        let symbol = Symbol { space: Space::Local, value: at.into(), bytes };
+        self.scopes[self.current].symbols.insert(name, symbol);
     }
 
     pub fn variable(&mut self, variable: &Variable<'a>, image: &mut Image) -> Result<(), Error> {
         match variable.space {
             "local" | "param" => {
-                let at = place_local(variable, image);
-                self.bind_local(variable.name, at);
+                let place = place_local(variable, image)?;
+                self.bind_local(variable.name, place);
             }
             "shared" => {
                 let value = self.shared.get(&variable.name.as_ptr()).copied().unwrap_or(0);
-                self.scopes[self.current].symbols.insert(variable.name, Symbol { space: Space::Shared, value });
+                let symbol = Symbol { space: Space::Shared, value, bytes: 0 };
+                self.scopes[self.current].symbols.insert(variable.name, symbol);
             }
             other => {
                 return Err(Error::new(variable.line, format!("a .{other} variable inside a function: not simulated")));
@@ -199,11 +206,11 @@ impl<'m, 'a> Names<'m, 'a> {
             return Some(Named::Register(register));
         }
         if let Some(&value) = self.module_shared.get(name) {
-            return Some(Named::Symbol(Symbol { space: Space::Shared, value }));
+            return Some(Named::Symbol(Symbol { space: Space::Shared, value, bytes: 0 }));
         }
         let variable = self.module.variables.iter().find(|variable| variable.name == name)?;
         let space = if variable.space == "const" { Space::Const } else { Space::Global };
-        Some(Named::Symbol(Symbol { space, value: *self.globals.get(name)? }))
+        Some(Named::Symbol(Symbol { space, value: *self.globals.get(name)?, bytes: 0 }))
     }
 
     pub fn pred(&mut self, name: &'a str, image: &mut Image, line: u32) -> Result<u32, Error> {
@@ -213,30 +220,34 @@ impl<'m, 'a> Names<'m, 'a> {
         }
     }
 
-    /// The place of a call's parameter.
-    pub fn local_place(&self, arg: &Arg<'a>, line: u32) -> Result<u32, Error> {
+    /// The place and the bytes of a call's parameter.
+    pub fn local_place(&self, arg: &Arg<'a>, line: u32) -> Result<(u32, u32), Error> {
         let Arg::Name(name) = arg else { return Err(Error::new(line, "a parameter that is not a .param variable")) };
         let symbol = self.scopes_from(self.current).find_map(|scope| self.scopes[scope].symbols.get(name));
         match symbol {
-            Some(Symbol { space: Space::Local, value }) => Ok(*value as u32),
+            Some(Symbol { space: Space::Local, value, bytes }) => Ok((*value as u32, *bytes)),
             _ => Err(Error::new(line, format!("`{name}` is not a .param variable"))),
         }
     }
 }
 
-/// Gives a variable its place in local memory.
-pub(super) fn place_local(variable: &Variable<'_>, image: &mut Image) -> u32 {
+/// Gives a variable its place in local memory: offset and bytes.
+pub(super) fn place_local(variable: &Variable<'_>, image: &mut Image) -> Result<(u32, u32), Error> {
     let at = (image.local + LOCAL_GAP).next_multiple_of(variable.align);
-    image.local = at.saturating_add(variable.bytes().min(1 << 20) as u32);
-    at
+    let end = u64::from(at).saturating_add(variable.bytes());
+    if end > MOST_LOCAL {
+        return Err(Error::new(variable.line, format!("`{}` makes {end} bytes of local memory", variable.name)));
+    }
+    image.local = end as u32;
+    Ok((at, variable.bytes() as u32))
 }
 
 /// Offset and bytes of each parameter of a kernel.
 pub(crate) fn param_layout(params: &[Variable<'_>]) -> Vec<(u32, u32)> {
     let mut end = 0u32;
     let place = params.iter().map(|variable| {
-        let offset = end.next_multiple_of(variable.align);
-        end = offset + variable.bytes().min(1 << 16) as u32;
+        let offset = end.checked_next_multiple_of(variable.align).unwrap_or(u32::MAX);
+        end = offset.saturating_add(variable.bytes().min(1 << 16) as u32);
         (offset, variable.bytes().min(1 << 16) as u32)
     });
     place.collect()

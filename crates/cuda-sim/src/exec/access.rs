@@ -13,7 +13,7 @@ use crate::memory::Region;
 use crate::ptx::Type;
 
 /// Parts of the longest load or store.
-const PARTS: usize = 8;
+pub(crate) const PARTS: usize = 8;
 
 /// A warp's view of memory at an instruction.
 pub(super) struct Site<'s, 'g> {

@@ -1,12 +1,14 @@
 //! A block: its warps in turn, and its barriers.
 
+use std::sync::atomic::{Ordering::SeqCst, fence};
+
 use super::Fault;
 use super::access::{Site, Transfer};
 use super::collective;
-use super::regs::{LANES, Src, lanes};
+use super::regs::{LANES, Regs, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
-use crate::decode::{Atomic, Image, Op, Reduction, Special, Step, Vote};
+use crate::decode::{Atomic, Image, NOWHERE, Op, Reduction, Special, Step, Vote};
 use crate::device::Checks;
 use crate::finding::Kind;
 use crate::launch::Counters;
@@ -77,6 +79,8 @@ struct Barrier {
     all: u32,
     any: u32,
     count: u32,
+    /// Ticks of every warp up to which those that came had synchronised with it.
+    known: [u32; LANES],
 }
 
 /// A block under execution.
@@ -182,15 +186,21 @@ impl Block {
     /// Runs a warp until it waits, ends, or has had its turn. Did it do anything?
     fn run_warp(&mut self, grid: &Grid<'_>, w: usize) -> Result<bool, Stop> {
         let begin = self.warps[w].steps;
-        let mut turn = None;
         loop {
             let warp = &mut self.warps[w];
             let used = warp.steps - begin;
-            let Some(split) = warp.choose(turn) else { return Ok(used > 0) };
             if used >= WARP_TURN {
+                warp.part();
                 return Ok(true);
             }
-            turn = None;
+            let fair = warp.steps >= warp.turn;
+            if fair {
+                warp.turn = warp.steps + SPLIT_TURN;
+                if std::mem::take(&mut warp.polls) {
+                    warp.part();
+                }
+            }
+            let Some(split) = warp.choose(fair) else { return Ok(used > 0) };
             let split = warp.join(split);
             let Split { pc, record, .. } = warp.splits[split];
             if pc == warp.rejoin(record) {
@@ -202,22 +212,19 @@ impl Block {
                 return Err(Stop { fault, warp: w, pc });
             }
             let mut pc = pc;
-            match self.run_split(grid, w, split, &mut pc) {
-                Ok(true) => turn = Some(self.warps[w].steps),
-                Ok(false) => {}
-                Err(fault) => return Err(Stop { fault, warp: w, pc }),
-            }
+            self.run_split(grid, w, split, &mut pc, fair).map_err(|fault| Stop { fault, warp: w, pc })?;
         }
     }
 
-    /// Runs a split until it parts, waits, ends, meets others, or has had its turn (then true).
-    fn run_split(&mut self, grid: &Grid<'_>, w: usize, split: usize, at: &mut u32) -> Result<bool, Fault> {
+    /// Runs a split until it parts, waits, ends, meets others, or has had its turn. A `fair` turn may lead it away from
+    /// others that are further behind.
+    fn run_split(&mut self, grid: &Grid<'_>, w: usize, split: usize, at: &mut u32, fair: bool) -> Result<(), Fault> {
         let code = &grid.image.code[..];
         let warp = &mut self.warps[w];
-        let (limit, Split { mut pc, mask, record, .. }) = (warp.limit(split), warp.splits[split]);
+        let limit = if fair { NOWHERE } else { warp.limit(split) };
+        let Split { mut pc, mask, record, .. } = warp.splits[split];
         let rejoin = warp.rejoin(record);
-        let alone = warp.splits.len() == 1;
-        let end = warp.steps + if alone { WARP_TURN } else { SPLIT_TURN };
+        let end = if mask == warp.live { warp.steps + WARP_TURN } else { warp.turn };
         loop {
             let step = &code[pc as usize];
             let warp = &mut self.warps[w];
@@ -237,27 +244,31 @@ impl Block {
                 Op::Branch { target } => {
                     warp.splits[split].pc = pc;
                     warp.diverge(split, active, *target, step.rejoin);
-                    return Ok(false);
+                    return Ok(());
                 }
                 Op::Load { .. } | Op::Store { .. } | Op::Atomic { .. } | Op::CopyAsync { .. } => {
+                    warp.polls |= matches!(step.op, Op::Atomic { .. });
                     if active != 0 {
                         self.transfer(grid, w, pc, active, step)?;
                     }
                     pc += 1;
                 }
-                Op::Nop | Op::Fence => pc += 1,
+                Op::Nop => pc += 1,
+                Op::Fence => {
+                    fence(SeqCst);
+                    pc += 1;
+                }
                 _ => {
                     warp.splits[split].pc = pc;
                     match self.rare(grid, w, split, active, step)? {
                         Next::Step => pc += 1,
-                        Next::Choose => return Ok(false),
+                        Next::Choose => return Ok(()),
                     }
                 }
             }
             if pc == rejoin || pc >= limit || self.warps[w].steps >= end {
-                let warp = &mut self.warps[w];
-                warp.splits[split].pc = pc;
-                return Ok(warp.steps >= end && !alone);
+                self.warps[w].splits[split].pc = pc;
+                return Ok(());
             }
         }
     }
@@ -427,22 +438,29 @@ impl Block {
     }
 
     /// Gathers the lanes of a warp-level instruction: the splits that execute it now, or nothing while some are missing.
-    fn gather(&mut self, w: usize, split: usize, needed: u32) -> Option<u32> {
+    fn gather(&mut self, grid: &Grid<'_>, w: usize, split: usize, needed: u32) -> Option<u32> {
         let warp = &mut self.warps[w];
+        warp.splits[split].waiting = Waiting::Lanes(needed);
         let pc = warp.splits[split].pc;
-        let here = |other: &Split| other.pc == pc && matches!(other.waiting, Waiting::Lanes(_));
-        let all = warp.splits.iter().filter(|other| here(other)).fold(warp.splits[split].mask, |m, s| m | s.mask);
-        if needed & warp.live & !all != 0 {
-            warp.splits[split].waiting = Waiting::Lanes(needed);
-            return None;
+        // Warp barriers are met wherever they stand.
+        let meets = |pc: u32| matches!(grid.image.code[pc as usize].op, Op::WarpBarrier { .. });
+        let here = |other: &&Split| other.pc == pc || (meets(pc) && meets(other.pc));
+        let mut all = u32::MAX;
+        loop {
+            let complete = |other: &&Split| matches!(other.waiting, Waiting::Lanes(of) if of & warp.live & !all == 0);
+            let found = warp.splits.iter().filter(here).filter(complete).fold(0, |found, other| found | other.mask);
+            if found == all {
+                break;
+            }
+            all = found;
         }
-        Some(all)
+        (all & warp.splits[split].mask != 0).then_some(all)
     }
 
     /// Moves the gathered splits to the next instruction.
-    fn pass(&mut self, w: usize, pc: u32, mask: u32) {
+    fn pass(&mut self, w: usize, mask: u32) {
         for split in &mut self.warps[w].splits {
-            if split.pc == pc && split.mask & mask != 0 {
+            if split.mask & mask != 0 {
                 split.pc += 1;
                 split.waiting = Waiting::No;
             }
@@ -452,15 +470,7 @@ impl Block {
     fn collective(&mut self, grid: &Grid<'_>, w: usize, split: usize, step: &Step) -> Result<Next, Fault> {
         let warp = &mut self.warps[w];
         let Split { pc, mask, .. } = warp.splits[split];
-        let members = match &step.op {
-            Op::Shuffle { members, .. }
-            | Op::Vote { members, .. }
-            | Op::Match { members, .. }
-            | Op::Redux { members, .. }
-            | Op::WarpBarrier { members } => members.fetch(&warp.regs),
-            // mma and the matrix loads take the whole warp.
-            _ => [u32::MAX; LANES],
-        };
+        let mut members = members(&step.op, &warp.regs);
         let active = step.guard.map_or(mask, |guard| mask & guard.fetch(&warp.regs));
         let mut needed = 0;
         for lane in lanes(active) {
@@ -480,9 +490,26 @@ impl Block {
             let detail = format!("lanes 0x{:08x} of the warp have exited, or never were", !warp.live);
             return Err(Fault::new(Kind::WarpSync, active.trailing_zeros() as usize, detail));
         }
-        let Some(all) = self.gather(w, split, needed) else { return Ok(Next::Choose) };
+        let Some(gathered) = self.gather(grid, w, split, needed) else { return Ok(Next::Choose) };
         let warp = &mut self.warps[w];
-        let all = step.guard.map_or(all, |guard| all & guard.fetch(&warp.regs));
+        let mut all = 0;
+        for other in warp.splits.iter().filter(|other| other.mask & gathered != 0) {
+            let step = &grid.image.code[other.pc as usize];
+            all |= step.guard.map_or(other.mask, |guard| other.mask & guard.fetch(&warp.regs));
+            if other.pc != pc {
+                let theirs = self::members(&step.op, &warp.regs);
+                lanes(other.mask).for_each(|lane| members[lane] = theirs[lane]);
+            }
+        }
+        let left = warp.splits.iter().filter(|other| other.pc == pc && other.mask & gathered == 0);
+        let mut waiting = left.filter_map(|other| match other.waiting {
+            Waiting::Lanes(of) if of & all != 0 => Some((other.mask.trailing_zeros() as usize, of)),
+            _ => None,
+        });
+        if let Some((lane, of)) = waiting.next() {
+            let detail = format!("lanes 0x{:08x} of the member mask 0x{of:08x} are here with another mask", of & all);
+            return Err(Fault::new(Kind::WarpSync, lane, detail));
+        }
         // Lanes of different masks go by themselves.
         let mut rest = all;
         while rest != 0 {
@@ -497,7 +524,7 @@ impl Block {
             rest &= !group;
             self.together(grid, w, pc, group, step)?;
         }
-        self.pass(w, pc, all);
+        self.pass(w, gathered);
         Ok(Next::Choose)
     }
 
@@ -575,12 +602,17 @@ impl Block {
             return Ok(Next::Step);
         }
         let lane = active.trailing_zeros() as usize;
+        if active != mask && !aligned {
+            // The others go on; these come to the barrier by themselves.
+            self.warps[w].diverge(split, active, pc, NOWHERE);
+            return Ok(Next::Choose);
+        }
         if active != mask {
             return Err(Fault::new(Kind::Barrier, lane, format!("lanes 0x{:08x} are predicated off", mask & !active)));
         }
         let arriving = if *aligned {
             let live = warp.live;
-            let Some(all) = self.gather(w, split, live) else { return Ok(Next::Choose) };
+            let Some(all) = self.gather(grid, w, split, live) else { return Ok(Next::Choose) };
             all
         } else {
             mask
@@ -601,6 +633,9 @@ impl Block {
         // 9.7.13.1: with a thread count, a warp counts as a whole.
         barrier.arrived += if *aligned && count.is_some() { LANES as u32 } else { arriving.count_ones() };
         barrier.warps |= 1 << w;
+        let clock = warp.clock();
+        barrier.known.iter_mut().zip(&clock.known).for_each(|(known, other)| *known = (*known).max(*other));
+        barrier.known[w] = barrier.known[w].max(clock.tick);
         if barrier.expected != expected || barrier.arrived > expected {
             let Barrier { expected: other, arrived, .. } = *barrier;
             let detail = format!("barrier {id} of {expected} threads, where {arrived} of {other} have come");
@@ -618,7 +653,11 @@ impl Block {
             }
         }
         if *arrive {
-            self.pass(w, pc, arriving);
+            self.pass(w, arriving);
+            // What the warp does from now on is not ordered before this barrier.
+            if let Some(clock) = &mut self.warps[w].clock {
+                clock.tick += 1;
+            }
         }
         if self.barriers[id as usize].arrived == expected {
             self.complete(grid, id);
@@ -629,13 +668,7 @@ impl Block {
     /// Lets all threads of a barrier go on.
     fn complete(&mut self, grid: &Grid<'_>, id: u32) {
         let barrier = std::mem::take(&mut self.barriers[id as usize]);
-        let mut known = [0; LANES];
-        for w in lanes(barrier.warps) {
-            let clock = self.warps[w].clock();
-            known.iter_mut().zip(&clock.known).for_each(|(known, other)| *known = (*known).max(*other));
-            known[w] = known[w].max(clock.tick);
-        }
-        for (w, warp) in self.warps.iter_mut().enumerate() {
+        for warp in &mut self.warps {
             let (mut waited, regs) = (0, &mut warp.regs);
             for split in warp.splits.iter_mut().filter(|split| split.waiting == Waiting::Barrier(id)) {
                 waited |= split.mask;
@@ -653,11 +686,8 @@ impl Block {
             }
             let live = warp.live;
             if let (Some(clock), true) = (&mut warp.clock, waited != 0) {
-                clock.known = known;
+                clock.known.iter_mut().zip(&barrier.known).for_each(|(known, other)| *known = (*known).max(*other));
                 clock.warp_sync(waited, live);
-            } else if let (Some(clock), true) = (&mut warp.clock, barrier.warps >> w & 1 == 1) {
-                // It only arrived: what it does from now on is not ordered before this barrier.
-                clock.tick += 1;
             }
         }
         if barrier.expected == grid.threads() {
@@ -665,6 +695,19 @@ impl Block {
         } else {
             self.named = true;
         }
+    }
+}
+
+/// The member mask of each lane.
+fn members(op: &Op, regs: &Regs) -> [u32; LANES] {
+    match op {
+        Op::Shuffle { members, .. }
+        | Op::Vote { members, .. }
+        | Op::Match { members, .. }
+        | Op::Redux { members, .. }
+        | Op::WarpBarrier { members } => members.fetch(regs),
+        // mma and the matrix loads take the whole warp.
+        _ => [u32::MAX; LANES],
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod regs;
 mod shared;
 mod warp;
 
+pub(crate) use access::PARTS;
 pub(crate) use block::{Block, Grid, Progress, Stop};
 
 use crate::finding::Kind;

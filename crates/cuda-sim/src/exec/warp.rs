@@ -3,12 +3,12 @@
 //! Lanes that are at the same place form a *split*. A divergent branch makes two of one, under a *record* of the point
 //! where they meet again; a split that comes to the point waits there until all lanes of the record have arrived, or
 //! have exited. Among splits that can run, the one furthest behind in the code goes first, and splits of one record that
-//! come to the same place join. Every split gets its turn, so that lanes may wait for each other, as they may from sm_70
-//! on. A call is a record whose point is the place after the call.
+//! come to the same place join. Every split gets its turn, and no lane waits for ever at a point of rejoining, so that
+//! lanes may wait for each other, as they may from sm_70 on. A call is a record whose point is the place after it.
 
 use std::collections::VecDeque;
 
-use super::regs::Regs;
+use super::regs::{Regs, lanes};
 use super::shared::Clock;
 use crate::decode::NOWHERE;
 
@@ -73,6 +73,12 @@ pub(super) struct Warp {
     pub steps: u64,
     /// Instructions executed, times the lanes that took part.
     pub lane_steps: u64,
+    /// Where the next turn begins, by `steps`.
+    pub turn: u64,
+    /// When each lane last had a turn of its own.
+    served: [u64; 32],
+    /// Was an atomic operation executed in this turn, as by lanes that wait for a lock?
+    pub polls: bool,
 }
 
 impl Warp {
@@ -88,6 +94,9 @@ impl Warp {
         self.group = [0; 32];
         self.steps = 0;
         self.lane_steps = 0;
+        self.turn = 0;
+        self.served = [0; 32];
+        self.polls = false;
     }
 
     pub fn clock(&self) -> &Clock {
@@ -187,6 +196,16 @@ impl Warp {
         }
     }
 
+    /// Lets the lanes that wait at points of rejoining go on by themselves: others may wait for what they do next.
+    pub fn part(&mut self) {
+        for record in self.records.iter_mut().filter(|record| record.used && record.arrived != 0) {
+            let Record { rejoin, arrived, parent, .. } = *record;
+            record.expected &= !arrived;
+            record.arrived = 0;
+            self.splits.push(Split { pc: rejoin, mask: arrived, record: parent, waiting: Waiting::No });
+        }
+    }
+
     /// Ends lanes of a split.
     pub fn exit(&mut self, split: usize, mask: u32) {
         self.live &= !mask;
@@ -200,16 +219,15 @@ impl Warp {
         }
     }
 
-    /// The split to run next: the furthest behind of those that can; with `turn`, one after another.
-    pub fn choose(&self, turn: Option<u64>) -> Option<usize> {
-        let mut ready = (0..self.splits.len()).filter(|&at| self.splits[at].waiting == Waiting::No);
-        match turn {
-            None => ready.min_by_key(|&at| self.splits[at].pc),
-            Some(turn) => {
-                let count = ready.clone().count() as u64;
-                if count == 0 { None } else { ready.nth((turn % count) as usize) }
-            }
+    /// The split to run next: the furthest behind of those that can; if `fair`, the one that has waited the longest.
+    pub fn choose(&mut self, fair: bool) -> Option<usize> {
+        let ready = (0..self.splits.len()).filter(|&at| self.splits[at].waiting == Waiting::No);
+        if !fair {
+            return ready.min_by_key(|&at| self.splits[at].pc);
         }
+        let chosen = ready.min_by_key(|&at| lanes(self.splits[at].mask).map(|lane| self.served[lane]).min())?;
+        lanes(self.splits[chosen].mask).for_each(|lane| self.served[lane] = self.steps);
+        Some(chosen)
     }
 
     /// Joins splits that are at the same place under the same record; the position of the given one afterwards.

@@ -143,7 +143,7 @@ pub enum Arg<'a> {
 /// At the first thing that is not understood.
 pub fn parse(text: &str) -> Result<Module<'_>, Error> {
     let tokens = tokens(text)?;
-    let mut parser = Parser { tokens: &tokens, at: 0 };
+    let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };
     let mut module = Module::default();
     while parser.at < tokens.len() {
         parser.top(&mut module)?;
@@ -157,7 +157,14 @@ pub fn parse(text: &str) -> Result<Module<'_>, Error> {
 struct Parser<'t, 'a> {
     tokens: &'t [(Token<'a>, u32)],
     at: usize,
+    /// Operands around the one under way.
+    depth: u32,
 }
+
+/// Operands within operands, at most.
+const DEEPEST: u32 = 8;
+/// The largest alignment of a variable, bytes.
+const WIDEST: u32 = 1 << 16;
 
 /// What stands before a name in a declaration.
 struct Declared<'a> {
@@ -393,7 +400,7 @@ impl<'a> Parser<'_, 'a> {
             return self.error(format!("a declaration expected, found {}", self.found()));
         };
         let align = align.unwrap_or(ty.bytes());
-        if !align.is_power_of_two() {
+        if !align.is_power_of_two() || align > WIDEST {
             return self.error(format!("an alignment of {align} bytes"));
         }
         Ok(Declared { space, ty, align })
@@ -409,7 +416,7 @@ impl<'a> Parser<'_, 'a> {
                 continue;
             }
             let extent: u64 = self.number()?;
-            count = count.and_then(|count| count.checked_mul(extent));
+            count = count.map(|count| count.saturating_mul(extent));
             self.expect(']')?;
         }
         let mut init = Vec::new();
@@ -516,8 +523,14 @@ impl<'a> Parser<'_, 'a> {
     }
 
     fn arg(&mut self) -> Result<Arg<'a>, Error> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return self.error("operands nested too deep");
+        }
         let first = self.operand()?;
-        if self.take('|') { Ok(Arg::Pair(Box::new(first), Box::new(self.operand()?))) } else { Ok(first) }
+        let arg = if self.take('|') { Arg::Pair(Box::new(first), Box::new(self.operand()?)) } else { first };
+        self.depth -= 1;
+        Ok(arg)
     }
 
     fn list(&mut self, end: char) -> Result<Vec<Arg<'a>>, Error> {
@@ -556,16 +569,16 @@ impl<'a> Parser<'_, 'a> {
                 return Err(Error::new(line, format!("a number expected after `-`, found `{word}`")));
             }
             // generic(name): the generic address of a variable; here globals have one address only.
-            if word == "generic" && self.take('(') {
-                let inner = self.operand()?;
+            let generic = word == "generic" && self.take('(');
+            let word = if generic { self.word()? } else { word };
+            if generic {
                 self.expect(')')?;
-                return Ok(inner);
             }
             if self.take('+') {
                 return Ok(Arg::Offset(word, self.number()?));
             }
             if self.take('-') {
-                return Ok(Arg::Offset(word, -self.number::<i64>()?));
+                return Ok(Arg::Offset(word, self.number::<i64>()?.wrapping_neg()));
             }
             return Ok(Arg::Name(word));
         }
