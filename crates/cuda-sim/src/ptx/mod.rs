@@ -1,7 +1,7 @@
 //! The PTX front end: text to statements.
 //!
 //! The grammar is parsed generically, an opcode is a list of words between dots. What the words mean is decided in
-//! [`decode`](crate::decode), where an unknown one is an error.
+//! `decode`, where an unknown one is an error.
 
 mod lex;
 mod parse;
