@@ -51,6 +51,24 @@ pub enum Error {
         /// What was missing or refused, and what to do.
         problem: String,
     },
+    /// The device takes no image of the kernels that can be had here.
+    #[error("no CUDA kernels: {problem} (the driver is for CUDA {driver}, NVRTC is {nvrtc})")]
+    NoKernels {
+        /// What was tried, what came of it, and what to do.
+        problem: String,
+        /// The CUDA version that the driver supports.
+        driver: String,
+        /// NVRTC's version.
+        nvrtc: String,
+    },
+    /// The CUDA driver refused an operation, or reports that one before it failed.
+    #[error("{op}: the CUDA driver answers {problem}")]
+    Device {
+        /// The operation.
+        op: &'static str,
+        /// The driver's name for the error, and its text.
+        problem: String,
+    },
     /// The phases of a plan were called out of order, or with another plan's workspace.
     #[error("{op}: {problem}")]
     Order {

@@ -5,7 +5,7 @@ use cudarc::driver::{DriverError, result, sys};
 use crate::{Error, Result};
 
 /// What every simulated device's name contains (crates/cuda-sim); it is no evidence about a GPU.
-const SIMULATOR: &str = "simulator";
+pub(super) const SIMULATOR: &str = "simulator";
 
 /// A CUDA device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,16 @@ fn no_cuda(problem: impl Into<String>) -> Error {
 }
 
 fn refused(call: &str, error: DriverError) -> Error {
-    let name = error.error_name().map_or_else(|_| format!("{:?}", error.0), |name| name.to_string_lossy().into_owned());
-    no_cuda(format!("{call} answers {name}; see what nvidia-smi says"))
+    no_cuda(format!("{call} answers {}; see what nvidia-smi says", name(error)))
+}
+
+/// The driver's name for an error, as CUDA_ERROR_OUT_OF_MEMORY.
+pub(super) fn name(error: DriverError) -> String {
+    error.error_name().map_or_else(|_| format!("{:?}", error.0), |name| name.to_string_lossy().into_owned())
+}
+
+/// What the driver answers to an operation in a context.
+pub(super) fn failed(op: &'static str, error: DriverError) -> Error {
+    let text = error.error_string().map_or_else(|_| String::new(), |text| format!(" ({})", text.to_string_lossy()));
+    Error::Device { op, problem: name(error) + &text }
 }

@@ -1,9 +1,21 @@
-//! CUDA devices, by the driver alone: no toolkit is needed to build or to run.
+//! The drift on CUDA devices.
 //!
-//! [`probe()`] says which device there is, or why there is none. The kernels, and the plans that launch them, are in the
-//! making. `cudarc` is re-exported, so that a caller's contexts and streams have the same types.
+//! [`probe()`] says which device there is, or why there is none; [`Kernels::load`] brings the kernels into a context;
+//! [`Plan`] lays a call out, and [`Plan::run`] appends it to the caller's stream, on the caller's arrays and workspace.
+//! The driver's library is opened at run time: no toolkit is needed to build or to run. `cudarc` is re-exported, so that
+//! a caller's contexts, streams and slices have the same types.
+//!
+//! So far every shape runs on the plain kernels, in f32 arithmetic; those on tensor cores are in the making.
 
 mod context;
+mod fnv;
+mod image;
+mod launch;
+mod params;
+mod plan;
 
 pub use context::{Gpu, probe};
 pub use cudarc;
+pub use image::{ImageInfo, Loaded, Origin, image, load_image};
+pub use launch::{Inputs, Kernels, Outputs, Statistics};
+pub use plan::Plan;

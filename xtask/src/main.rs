@@ -1,6 +1,9 @@
-//! Repository chores: `cargo xtask test`, `cargo xtask cuda`, `cargo xtask ci`.
+//! Repository chores: `cargo xtask test`, `cargo xtask cuda`, `cargo xtask bindings`, `cargo xtask ci`.
 
+#[cfg(feature = "bindings")]
+mod bindings;
 mod cuda;
+mod python;
 mod simulator;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +15,8 @@ cargo xtask test          every quick test: documentation examples, then unit, i
 cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
                           more with each lesser instruction set forced, and every benchmark run once
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
-cargo xtask ci            formatting, lints, documentation; prints only what is wrong";
+cargo xtask bindings      writes src/cuda/params.rs from kernels/params.h; with --check says whether it is as it should be
+cargo xtask ci            formatting, lints, documentation, bindings; prints only what is wrong";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +25,8 @@ fn main() -> ExitCode {
         ["test"] => test(false),
         ["test", "--full"] => test(true),
         ["cuda"] => cuda(),
+        ["bindings"] => bindings(&[]),
+        ["bindings", "--check"] => bindings(&["--check"]),
         ["ci"] => ci(),
         _ => {
             eprintln!("{HELP}");
@@ -46,6 +52,24 @@ fn cuda() -> bool {
             false
         }
     }
+}
+
+/// Writes the parameters of the kernels as Rust.
+#[cfg(feature = "bindings")]
+fn bindings(options: &[&str]) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+    let done = bindings::update(&root, &target(), !options.is_empty());
+    done.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
+}
+
+/// Has this program built with bindgen, and run.
+///
+/// bindgen takes longer to compile than all else here; with a feature of its own, unoptimised, in a folder of its own,
+/// no other command waits for it. Its version is in Cargo.lock, as those of all tools that cargo can pin.
+#[cfg(not(feature = "bindings"))]
+fn bindings(options: &[&str]) -> bool {
+    let program = ["run", "--quiet", "--profile", "chores", "--package", "xtask", "--features", "bindings", "--"];
+    run(cargo(&program).arg("bindings").args(options))
 }
 
 /// Builds the simulator's library and links it into target/sim.
@@ -81,7 +105,8 @@ fn suite(full: bool) -> bool {
         }
     };
     if full {
-        all.env("PROPTEST_CASES", "4000");
+        // With machine code for every architecture, which a build without optimisation leaves out.
+        all.env("PROPTEST_CASES", "4000").env("CUDRIFT_CUDA_ARCHS", "release");
     }
     let lesser = || {
         lesser_instruction_sets().into_iter().all(|name| {
@@ -115,6 +140,7 @@ fn ci() -> bool {
     run(&mut cargo(&["fmt", "--all", "--check"]))
         && run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
         && run(&mut doc)
+        && bindings(&["--check"])
 }
 
 fn cargo(args: &[&str]) -> Command {
@@ -123,17 +149,22 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// cargo for tests and benches, which find the simulator where programs look for libcuda unless they require a GPU.
+/// cargo for tests and benches, which find the simulator where programs look for libcuda unless they require a GPU, and
+/// libnvrtc either way.
 fn tests(args: &[&str]) -> Command {
     let mut command = cargo(args);
+    let mut folders = Vec::new();
     if std::env::var_os("CUDRIFT_REQUIRE_GPU").is_none_or(|require| require != "1") {
-        let mut folders = sim().into_os_string();
-        if let Some(others) = std::env::var_os("LD_LIBRARY_PATH") {
-            folders.push(":");
-            folders.push(others);
-        }
+        folders.push(sim());
         // Tests that would skip for want of a device fail instead.
-        command.env("LD_LIBRARY_PATH", folders).env("CUDRIFT_REQUIRE_CUDA", "1");
+        command.env("CUDRIFT_REQUIRE_CUDA", "1");
+    }
+    // NVIDIA's own folders, where the user named any, come before what was installed from PyPI.
+    folders.extend(std::env::var_os("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths));
+    folders.push(cuda::libraries(&target()));
+    // Fails for a folder with a colon in its name alone.
+    if let Ok(folders) = std::env::join_paths(folders) {
+        command.env("LD_LIBRARY_PATH", folders);
     }
     command
 }
