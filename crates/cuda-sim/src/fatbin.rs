@@ -10,6 +10,8 @@ use std::io::Read;
 
 use ruzstd::decoding::StreamingDecoder;
 
+use crate::ptx::Target;
+
 /// First bytes of a fatbin.
 pub const MAGIC: [u8; 4] = 0xba55_ed50u32.to_le_bytes();
 /// First bytes of the structure that host objects hold, which points to a fatbin.
@@ -160,33 +162,9 @@ pub fn newest_ptx(entries: &[Entry<'_>], arch: u32) -> Result<Option<String>, Er
     Ok(None)
 }
 
-/// What `.target` names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Compute capability, as 80 or 120.
-    pub arch: u32,
-    /// `a` for one architecture only, `f` for its family, or nothing.
-    pub suffix: Option<char>,
-}
-
-impl Target {
-    /// Can a device of that compute capability run it?
-    pub fn runs_on(self, arch: u32) -> bool {
-        match self.suffix {
-            None => self.arch <= arch,
-            Some('f') => self.arch <= arch && self.arch / 10 == arch / 10,
-            Some(_) => self.arch == arch,
-        }
-    }
-}
-
 /// The `.target` of a PTX text.
-pub fn target(text: &str) -> Option<Target> {
-    let name = directive(text, ".target")?.split([',', ' ', '\t']).next()?;
-    let digits = name.strip_prefix("sm_")?;
-    let suffix = digits.chars().next_back().filter(|last| !last.is_ascii_digit());
-    let arch = digits.strip_suffix(|last: char| !last.is_ascii_digit()).unwrap_or(digits).parse().ok()?;
-    Some(Target { arch, suffix })
+fn target(text: &str) -> Option<Target> {
+    Target::of(directive(text, ".target")?.split([',', ' ', '\t']).next()?)
 }
 
 /// The `.version` of a PTX text.
@@ -332,7 +310,6 @@ mod tests {
         let text = "// .version 1.0\n.version 8.5 // newer\n.target sm_100f, debug\n.address_size 64\n";
         assert_eq!(version(text), Some((8, 5)));
         assert_eq!(target(text), Some(Target { arch: 100, suffix: Some('f') }));
-        assert!(target(text).unwrap().runs_on(103) && !target(text).unwrap().runs_on(120));
         assert_eq!(target(".target texmode_unified"), None);
     }
 }

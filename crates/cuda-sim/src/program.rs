@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::decode::{self, Globals, Image};
 use crate::device::Device;
-use crate::ptx::{self, Arg};
+use crate::ptx::{self, Arg, Target};
 
 /// The highest `.version` that is read.
 pub const PTX_VERSION: (u32, u32) = (9, 5);
 
 /// A module whose globals have addresses on a device. Dropping it does not free them; [`Program::unload`] does.
 pub struct Program {
+    target: Target,
     kernels: Vec<Arc<Kernel>>,
     /// Address and bytes.
     globals: HashMap<String, (u64, u64)>,
@@ -75,14 +76,14 @@ pub struct Kernel {
 /// The text of a module, for messages.
 #[derive(Debug, Default)]
 pub(crate) struct Text {
-    lines: Vec<String>,
+    text: String,
     files: HashMap<u32, String>,
 }
 
 impl Text {
     /// A line without its indentation.
     pub fn line(&self, line: u32) -> &str {
-        line.checked_sub(1).and_then(|at| self.lines.get(at as usize)).map_or("", |line| line.trim())
+        line.checked_sub(1).and_then(|at| self.text.lines().nth(at as usize)).map_or("", str::trim)
     }
 
     /// A source file and the line in it.
@@ -112,21 +113,25 @@ impl Program {
         if module.version > PTX_VERSION {
             return Err(LoadError::Version(module.version.0, module.version.1));
         }
-        if !runs_on(module.target, device.profile.arch) {
-            return Err(LoadError::Target(module.target.to_owned()));
-        }
+        let target = Target::of(module.target).filter(|target| target.runs_on(device.profile.arch));
+        let target = target.ok_or_else(|| LoadError::Target(module.target.to_owned()))?;
         let mut globals = Globals::new();
         let placed = place(device, &module, &mut globals).and_then(|()| {
             let kernels = kernels(text, &module, &globals).map_err(LoadError::Ptx)?;
             let sizes = module.variables.iter().map(|variable| (variable.name, variable.bytes()));
             let sizes: HashMap<&str, u64> = sizes.collect();
             let globals = globals.iter().map(|(name, addr)| ((*name).to_owned(), (*addr, sizes[name]))).collect();
-            Ok(Self { kernels, globals })
+            Ok(Self { target, kernels, globals })
         });
         if placed.is_err() {
             globals.values().for_each(|addr| drop(device.memory.free(*addr)));
         }
         placed
+    }
+
+    /// What `.target` names.
+    pub fn target(&self) -> Target {
+        self.target
     }
 
     /// The kernels in the order of the text.
@@ -147,18 +152,6 @@ impl Program {
     /// Frees the globals.
     pub fn unload(&self, device: &Device) {
         self.globals.values().for_each(|(addr, _)| drop(device.memory.free(*addr)));
-    }
-}
-
-/// Does code for the target run on the architecture? `sm_90a` runs on 90 alone, `sm_100f` on its family.
-fn runs_on(target: &str, arch: u32) -> bool {
-    let Some(number) = target.strip_prefix("sm_").or_else(|| target.strip_prefix("compute_")) else { return false };
-    let digits = number.trim_end_matches(|last: char| last.is_ascii_lowercase());
-    match (digits.parse::<u32>(), &number[digits.len()..]) {
-        (Ok(target), "") => target <= arch,
-        (Ok(target), "a") => target == arch,
-        (Ok(target), "f") => target / 10 == arch / 10 && target <= arch,
-        _ => false,
     }
 }
 
@@ -210,9 +203,8 @@ fn zeros(count: usize) -> Option<Vec<u8>> {
 }
 
 fn kernels<'a>(text: &str, module: &ptx::Module<'a>, globals: &Globals<'a>) -> Result<Vec<Arc<Kernel>>, ptx::Error> {
-    let lines = text.lines().map(str::to_owned).collect();
     let files = module.files.iter().map(|(number, name)| (*number, (*name).to_owned())).collect();
-    let text = Arc::new(Text { lines, files });
+    let text = Arc::new(Text { text: text.to_owned(), files });
     let constant: u64 = module.variables.iter().filter(|v| v.space == "const").map(ptx::Variable::bytes).sum();
     let mut kernels = Vec::new();
     for function in module.functions.iter().filter(|function| function.entry) {

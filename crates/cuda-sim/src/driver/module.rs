@@ -9,15 +9,13 @@ use super::c::{Host, In, Out, api};
 use super::context::{Context, attached, current};
 use super::{Code, Driver, Owned, driver, graph, lock};
 use crate::device::Profile;
-use crate::fatbin::{self, Target};
+use crate::fatbin;
 use crate::program::{Kernel, LoadError, Program};
 
 /// A module.
 pub(crate) struct Module {
     context: Arc<Context>,
     pub(super) program: Program,
-    /// What `.target` names.
-    target: Target,
     /// Registers of a thread by kernel, where a cubin says them.
     registers: BTreeMap<String, u32>,
     /// Handles of the functions that were asked for, by name.
@@ -109,8 +107,7 @@ fn load(driver: &Driver, context: Arc<Context>, image: &[u8]) -> Result<usize, R
         LoadError::Target(target) => (Code::INVALID_PTX, format!(".target {target} does not run on sm_{arch}")),
         LoadError::OutOfMemory => (Code::OUT_OF_MEMORY, "no room for the module's variables".into()),
     })?;
-    let target = fatbin::target(&text).unwrap_or(Target { arch, suffix: None });
-    Ok(driver.modules.insert(Module { context, program, target, registers, functions: Mutex::default() }))
+    Ok(driver.modules.insert(Module { context, program, registers, functions: Mutex::default() }))
 }
 
 /// Loads an image; `log` takes the reason for a refusal.
@@ -176,7 +173,7 @@ fn function(driver: &Driver, handle: usize, name: &str) -> Result<usize, Code> {
         module: handle,
         kernel,
         name: CString::new(name).map_err(|_| Code::INVALID_VALUE)?,
-        target: module.target.arch,
+        target: module.program.target().arch,
         registers,
         settings: Mutex::new(Settings { dynamic_shared, carveout: -1 }),
     });

@@ -33,6 +33,34 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What `.target` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Compute capability, as 80 or 120.
+    pub arch: u32,
+    /// `a` for one architecture only, `f` for its family, or nothing.
+    pub suffix: Option<char>,
+}
+
+impl Target {
+    /// The target that a word names, as `sm_80` or `compute_90a`.
+    pub fn of(word: &str) -> Option<Self> {
+        let number = word.strip_prefix("sm_").or_else(|| word.strip_prefix("compute_"))?;
+        let suffix = number.chars().next_back().filter(|last| matches!(last, 'a' | 'f'));
+        let arch = number.strip_suffix(['a', 'f']).unwrap_or(number).parse().ok()?;
+        Some(Self { arch, suffix })
+    }
+
+    /// Can a device of that compute capability run it?
+    pub fn runs_on(self, arch: u32) -> bool {
+        match self.suffix {
+            None => self.arch <= arch,
+            Some('f') => self.arch <= arch && self.arch / 10 == arch / 10,
+            Some(_) => self.arch == arch,
+        }
+    }
+}
+
 /// A fundamental type (PTX ISA 5.2): how bits are read, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -100,5 +128,19 @@ impl Type {
     /// Is it a signed integer?
     pub fn signed(self) -> bool {
         matches!(self, Self::S(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+
+    #[test]
+    fn a_target_runs_on_later_architectures_its_family_or_itself() {
+        let runs_on = |word, arch| Target::of(word).map(|target| target.runs_on(arch));
+        assert_eq!([75, 80, 120].map(|arch| runs_on("sm_80", arch)), [Some(false), Some(true), Some(true)]);
+        assert_eq!([89, 90, 100].map(|arch| runs_on("compute_90a", arch)), [Some(false), Some(true), Some(false)]);
+        assert_eq!([90, 103, 120].map(|arch| runs_on("sm_100f", arch)), [Some(false), Some(true), Some(false)]);
+        assert_eq!(["sm_", "sm_a", "sm_90af", "sm_90b", "80"].map(Target::of), [None; 5]);
     }
 }
