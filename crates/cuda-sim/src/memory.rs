@@ -168,13 +168,7 @@ impl Region {
         self.check(offset, 4);
         // SAFETY: as in `load16`.
         let cell = unsafe { AtomicU32::from_ptr(self.at(offset).cast()) };
-        let mut old = cell.load(Relaxed);
-        loop {
-            match cell.compare_exchange_weak(old, f(old), Relaxed, Relaxed) {
-                Ok(_) => return old,
-                Err(now) => old = now,
-            }
-        }
+        cell.fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old)
     }
 
     /// As [`Region::update32`], 8 bytes.
@@ -182,13 +176,7 @@ impl Region {
     pub fn update64(&self, offset: u64, mut f: impl FnMut(u64) -> u64) -> u64 {
         self.check(offset, 8);
         let cell = &self.words[(offset / 8) as usize];
-        let mut old = cell.load(Relaxed);
-        loop {
-            match cell.compare_exchange_weak(old, f(old), Relaxed, Relaxed) {
-                Ok(_) => return old,
-                Err(now) => old = now,
-            }
-        }
+        cell.fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old)
     }
 
     /// As [`Region::update32`], 2 bytes.
@@ -197,16 +185,10 @@ impl Region {
         self.check(offset, 2);
         // SAFETY: as in `load16`.
         let cell = unsafe { AtomicU16::from_ptr(self.at(offset).cast()) };
-        let mut old = cell.load(Relaxed);
-        loop {
-            match cell.compare_exchange_weak(old, f(old), Relaxed, Relaxed) {
-                Ok(_) => return old,
-                Err(now) => old = now,
-            }
-        }
+        cell.fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old)
     }
 
-    /// Has every byte been written? Then `written` need not be asked.
+    /// Has every byte been written? Then `written` holds everywhere, and `mark` has nothing to do.
     #[inline]
     pub fn all_written(&self) -> bool {
         self.all_written.load(Relaxed)
@@ -216,7 +198,7 @@ impl Region {
     #[inline]
     pub fn written(&self, offset: u64, size: u64) -> bool {
         let mask = ((1u64 << size) - 1) << (offset % 64);
-        self.written[(offset / 64) as usize].load(Relaxed) & mask == mask
+        self.all_written() || self.written[(offset / 64) as usize].load(Relaxed) & mask == mask
     }
 
     /// Notes that the `size` bytes (at most 16, at a multiple of `size`) were written.

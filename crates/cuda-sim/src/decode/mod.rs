@@ -247,7 +247,7 @@ pub enum Op {
         values: Box<[Src<u32>]>,
         strong: bool,
     },
-    /// `atom` and `red`; halves and f32 are told apart by `float`.
+    /// `atom` and `red`. `ty` says how values are combined, and whether each is one row or two.
     Atomic {
         address: Address,
         op: Atomic,

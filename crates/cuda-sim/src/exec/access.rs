@@ -75,7 +75,7 @@ impl Site<'_, '_> {
             warp: self.warp,
             lane,
             pc: self.pc,
-            clock: warp.clock(),
+            clock: &warp.clock,
             epoch: self.epoch,
             named: self.named,
             strong,
@@ -182,7 +182,7 @@ impl Site<'_, '_> {
                 match space {
                     Space::Global | Space::Const | Space::Generic => {
                         let (region, offset) = self.global(address, size, lane, "read")?;
-                        let whole = unchecked || region.all_written() || region.written(offset, size.into());
+                        let whole = unchecked || region.written(offset, size.into());
                         for at in 0..count {
                             let offset = offset + u64::from(unit) * at as u64;
                             if !whole && rows[at] != NOWHERE && !region.written(offset, unit.into()) {
@@ -332,7 +332,7 @@ impl Site<'_, '_> {
                         if region.read_only() {
                             return Err(read_only(address, size, lane));
                         }
-                        if !unchecked && !region.all_written() && !region.written(offset, size.into()) {
+                        if !unchecked && !region.written(offset, size.into()) {
                             return Err(uninitialised(address, size, lane));
                         }
                         match size {
@@ -394,7 +394,7 @@ impl Site<'_, '_> {
                 }
                 if here == 4 {
                     let (region, offset) = self.global(address, 4, lane, "asynchronous read")?;
-                    if !unchecked && !region.all_written() && !region.written(offset, 4) {
+                    if !unchecked && !region.written(offset, 4) {
                         return Err(uninitialised(address, 4, lane));
                     }
                     *data = region.load32(offset);
@@ -415,7 +415,7 @@ impl Site<'_, '_> {
     /// `cp.async.wait_group`: completes all but the latest `pending` groups; with `NOWHERE`, everything.
     pub fn copy_wait(&mut self, warp: &mut Warp, mask: u32, pending: u32) {
         let group = warp.group;
-        let tick = warp.clock().tick;
+        let tick = warp.clock.tick;
         let done = |copy: &PendingCopy| {
             mask >> copy.lane & 1 == 1 && (pending == NOWHERE || copy.group + pending < group[copy.lane])
         };

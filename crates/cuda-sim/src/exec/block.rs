@@ -299,21 +299,18 @@ impl Block {
 
     /// Instructions that change splits, need other lanes, or seldom occur.
     fn rare(&mut self, grid: &Grid<'_>, w: usize, split: usize, active: u32, step: &Step) -> Result<Next, Fault> {
+        if active == 0 {
+            return Ok(Next::Step);
+        }
         let pc = self.warps[w].splits[split].pc;
         let first = active.trailing_zeros() as usize;
         match &step.op {
             Op::Exit => {
-                if active == 0 {
-                    return Ok(Next::Step);
-                }
                 self.exit(w, split, active);
                 Ok(Next::Choose)
             }
             Op::Return => {
                 let warp = &mut self.warps[w];
-                if active == 0 {
-                    return Ok(Next::Step);
-                }
                 if !warp.give_back(split, active) {
                     if warp.in_call(split) {
                         return Err(Fault::new(Kind::Illegal, first, "ret before diverged lanes met again"));
@@ -323,9 +320,6 @@ impl Block {
                 Ok(Next::Choose)
             }
             Op::Call { target, copies } => {
-                if active == 0 {
-                    return Ok(Next::Step);
-                }
                 let (site, warp) = self.site(grid, w, pc);
                 site.local_copies(warp, active, copies);
                 warp.call(split, active, *target, pc + 1);
@@ -337,8 +331,8 @@ impl Block {
                 Ok(Next::Step)
             }
             Op::Switch { index, targets } => self.switch(w, split, active, index, targets, step.rejoin),
-            Op::Trap if active != 0 => Err(Fault::new(Kind::Trap, first, "trap")),
-            Op::Assert(places) if active != 0 => {
+            Op::Trap => Err(Fault::new(Kind::Trap, first, "trap")),
+            Op::Assert(places) => {
                 let (site, warp) = self.site(grid, w, pc);
                 let read = |place: u32, bytes: usize| {
                     let from = first * grid.image.local as usize + place as usize;
@@ -370,7 +364,7 @@ impl Block {
                 let warp = &mut self.warps[w];
                 let now = warp.steps;
                 warp.regs.set_row(*low, &[now as u32; LANES], active);
-                if *high != crate::decode::NOWHERE {
+                if *high != NOWHERE {
                     warp.regs.set_row(*high, &[(now >> 32) as u32; LANES], active);
                 }
                 Ok(Next::Step)
@@ -380,7 +374,6 @@ impl Block {
                 Ok(Next::Step)
             }
             Op::Barrier { .. } => self.barrier(grid, w, split, active, step),
-            _ if active == 0 => Ok(Next::Step),
             _ => self.collective(grid, w, split, step),
         }
     }
@@ -412,9 +405,6 @@ impl Block {
         let warp = &mut self.warps[w];
         let index = index.fetch(&warp.regs);
         let mut rest = active;
-        if rest == 0 {
-            return Ok(Next::Step);
-        }
         let pc = warp.splits[split].pc;
         loop {
             let first = rest.trailing_zeros() as usize;
@@ -582,10 +572,7 @@ impl Block {
                 regs.set_row(*dst, &[result; LANES], group);
             }
             Op::WarpBarrier { .. } => {
-                let live = warp.live;
-                if let Some(clock) = &mut warp.clock {
-                    clock.warp_sync(group, live);
-                }
+                warp.clock.warp_sync(group, warp.live);
             }
             _ => {
                 return Err(Fault::new(Kind::Illegal, group.trailing_zeros() as usize, "not a warp-level instruction"));
@@ -598,9 +585,6 @@ impl Block {
         let Op::Barrier { id, threads, arrive, aligned, reduction } = &step.op else { return Ok(Next::Step) };
         let warp = &self.warps[w];
         let Split { pc, mask, .. } = warp.splits[split];
-        if active == 0 {
-            return Ok(Next::Step);
-        }
         let lane = active.trailing_zeros() as usize;
         if active != mask && !aligned {
             // The others go on; these come to the barrier by themselves.
@@ -633,7 +617,7 @@ impl Block {
         // 9.7.13.1: with a thread count, a warp counts as a whole.
         barrier.arrived += if *aligned && count.is_some() { LANES as u32 } else { arriving.count_ones() };
         barrier.warps |= 1 << w;
-        let clock = warp.clock();
+        let clock = &warp.clock;
         barrier.known.iter_mut().zip(&clock.known).for_each(|(known, other)| *known = (*known).max(*other));
         barrier.known[w] = barrier.known[w].max(clock.tick);
         if barrier.expected != expected || barrier.arrived > expected {
@@ -655,9 +639,7 @@ impl Block {
         if *arrive {
             self.pass(w, arriving);
             // What the warp does from now on is not ordered before this barrier.
-            if let Some(clock) = &mut self.warps[w].clock {
-                clock.tick += 1;
-            }
+            self.warps[w].clock.tick += 1;
         }
         if self.barriers[id as usize].arrived == expected {
             self.complete(grid, id);
@@ -684,10 +666,10 @@ impl Block {
                 split.waiting = Waiting::No;
                 split.pc += 1;
             }
-            let live = warp.live;
-            if let (Some(clock), true) = (&mut warp.clock, waited != 0) {
+            if waited != 0 {
+                let clock = &mut warp.clock;
                 clock.known.iter_mut().zip(&barrier.known).for_each(|(known, other)| *known = (*known).max(*other));
-                clock.warp_sync(waited, live);
+                clock.warp_sync(waited, warp.live);
             }
         }
         if barrier.expected == grid.threads() {

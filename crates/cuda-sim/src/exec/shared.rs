@@ -24,11 +24,13 @@ pub(super) struct Clock {
     pub partial: Option<Box<[[u32; LANES]; LANES]>>,
 }
 
-impl Clock {
-    pub fn new() -> Self {
+impl Default for Clock {
+    fn default() -> Self {
         Self { tick: 1, full: 0, known: [0; LANES], partial: None }
     }
+}
 
+impl Clock {
     /// `bar.warp.sync` of the lanes.
     pub fn warp_sync(&mut self, members: u32, live: u32) {
         if members & live == live {

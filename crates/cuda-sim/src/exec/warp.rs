@@ -65,7 +65,7 @@ pub(super) struct Warp {
     pub live: u32,
     /// Lanes that the warp began with.
     pub born: u32,
-    pub clock: Option<Clock>,
+    pub clock: Clock,
     pub copies: VecDeque<PendingCopy>,
     /// The number of the open group of each lane.
     pub group: [u32; 32],
@@ -89,7 +89,7 @@ impl Warp {
         self.records.clear();
         self.live = lanes;
         self.born = lanes;
-        self.clock = Some(Clock::new());
+        self.clock = Clock::default();
         self.copies.clear();
         self.group = [0; 32];
         self.steps = 0;
@@ -97,10 +97,6 @@ impl Warp {
         self.turn = 0;
         self.served = [0; 32];
         self.polls = false;
-    }
-
-    pub fn clock(&self) -> &Clock {
-        self.clock.as_ref().expect("a started warp has a clock")
     }
 
     /// Where the split's lanes meet the others again.
