@@ -132,6 +132,15 @@ impl<'a> Operation<'_, '_, 'a> {
         }
     }
 
+    /// So many elements of a vector, or the operand itself where it is one.
+    pub(super) fn vector(&self, at: usize, count: usize) -> Result<Vec<Arg<'a>>, Error> {
+        let elements = match self.arg(at)? {
+            Arg::Vector(elements) => elements,
+            element => vec![element],
+        };
+        if elements.len() == count { Ok(elements) } else { self.error(format!("{count} elements expected")) }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.instruction.args.len()
     }
@@ -199,6 +208,17 @@ impl<'a> Operation<'_, '_, 'a> {
             },
             _ => Ok(()),
         }
+    }
+
+    /// An operand of 64 bits, or of fewer: see [`Src::fetch_word_or_two`].
+    pub(super) fn word_or_two(&mut self, at: usize, bits: u32) -> Result<Src<u64>, Error> {
+        if bits == 64 {
+            return self.src(at);
+        }
+        Ok(match self.src::<u32>(at)? {
+            Src::Row(row) => Src::Row(row),
+            Src::Imm(value) => Src::Imm(value.into()),
+        })
     }
 
     pub(super) fn source<T: Value>(&mut self, arg: &Arg<'a>) -> Result<Src<T>, Error> {
@@ -310,6 +330,14 @@ impl<'a> Operation<'_, '_, 'a> {
         Ok(Op::Lanes(map3(d, a, b, c, f)))
     }
 
+    /// A predicate of one operand.
+    pub(super) fn test<T: Value>(&mut self, f: impl Fn(T) -> bool + Send + Sync + 'static) -> Result<Op, Error> {
+        let first = self.arg(0)?;
+        let (p, a) = (self.pred_dst(&first)?, self.src(1)?);
+        let found = mask(a, Src::Imm(T::default()), move |a, _| f(a));
+        Ok(Op::Lanes(Box::new(move |regs, mask| regs.set_pred(p, found(regs), mask))))
+    }
+
     /// Decodes everything but branches and calls.
     pub(super) fn decode(&mut self) -> Result<Op, Error> {
         match self.name {
@@ -418,10 +446,7 @@ impl<'a> Operation<'_, '_, 'a> {
     fn unpack(&mut self, to: &[Arg<'a>], from: &Arg<'a>, ty: Type) -> Result<Op, Error> {
         let each = ty.bits() / to.len() as u32;
         let from: [Src<u32>; 2] = match ty.bits() {
-            64 => match self.source::<u64>(from)? {
-                Src::Row(row) => [Src::Row(row), Src::Row(row + 1)],
-                Src::Imm(value) => [Src::Imm(value as u32), Src::Imm((value >> 32) as u32)],
-            },
+            64 => self.source::<u64>(from)?.words(),
             16 | 32 => [self.source(from)?, Src::Imm(0)],
             _ => return self.unknown(),
         };
@@ -483,17 +508,11 @@ impl<'a> Operation<'_, '_, 'a> {
 
     fn isspacep(&mut self) -> Result<Op, Error> {
         let Some(space) = self.space() else { return self.unknown() };
-        let first = self.arg(0)?;
-        let (p, a) = (self.pred_dst(&first)?, self.src::<u64>(1)?);
-        let inside = move |address: u64| match space {
+        self.test(move |address: u64| match space {
             Space::Global | Space::Generic => address < SHARED_WINDOW,
             Space::Const => false,
             _ => address.wrapping_sub(window(space)) < WINDOW,
-        };
-        Ok(Op::Lanes(Box::new(move |regs, mask| {
-            let found = bits(&a.fetch(regs), inside);
-            regs.set_pred(p, found, mask);
-        })))
+        })
     }
 
     /// The comparison among the modifiers, of those that the type has. The unsigned names mean what the others do of an
@@ -769,18 +788,13 @@ impl<'a> Operation<'_, '_, 'a> {
         let signed = ty.signed();
         let bits = ty.bits();
         let kind = &self.name[..3];
-        let (d, a, b) = if wide {
-            (self.dst::<u64>(0)?, self.src::<u64>(1)?, self.src::<u64>(2)?)
-        } else {
-            (self.dst::<u32>(0)?, self.narrow(1)?, self.narrow(2)?)
-        };
-        let c = match (kind, wide) {
-            ("mad", true) => self.src::<u64>(3)?,
-            ("mad", false) => self.narrow(3)?,
-            _ => Src::Imm(0),
-        };
-        let subtract = kind == "sub";
-        let multiply = kind == "mad";
+        if !matches!(bits, 32 | 64) {
+            return self.unknown();
+        }
+        let (subtract, multiply) = (kind == "sub", kind == "mad");
+        let d = if wide { self.dst::<u64>(0)? } else { self.dst::<u32>(0)? };
+        let (a, b) = (self.word_or_two(1, bits)?, self.word_or_two(2, bits)?);
+        let c = if multiply { self.word_or_two(3, bits)? } else { Src::Imm(0) };
         let keep = u64::MAX >> (64 - bits);
         let extend = move |value: u64| {
             if signed && bits == 32 {
@@ -791,15 +805,9 @@ impl<'a> Operation<'_, '_, 'a> {
                 i128::from(value)
             }
         };
-        // A 32-bit operand is read as a row, its high half masked off.
-        let read = move |src: Src<u64>, regs: &Regs| -> [u64; LANES] {
-            match (src, wide) {
-                (Src::Row(row), false) => regs.get::<u32>(row).map(u64::from),
-                _ => src.fetch(regs).map(|value| value & keep),
-            }
-        };
         Ok(Op::Lanes(Box::new(move |regs, mask| {
-            let (a, b, c) = (read(a, regs), read(b, regs), read(c, regs));
+            let (a, b, c) =
+                (a.fetch_word_or_two(regs, wide), b.fetch_word_or_two(regs, wide), c.fetch_word_or_two(regs, wide));
             let flags = if carry_in { regs.pred(CARRY) } else { 0 };
             let (mut out, mut carries) = ([0u64; LANES], 0);
             for lane in 0..LANES {
@@ -828,13 +836,6 @@ impl<'a> Operation<'_, '_, 'a> {
                 regs.set_pred(CARRY, carries, mask);
             }
         })))
-    }
-
-    fn narrow(&mut self, at: usize) -> Result<Src<u64>, Error> {
-        Ok(match self.src::<u32>(at)? {
-            Src::Row(row) => Src::Row(row),
-            Src::Imm(value) => Src::Imm(value.into()),
-        })
     }
 
     /// Bit manipulation.
@@ -1061,16 +1062,6 @@ fn nth_set(a: u32, base: u32, n: i32) -> u32 {
         _ => (0..=base).rev().filter(|at| set(*at)).nth(n.unsigned_abs() as usize - 1),
     };
     found.map_or(u32::MAX, |at| at as u32)
-}
-
-/// One bit a lane.
-#[inline(always)]
-fn bits<A: Copy>(a: &[A; LANES], f: impl Fn(A) -> bool) -> u32 {
-    let mut found = 0;
-    for lane in 0..LANES {
-        found |= u32::from(f(a[lane])) << lane;
-    }
-    found
 }
 
 fn mask<T: Value>(a: Src<T>, b: Src<T>, f: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Test {

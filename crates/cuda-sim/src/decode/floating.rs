@@ -197,25 +197,9 @@ impl Operation<'_, '_, '_> {
         let named = [("finite", Finite), ("infinite", Infinite), ("number", Number)];
         let others = [("notanumber", NotANumber), ("normal", Normal), ("subnormal", Subnormal)];
         let Some(op) = self.one_of(&named).or_else(|| self.one_of(&others)) else { return self.unknown() };
-        let first = self.arg(0)?;
-        let p = self.pred_dst(&first)?;
         match self.ty()? {
-            Type::F32 => {
-                let a = self.src::<u32>(1)?;
-                Ok(Op::Lanes(Box::new(move |regs, mask| {
-                    let a = a.fetch(regs);
-                    let found = (0..LANES).fold(0, |found, at| found | u32::from(single::testp(a[at], op)) << at);
-                    regs.set_pred(p, found, mask);
-                })))
-            }
-            Type::F64 => {
-                let a = self.src::<u64>(1)?;
-                Ok(Op::Lanes(Box::new(move |regs, mask| {
-                    let a = a.fetch(regs);
-                    let found = (0..LANES).fold(0, |found, at| found | u32::from(double::testp(a[at], op)) << at);
-                    regs.set_pred(p, found, mask);
-                })))
-            }
+            Type::F32 => self.test(move |a: u32| single::testp(a, op)),
+            Type::F64 => self.test(move |a: u64| double::testp(a, op)),
             _ => self.unknown(),
         }
     }

@@ -67,14 +67,10 @@ impl<'a> Operation<'_, '_, 'a> {
         self.one_of(&words).is_some()
     }
 
-    /// The operands that the elements of a vector are, or the only one.
+    /// The elements of a vector, or the only one.
     fn elements(&mut self, at: usize) -> Result<Vec<Arg<'a>>, Error> {
         let count = self.one_of(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
-        let elements = match self.arg(at)? {
-            Arg::Vector(elements) => elements,
-            element => vec![element],
-        };
-        if elements.len() == count { Ok(elements) } else { self.error(format!("{count} elements expected")) }
+        self.vector(at, count)
     }
 
     fn load(&mut self) -> Result<Op, Error> {
@@ -115,11 +111,11 @@ impl<'a> Operation<'_, '_, 'a> {
         let mut values = Vec::new();
         for element in &elements {
             if ty.bits() == 64 {
-                values.extend(halves(self.source::<u64>(element)?));
+                values.extend(self.source::<u64>(element)?.words());
             } else if ty.bits() > 64 {
                 return self.unknown();
             } else if self.width(element) == 64 {
-                values.push(halves(self.source::<u64>(element)?)[0]);
+                values.push(self.source::<u64>(element)?.words()[0]);
             } else {
                 values.push(self.source::<u32>(element)?);
             }
@@ -158,14 +154,7 @@ impl<'a> Operation<'_, '_, 'a> {
         let address = self.address(first, space)?;
         let mut values = [Src::Imm(0); 2];
         for (at, value) in values.iter_mut().enumerate().take(if op == Atomic::Cas { 2 } else { 1 }) {
-            *value = match ty.bits() {
-                64 => self.src::<u64>(first + 1 + at)?,
-                16 | 32 => match self.src::<u32>(first + 1 + at)? {
-                    Src::Row(row) => Src::Row(row),
-                    Src::Imm(value) => Src::Imm(value.into()),
-                },
-                _ => return self.unknown(),
-            };
+            *value = self.word_or_two(first + 1 + at, ty.bits())?;
         }
         use Atomic::{Add, And, Cas, Dec, Exch, Inc, Max, Min, Or, Xor};
         let known = matches!(
@@ -224,15 +213,8 @@ impl<'a> Operation<'_, '_, 'a> {
         let space = self.space().unwrap_or(Space::Generic);
         let (Some(count), Type::B(16)) = (count, self.ty()?) else { return self.unknown() };
         let (registers, address) = if store { (1, 0) } else { (0, 1) };
-        let elements = match self.arg(registers)? {
-            Arg::Vector(elements) => elements,
-            element => vec![element],
-        };
-        if elements.len() != count {
-            return self.error(format!("{count} registers expected"));
-        }
         let mut rows = Vec::new();
-        for element in &elements {
+        for element in &self.vector(registers, count)? {
             if store {
                 match self.source::<u32>(element)? {
                     Src::Row(row) => rows.push(row),
@@ -252,13 +234,5 @@ fn unit(ty: Type) -> Unit {
         8 => Unit::Byte,
         16 => Unit::Half,
         _ => Unit::Word,
-    }
-}
-
-/// The two words of a 64-bit operand.
-fn halves(source: Src<u64>) -> [Src<u32>; 2] {
-    match source {
-        Src::Row(row) => [Src::Row(row), Src::Row(row + 1)],
-        Src::Imm(value) => [Src::Imm(value as u32), Src::Imm((value >> 32) as u32)],
     }
 }

@@ -289,7 +289,6 @@ pub enum Op {
         all: bool,
         dst: u32,
         pred: Option<u32>,
-        /// As 64 bits where `wide`, else the row alone.
         value: Src<u64>,
         wide: bool,
         members: Src<u32>,

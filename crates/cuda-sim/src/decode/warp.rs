@@ -2,10 +2,10 @@
 
 use super::{Atomic, Op, Operation, Reduction, Shuffle, Vote};
 use crate::exec::mma;
-use crate::exec::regs::{PredSrc, Src};
-use crate::ptx::{Arg, Error, Type};
+use crate::exec::regs::PredSrc;
+use crate::ptx::{Error, Type};
 
-impl<'a> Operation<'_, '_, 'a> {
+impl Operation<'_, '_, '_> {
     pub(super) fn warp(&mut self) -> Result<Op, Error> {
         match self.name {
             "shfl" => self.shuffle(),
@@ -69,19 +69,9 @@ impl<'a> Operation<'_, '_, 'a> {
         let (d, p) = self.pair()?;
         let dst = self.row(&d, 32)?;
         let pred = p.map(|p| self.pred_dst(&p)).transpose()?;
-        let value = match (ty.bits(), self.arg(1)?) {
-            (64, _) => self.src::<u64>(1)?,
-            _ => self.widened(1)?,
-        };
+        let value = self.word_or_two(1, ty.bits())?;
         let members = self.src(2)?;
         Ok(Op::Match { all, dst, pred, value, wide: ty.bits() == 64, members })
-    }
-
-    fn widened(&mut self, at: usize) -> Result<Src<u64>, Error> {
-        Ok(match self.src::<u32>(at)? {
-            Src::Row(row) => Src::Row(row),
-            Src::Imm(value) => Src::Imm(value.into()),
-        })
     }
 
     fn redux(&mut self) -> Result<Op, Error> {
@@ -146,24 +136,13 @@ impl<'a> Operation<'_, '_, 'a> {
             _ => return self.unknown(),
         };
         let each = if a == Type::Tf32 { 1 } else { 2 };
-        let elements = |operation: &Self, at: usize, count: usize| -> Result<Vec<Arg<'a>>, Error> {
-            let elements = match operation.arg(at)? {
-                Arg::Vector(elements) => elements,
-                element => vec![element],
-            };
-            if elements.len() != count {
-                return operation
-                    .error(format!("operand {at} of `{}` is {count} registers", operation.instruction.opcode));
-            }
-            Ok(elements)
-        };
         let sums = if single { 4 } else { 2 };
         let (mut d, mut abc) = (Vec::new(), [const { Vec::new() }; 3]);
-        for element in elements(self, 0, sums)? {
+        for element in self.vector(0, sums)? {
             d.push(self.row(&element, 32)?);
         }
         for (at, count) in [(1, 16 * k / 32 / each), (2, 8 * k / 32 / each), (3, sums)] {
-            for element in elements(self, at, count)? {
+            for element in self.vector(at, count)? {
                 abc[at - 1].push(self.source::<u32>(&element)?);
             }
         }

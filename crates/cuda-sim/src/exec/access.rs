@@ -312,10 +312,7 @@ impl Site<'_, '_> {
     ) -> Result<(), Fault> {
         let addresses = self.addresses(warp, address);
         let size = ty.bytes();
-        let fetch = |value: &Src<u64>| match *value {
-            Src::Row(row) if size < 8 => warp.regs.row(row).map(u64::from),
-            value => value.fetch(&warp.regs),
-        };
+        let fetch = |value: &Src<u64>| value.fetch_word_or_two(&warp.regs, size == 8);
         let [a, b] = [fetch(&values[0]), if op == Atomic::Cas { fetch(&values[1]) } else { [0; LANES] }];
         let unchecked = !self.grid.checks.global_init;
         let mut out = [0u64; LANES];

@@ -552,11 +552,7 @@ impl Block {
                 }
             }
             Op::Match { all, dst, pred, value, wide, .. } => {
-                let value = match value {
-                    Src::Row(row) if !wide => regs.row(*row).map(u64::from),
-                    value => value.fetch(regs),
-                };
-                let found = collective::match_any(&value, group);
+                let found = collective::match_any(&value.fetch_word_or_two(regs, *wide), group);
                 if *all {
                     let equal = found[group.trailing_zeros() as usize] == group;
                     regs.set_row(*dst, &[if equal { group } else { 0 }; LANES], group);

@@ -160,6 +160,30 @@ impl<T: Value> Src<T> {
     }
 }
 
+impl Src<u64> {
+    /// The value in every lane; unless `wide`, of a register that is one row.
+    pub fn fetch_word_or_two(&self, regs: &Regs, wide: bool) -> [u64; LANES] {
+        match *self {
+            Self::Row(row) if !wide => {
+                let (row, mut values) = (regs.row(row), [0; LANES]);
+                for lane in 0..LANES {
+                    values[lane] = row[lane].into();
+                }
+                values
+            }
+            _ => self.fetch(regs),
+        }
+    }
+
+    /// The two words, the low one first.
+    pub fn words(self) -> [Src<u32>; 2] {
+        match self {
+            Self::Row(row) => [Src::Row(row), Src::Row(row + 1)],
+            Self::Imm(value) => <[u32; 2]>::from(value.split()).map(Src::Imm),
+        }
+    }
+}
+
 /// A predicate operand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PredSrc {
