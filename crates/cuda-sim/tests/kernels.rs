@@ -661,20 +661,31 @@ fn toward(x: f64, end: f64) -> i32 {
     rounded.to_bits() as i32
 }
 
-#[test]
-fn f16_arithmetic() {
+/// Compares the pairs that a kernel of half.cu makes of each two pairs with those of `want`.
+fn pairs<const N: usize>(
+    kernel: &str,
+    to: fn(f64) -> u16,
+    from: fn(u16) -> f64,
+    want: impl Fn([f64; 2], [f64; 2]) -> [[u16; 2]; N],
+) {
     let sim = Sim::new("half.cu");
     let random = &mut Random::new(23);
     let n = 100;
-    let mut halves = || -> Vec<u16> { (0..2 * n).map(|_| f16(f64::from(random.f32()) * 4.0)).collect() };
+    let mut halves = || -> Vec<u16> { (0..2 * n).map(|_| to(f64::from(random.f32()) * 4.0)).collect() };
     let (x, y) = (halves(), halves());
-    let (x_dev, y_dev, out) = (sim.upload(&x), sim.upload(&y), sim.alloc::<u16>(n * 24));
-    sim.launch("arithmetic_f16", Shape::cover(n, 64), args![x_dev, y_dev, out, n as i32]);
-    for (i, got) in sim.download::<u16>(out, n * 24).chunks(24).enumerate() {
-        let a = [0, 1].map(|h| from_f16(x[2 * i + h]));
-        let b = [0, 1].map(|h| from_f16(y[2 * i + h]));
+    let (x_dev, y_dev, out) = (sim.upload(&x), sim.upload(&y), sim.alloc::<u16>(n * 2 * N));
+    sim.launch(kernel, Shape::cover(n, 64), args![x_dev, y_dev, out, n as i32]);
+    for (i, got) in sim.download::<u16>(out, n * 2 * N).chunks(2 * N).enumerate() {
+        let [a, b] = [&x, &y].map(|operand| [0, 1].map(|h| from(operand[2 * i + h])));
+        assert_eq!(got, want(a, b).concat(), "{a:?}, {b:?}");
+    }
+}
+
+#[test]
+fn f16_arithmetic() {
+    pairs("arithmetic_f16", f16, from_f16, |a, b| {
         let each = |f: fn(f64, f64) -> f64| [f16(f(a[0], b[0])), f16(f(a[1], b[1]))];
-        let want = [
+        [
             each(|a, b| a + b),
             each(|a, b| a - b),
             each(|a, b| a * b),
@@ -687,25 +698,15 @@ fn f16_arithmetic() {
             [f16((a[0] as f32 * 3.0).into()), f16((b[1] as f32 / 3.0).into())],
             each(|a, b| if a + b > 0.0 { (a + b).min(1.0) } else { 0.0 }),
             each(|a, b| f64::from(u8::from(a > b))),
-        ];
-        assert_eq!(got, want.concat(), "{a:?}, {b:?}");
-    }
+        ]
+    });
 }
 
 #[test]
 fn bf16_arithmetic() {
-    let sim = Sim::new("half.cu");
-    let random = &mut Random::new(24);
-    let n = 100;
-    let mut brains = || -> Vec<u16> { (0..2 * n).map(|_| bf16(f64::from(random.f32()) * 4.0)).collect() };
-    let (x, y) = (brains(), brains());
-    let (x_dev, y_dev, out) = (sim.upload(&x), sim.upload(&y), sim.alloc::<u16>(n * 16));
-    sim.launch("arithmetic_bf16", Shape::cover(n, 64), args![x_dev, y_dev, out, n as i32]);
-    for (i, got) in sim.download::<u16>(out, n * 16).chunks(16).enumerate() {
-        let a = [0, 1].map(|h| from_bf16(x[2 * i + h]));
-        let b = [0, 1].map(|h| from_bf16(y[2 * i + h]));
+    pairs("arithmetic_bf16", bf16, from_bf16, |a, b| {
         let each = |f: fn(f64, f64) -> f64| [bf16(f(a[0], b[0])), bf16(f(a[1], b[1]))];
-        let want = [
+        [
             each(|a, b| a + b),
             each(|a, b| a - b),
             each(|a, b| a * b),
@@ -714,9 +715,8 @@ fn bf16_arithmetic() {
             each(f64::max),
             each(|a, _| -a),
             [bf16((a[0] as f32 * 3.0).into()), bf16((b[1] as f32 / 3.0).into())],
-        ];
-        assert_eq!(got, want.concat(), "{a:?}, {b:?}");
-    }
+        ]
+    });
 }
 
 #[test]

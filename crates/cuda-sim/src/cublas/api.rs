@@ -310,7 +310,7 @@ impl Arrays {
 
 /// The three forms of a product of one type throughout.
 macro_rules! gemm {
-    ($scalar:ty, $data_type:literal, $compute:expr, $one:ident, $strided:ident, $batched:ident) => {
+    ($scalar:ty, $ty:literal, $compute:expr, $one:ident, $strided:ident, $batched:ident) => {
         /// C = alpha op(A) op(B) + beta C.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $one(
@@ -329,17 +329,10 @@ macro_rules! gemm {
             c: *mut $scalar,
             ldc: c_int,
         ) -> c_int {
-            let arguments = Arguments {
-                call: stringify!($one),
-                operations: [transa, transb],
-                shape: [m, n, k],
-                alpha: alpha.cast(),
-                beta: beta.cast(),
-                a: Operand::new(a, $data_type, lda),
-                b: Operand::new(b, $data_type, ldb),
-                c: Operand::new(c, $data_type, ldc),
-                compute: $compute,
-            };
+            let (a, b, c) = (Operand::new(a, $ty, lda), Operand::new(b, $ty, ldb), Operand::new(c, $ty, ldc));
+            let (call, operations, shape) = (stringify!($one), [transa, transb], [m, n, k]);
+            let (alpha, beta, compute) = (alpha.cast(), beta.cast(), $compute);
+            let arguments = Arguments { call, operations, shape, alpha, beta, a, b, c, compute };
             // SAFETY: alpha and beta point to what the type says.
             unsafe { arguments.strided(handle, [0; 3], 1) }
         }
@@ -366,17 +359,10 @@ macro_rules! gemm {
             stride_c: c_longlong,
             count: c_int,
         ) -> c_int {
-            let arguments = Arguments {
-                call: stringify!($strided),
-                operations: [transa, transb],
-                shape: [m, n, k],
-                alpha: alpha.cast(),
-                beta: beta.cast(),
-                a: Operand::new(a, $data_type, lda),
-                b: Operand::new(b, $data_type, ldb),
-                c: Operand::new(c, $data_type, ldc),
-                compute: $compute,
-            };
+            let (a, b, c) = (Operand::new(a, $ty, lda), Operand::new(b, $ty, ldb), Operand::new(c, $ty, ldc));
+            let (call, operations, shape) = (stringify!($strided), [transa, transb], [m, n, k]);
+            let (alpha, beta, compute) = (alpha.cast(), beta.cast(), $compute);
+            let arguments = Arguments { call, operations, shape, alpha, beta, a, b, c, compute };
             // SAFETY: alpha and beta point to what the type says.
             unsafe { arguments.strided(handle, [stride_a, stride_b, stride_c], count) }
         }
@@ -400,17 +386,10 @@ macro_rules! gemm {
             ldc: c_int,
             count: c_int,
         ) -> c_int {
-            let arguments = Arguments {
-                call: stringify!($batched),
-                operations: [transa, transb],
-                shape: [m, n, k],
-                alpha: alpha.cast(),
-                beta: beta.cast(),
-                a: Operand::new(a, $data_type, lda),
-                b: Operand::new(b, $data_type, ldb),
-                c: Operand::new(c, $data_type, ldc),
-                compute: $compute,
-            };
+            let (a, b, c) = (Operand::new(a, $ty, lda), Operand::new(b, $ty, ldb), Operand::new(c, $ty, ldc));
+            let (call, operations, shape) = (stringify!($batched), [transa, transb], [m, n, k]);
+            let (alpha, beta, compute) = (alpha.cast(), beta.cast(), $compute);
+            let arguments = Arguments { call, operations, shape, alpha, beta, a, b, c, compute };
             // SAFETY: alpha and beta point to what the type says, the arrays hold `count` addresses.
             unsafe { arguments.batched(handle, count) }
         }
@@ -695,17 +674,10 @@ macro_rules! gemv {
             y: *mut $scalar,
             incy: c_int,
         ) -> c_int {
-            let gemv = Gemv {
-                call: stringify!($one),
-                element: Element::$element,
-                operation: trans,
-                shape: [m, n],
-                alpha: alpha.cast(),
-                beta: beta.cast(),
-                at: [a.addr(), x.addr(), y.addr()],
-                ld: lda,
-                increments: [incx, incy],
-            };
+            let (call, element, operation) = (stringify!($one), Element::$element, trans);
+            let (alpha, beta, at) = (alpha.cast(), beta.cast(), [a.addr(), x.addr(), y.addr()]);
+            let (shape, ld, increments) = ([m, n], lda, [incx, incy]);
+            let gemv = Gemv { call, element, operation, shape, alpha, beta, at, ld, increments };
             // SAFETY: alpha and beta point to what the type says.
             unsafe { gemv.enqueue(handle, [0; 3], 1) }
         }
@@ -730,17 +702,10 @@ macro_rules! gemv {
             stride_y: c_longlong,
             count: c_int,
         ) -> c_int {
-            let gemv = Gemv {
-                call: stringify!($strided),
-                element: Element::$element,
-                operation: trans,
-                shape: [m, n],
-                alpha: alpha.cast(),
-                beta: beta.cast(),
-                at: [a.addr(), x.addr(), y.addr()],
-                ld: lda,
-                increments: [incx, incy],
-            };
+            let (call, element, operation) = (stringify!($strided), Element::$element, trans);
+            let (alpha, beta, at) = (alpha.cast(), beta.cast(), [a.addr(), x.addr(), y.addr()]);
+            let (shape, ld, increments) = ([m, n], lda, [incx, incy]);
+            let gemv = Gemv { call, element, operation, shape, alpha, beta, at, ld, increments };
             // SAFETY: alpha and beta point to what the type says.
             unsafe { gemv.enqueue(handle, [stride_a, stride_x, stride_y], count) }
         }
