@@ -1572,10 +1572,12 @@ fn random_programs() {
     }
 }
 
+const REGISTERS: &str = ".reg .b16 %h<4>; .reg .b32 %r<4>; .reg .b64 %d<4>; .reg .pred %p<4>;";
+
 /// What ptxas refuses too, and what would otherwise be executed as something else.
 #[test]
 fn refused() {
-    const LINES: [&str; 44] = [
+    const LINES: [&str; 75] = [
         // Registers of another width.
         "add.u32 %r0, %r1, %h0;",
         "add.u32 %r0, %r1, %d0;",
@@ -1590,6 +1592,37 @@ fn refused() {
         "popc.b64 %d0, %d1;",
         "add.f16x2 %h0, %h1, %h2;",
         "add.cc.u16 %h0, %h1, %h2;",
+        // Loads, stores and moves with registers that the type does not fit into.
+        "ld.global.u32 %h0, [%out];",
+        "ld.global.u64 %r0, [%out];",
+        "ld.global.v2.u32 {%h0, %h1}, [%out];",
+        "st.global.u32 [%out], %h0;",
+        "st.global.u64 [%out], %r0;",
+        "st.global.v2.f32 [%out], {%h0, %h1};",
+        "mov.u32 %h0, %r0;",
+        "mov.u16 %r0, %h0;",
+        "mov.b32 %h0, {%h1, %h2};",
+        "mov.b32 %r0, {%r1, %r2};",
+        "mov.b32 {%r0, %r1}, %r2;",
+        "mov.b32 {%h0, %h1}, %d0;",
+        "mov.b64 {%r0, %r1}, {%r2, %r3};",
+        // Results, conversions and atomics likewise.
+        "add.u32 %h0, %r0, %r1;",
+        "add.u16 %r0, %h0, %h1;",
+        "add.f16 %r0, %h0, %h1;",
+        "add.cc.u16 %r0, %r1, %r2;",
+        "set.eq.u32.f32 %h0, %r0, %r1;",
+        "cvt.u32.u16 %h0, %h1;",
+        "cvt.u32.u32 %r0, %h1;",
+        "atom.global.add.u32 %h0, [%out], %r1;",
+        "atom.global.add.u32 %r0, [%out], %d1;",
+        "red.global.add.noftz.f16 [%out], %r1;",
+        // Special registers are read by moves and conversions alone.
+        "mov.u32 %tid.x, %r0;",
+        "ld.global.u32 %tid.x, [%out];",
+        "add.u32 %r0, %tid.x, %r1;",
+        "st.global.u32 [%out], %tid.x;",
+        "mov.u64 %d0, %tid.x;",
         // Literals of another kind.
         "add.f32 %r0, %r1, 1;",
         "add.f64 %d0, %d1, 1;",
@@ -1600,6 +1633,9 @@ fn refused() {
         "mov.b64 %d0, 0f3F800000;",
         "add.f16 %h0, %h1, 0x3c00;",
         "setp.lt.s32 %p0, %r1, 0f3F800000;",
+        "st.global.f32 [%out], 1;",
+        "red.global.add.f32 [%out], 1;",
+        "cvt.f64.f32 %d0, 1;",
         // Modifiers that the type or the operation does not have, and those that are missing.
         "add.sat.f64 %d0, %d1, %d2;",
         "add.ftz.f64 %d0, %d1, %d2;",
@@ -1627,9 +1663,32 @@ fn refused() {
         "min.f32 %r0, %r1, %r2, %r3;",
     ];
     let gpu = Gpu::new();
-    let registers = ".reg .b16 %h<4>; .reg .b32 %r<4>; .reg .b64 %d<4>; .reg .pred %p<4>;";
     for line in LINES {
-        let text = kernel(&format!("{registers}\n{line}\n"));
+        let text = kernel(&format!("{REGISTERS}\n{line}\n"));
         assert!(Program::load(&gpu.0, &text).is_err(), "{line} is executed");
+    }
+}
+
+/// Operands that do not have the type's width, or are no registers, and that ptxas takes.
+#[test]
+fn accepted() {
+    const LINES: [&str; 12] = [
+        "ld.global.u8 %d0, [%out];",
+        "ld.global.v2.f32 {_, %r0}, [%out];",
+        "st.global.u8 [%out], %d0;",
+        "st.global.v2.f32 [%out], {%r0, 1.0};",
+        "mov.u16 %h0, %tid.x;",
+        "mov.u32 %r0, %gridid;",
+        "mov.b32 {_, %h0}, %tid.x;",
+        "mov.b64 %d0, {%r0, 0f3F800000};",
+        "cvt.u64.u32 %d0, %tid.x;",
+        "cvt.u16.u32 %d0, %r0;",
+        "cvt.rn.f16.f32 %r0, %d1;",
+        "atom.global.cas.b32 %r0, [%out], 0f3F800000, 1;",
+    ];
+    let gpu = Gpu::new();
+    for line in LINES {
+        let text = kernel(&format!("{REGISTERS}\n{line}\n"));
+        assert!(Program::load(&gpu.0, &text).is_ok(), "{line} is refused");
     }
 }

@@ -152,25 +152,29 @@ impl<'a> Operation<'_, '_, 'a> {
         }
     }
 
-    /// The first row of a register that is written, of that many bits at most, or a fresh one for `_`.
+    /// The first row of a register of that many bits that is written, or a fresh one for `_`.
     pub(super) fn row(&mut self, arg: &Arg<'a>, bits: u32) -> Result<u32, Error> {
         let Arg::Name(name) = arg else { return self.error(format!("a register expected, found {arg:?}")) };
         if *name == "_" {
             return Ok(super::names::allocate(if bits > 32 { Type::B(64) } else { Type::B(32) }, self.image));
         }
         match self.names.find(name, self.image) {
-            Some(Named::Register(register)) if register.ty != Type::Pred => {
+            Some(Named::Register(register)) if matches!(register.ty.bits(), 8..=64) && !self.special(register) => {
                 let width = register.ty.bits();
-                // Which 16-bit registers may stand where, ptxas checks (9.4.1); here both are a row.
-                if (bits <= 32) != (width <= 32) {
+                // The result of a conversion may be narrower (9.4.1), which in one row makes no difference.
+                if width != bits && !(self.name == "cvt" && bits < width && width == 32) {
                     return self.error(format!("`{name}` has {width} bits, {bits} are needed"));
                 }
                 self.image.touch(register.at, width, true);
                 Ok(register.at)
             }
-            Some(_) => self.error(format!("`{name}` is not a register of {bits} bits")),
+            Some(_) => self.error(format!("`{name}` is not a register of {bits} bits that can be written")),
             None => self.error(format!("`{name}` is not declared")),
         }
+    }
+
+    fn special(&self, register: Register) -> bool {
+        self.image.specials.iter().any(|known| known.1 == register.at)
     }
 
     pub(super) fn dst<T: Value>(&mut self, at: usize) -> Result<u32, Error> {
@@ -178,66 +182,66 @@ impl<'a> Operation<'_, '_, 'a> {
         self.row(&arg, 8 * size_of::<T>() as u32)
     }
 
-    pub(super) fn src<T: Value>(&mut self, at: usize) -> Result<Src<T>, Error> {
-        let arg = self.arg(at)?;
-        self.fits(&arg, 8 * size_of::<T>() as u32)?;
-        self.source(&arg)
+    /// The last type among the modifiers: of a conversion, that of the source.
+    fn last_type(&self) -> Option<Type> {
+        self.words.iter().rev().find_map(|word| Type::of(word))
     }
 
-    /// Refuses a register of another width than is read, and a literal of another kind than the type (4.5, 9.4). Of
-    /// conversions and atomics, where registers may be wider, ptxas checks.
-    fn fits(&mut self, arg: &Arg<'a>, bits: u32) -> Result<(), Error> {
+    pub(super) fn src<T: Value>(&mut self, at: usize) -> Result<Src<T>, Error> {
+        let arg = self.arg(at)?;
+        self.literal(&arg)?;
+        let bits = self.last_type().filter(|_| self.name == "cvt").map_or(8 * size_of::<T>() as u32, Type::bits);
+        self.source(&arg, bits)
+    }
+
+    /// Refuses a literal of another kind than the type (4.5).
+    pub(super) fn literal(&self, arg: &Arg<'a>) -> Result<(), Error> {
         use Type::{B, Bf16, Bf16x2, F16, F16x2, F32, F64};
-        if matches!(self.name, "cvt" | "atom" | "red") {
-            return Ok(());
-        }
-        let ty = self.words.iter().rev().find_map(|word| Type::of(word)).filter(|_| self.name != "slct");
-        match (arg, ty) {
+        match (arg, self.last_type().filter(|_| self.name != "slct")) {
             (Arg::Int(_), Some(F16 | F16x2 | Bf16 | Bf16x2 | F32 | F64)) => self.error("an integer among floats"),
             (Arg::F32(_), None | Some(B(32) | F32 | F64)) | (Arg::F64(_), None | Some(B(64) | F32 | F64)) => Ok(()),
             (Arg::F32(_) | Arg::F64(_), _) => self.error("a literal of another type"),
-            (Arg::Name(name), _) => match self.names.find(name, self.image) {
-                Some(Named::Register(Register { ty, at })) => {
-                    let special = self.image.specials.iter().any(|known| known.1 == at);
-                    if ty == Type::Pred || ty.bits() == bits || special {
-                        return Ok(());
-                    }
-                    self.error(format!("`{name}` has {} bits, {bits} are read", ty.bits()))
-                }
-                _ => Ok(()),
-            },
             _ => Ok(()),
         }
     }
 
     /// An operand of 64 bits, or of fewer: see [`Src::fetch_word_or_two`].
     pub(super) fn word_or_two(&mut self, at: usize, bits: u32) -> Result<Src<u64>, Error> {
+        let arg = self.arg(at)?;
+        self.literal(&arg)?;
         if bits == 64 {
-            return self.src(at);
+            return self.source(&arg, bits);
         }
-        Ok(match self.src::<u32>(at)? {
+        Ok(match self.source::<u32>(&arg, bits)? {
             Src::Row(row) => Src::Row(row),
             Src::Imm(value) => Src::Imm(value.into()),
         })
     }
 
-    pub(super) fn source<T: Value>(&mut self, arg: &Arg<'a>) -> Result<Src<T>, Error> {
-        let bits = |bits: u64| Src::Imm(T::join(bits as u32, (bits >> 32) as u32));
+    /// A register of that many bits, or a number.
+    pub(super) fn source<T: Value>(&mut self, arg: &Arg<'a>, bits: u32) -> Result<Src<T>, Error> {
+        let number = |value: u64| Src::Imm(T::join(value as u32, (value >> 32) as u32));
         Ok(match arg {
-            Arg::Int(value) => bits(*value as u64),
-            Arg::F32(value) if T::ROWS == 1 => bits((*value).into()),
-            Arg::F32(value) => bits(f64::from(f32::from_bits(*value)).to_bits()),
-            Arg::F64(value) if T::ROWS == 2 => bits(*value),
-            Arg::F64(value) => bits((f64::from_bits(*value) as f32).to_bits().into()),
-            Arg::Name("WARP_SZ") => bits(LANES as u64),
+            Arg::Int(value) => number(*value as u64),
+            Arg::F32(value) if T::ROWS == 1 => number((*value).into()),
+            Arg::F32(value) => number(f64::from(f32::from_bits(*value)).to_bits()),
+            Arg::F64(value) if T::ROWS == 2 => number(*value),
+            Arg::F64(value) => number((f64::from_bits(*value) as f32).to_bits().into()),
+            Arg::Name("WARP_SZ") => number(LANES as u64),
             Arg::Name(name) | Arg::Offset(name, _) => {
                 let offset = if let Arg::Offset(_, offset) = arg { *offset } else { 0 };
                 match self.names.find(name, self.image) {
-                    Some(Named::Symbol(symbol)) => bits(symbol.value.wrapping_add(offset as u64)),
-                    // Of a wider register the low bits are read (9.4.1).
-                    Some(Named::Register(register))
-                        if offset == 0 && register.ty != Type::Pred && register.ty.bits() > 32 * (T::ROWS - 1) =>
-                    {
+                    Some(Named::Symbol(symbol)) => number(symbol.value.wrapping_add(offset as u64)),
+                    Some(Named::Register(register)) if offset == 0 && register.ty != Type::Pred => {
+                        let (width, special) = (register.ty.bits(), self.special(register));
+                        // Stores and conversions read the low bits of a wider register (9.4.1).
+                        let wider = special || matches!(self.name, "st" | "cvt");
+                        if width < bits || (width > bits && !wider) {
+                            return self.error(format!("`{name}` has {width} bits, {bits} are read"));
+                        }
+                        if special && !matches!(self.name, "mov" | "cvt") {
+                            return self.error(format!("`{name}` is read by mov and cvt alone"));
+                        }
                         self.image.touch(register.at, 32 * T::ROWS, false);
                         Src::Row(register.at)
                     }
@@ -415,7 +419,6 @@ impl<'a> Operation<'_, '_, 'a> {
         }
         match (self.arg(0)?, self.arg(1)?) {
             (Arg::Vector(parts), _) | (_, Arg::Vector(parts)) if parts.is_empty() => self.unknown(),
-            (Arg::Vector(to), Arg::Vector(from)) if to.len() == from.len() => self.copies(&to, &from, ty),
             (Arg::Vector(to), from) => self.unpack(&to, &from, ty),
             (_, Arg::Vector(from)) => self.pack(&from, ty),
             _ => match ty.bits() {
@@ -427,27 +430,12 @@ impl<'a> Operation<'_, '_, 'a> {
         }
     }
 
-    fn copies(&mut self, to: &[Arg<'a>], from: &[Arg<'a>], ty: Type) -> Result<Op, Error> {
-        let each = ty.bits() / to.len() as u32;
-        let mut parts = Vec::new();
-        for (to, from) in to.iter().zip(from) {
-            match each {
-                16 | 32 => parts.push((self.row(to, each)?, self.source::<u32>(from)?)),
-                _ => return self.unknown(),
-            }
-        }
-        Ok(Op::Lanes(Box::new(move |regs, mask| {
-            let values: Vec<_> = parts.iter().map(|(_, from)| from.fetch(regs)).collect();
-            parts.iter().zip(&values).for_each(|((to, _), value)| regs.put(*to, value, mask));
-        })))
-    }
-
     /// `mov.b64 {a, b}, c` and its like: a 64-bit value is two words, and a word is one part, two or four.
     fn unpack(&mut self, to: &[Arg<'a>], from: &Arg<'a>, ty: Type) -> Result<Op, Error> {
         let each = ty.bits() / to.len() as u32;
         let from: [Src<u32>; 2] = match ty.bits() {
-            64 => self.source::<u64>(from)?.words(),
-            16 | 32 => [self.source(from)?, Src::Imm(0)],
+            64 => self.source::<u64>(from, 64)?.words(),
+            16 | 32 => [self.source(from, ty.bits())?, Src::Imm(0)],
             _ => return self.unknown(),
         };
         if !matches!(each, 8 | 16 | 32) {
@@ -476,7 +464,7 @@ impl<'a> Operation<'_, '_, 'a> {
         let row = self.row(&first, ty.bits())?;
         let mut parts = Vec::new();
         for arg in from {
-            parts.push(self.source::<u32>(arg)?);
+            parts.push(self.source::<u32>(arg, each)?);
         }
         let keep = u32::MAX >> (32 - each);
         let words = ty.bits().div_ceil(32);
@@ -654,7 +642,8 @@ impl<'a> Operation<'_, '_, 'a> {
             Type::Bf16 => 0x3f80,
             _ => return self.unknown(),
         };
-        let row = self.dst::<u16>(0)?;
+        let first = self.arg(0)?;
+        let row = self.row(&first, d.bits())?;
         Ok(Op::Lanes(Box::new(move |regs, mask| {
             let found = combine(regs, compare(regs));
             let values = std::array::from_fn(|lane| yes * (found >> lane & 1));

@@ -310,7 +310,7 @@ impl Operation<'_, '_, '_> {
     ) -> Result<Op, Error> {
         let arg = self.arg(0)?;
         let width = self.width(&arg).max(to.bits);
-        let row = self.row(&arg, if width == 64 { 64 } else { to.bits })?;
+        let row = self.row(&arg, width)?;
         let a = self.src::<A>(1)?;
         Ok(Op::Lanes(match width {
             64 => map1(row, a, f),

@@ -80,28 +80,24 @@ impl<'a> Operation<'_, '_, 'a> {
         let unit = unit(ty);
         let (mut rows, mut signed, mut high) = (Vec::new(), false, super::NOWHERE);
         for element in &elements {
-            let row = self.row_at_least(element, ty.bits())?;
+            // The register may be wider than the type (9.4.1).
+            let width = self.width(element).max(ty.bits());
+            let row = self.row(element, width)?;
             rows.push(row);
             if ty.bits() == 64 {
                 rows.push(row + 1);
-            } else if self.width(element) == 64 {
+            } else if width == 64 {
                 if elements.len() > 1 {
                     return self.unknown();
                 }
                 high = row + 1;
             }
-            signed |= ty.signed() && self.width(element) > ty.bits();
+            signed |= ty.signed() && width > ty.bits();
         }
         if ty.bits() > 64 || rows.len() > PARTS {
             return self.unknown();
         }
         Ok(Op::Load { address, unit, rows: rows.into(), signed, high, strong })
-    }
-
-    /// The first row of a register that may be wider than the type, of any width.
-    fn row_at_least(&mut self, arg: &Arg<'a>, bits: u32) -> Result<u32, Error> {
-        let width = self.width(arg);
-        self.row(arg, if width == 64 { 64 } else { bits })
     }
 
     fn store(&mut self) -> Result<Op, Error> {
@@ -110,17 +106,14 @@ impl<'a> Operation<'_, '_, 'a> {
         let address = self.address(0, space)?;
         let mut values = Vec::new();
         for element in &elements {
+            self.literal(element)?;
             if ty.bits() == 64 {
-                values.extend(self.source::<u64>(element)?.words());
-            } else if ty.bits() > 64 {
-                return self.unknown();
-            } else if self.width(element) == 64 {
-                values.push(self.source::<u64>(element)?.words()[0]);
+                values.extend(self.source::<u64>(element, 64)?.words());
             } else {
-                values.push(self.source::<u32>(element)?);
+                values.push(self.source::<u32>(element, ty.bits())?);
             }
         }
-        if values.len() > PARTS {
+        if ty.bits() > 64 || values.len() > PARTS {
             return self.unknown();
         }
         Ok(Op::Store { address, unit: unit(ty), values: values.into(), strong })
@@ -216,7 +209,7 @@ impl<'a> Operation<'_, '_, 'a> {
         let mut rows = Vec::new();
         for element in &self.vector(registers, count)? {
             if store {
-                match self.source::<u32>(element)? {
+                match self.source::<u32>(element, 32)? {
                     Src::Row(row) => rows.push(row),
                     Src::Imm(_) => return self.error("registers expected"),
                 }

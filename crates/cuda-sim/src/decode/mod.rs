@@ -289,6 +289,7 @@ pub enum Op {
         all: bool,
         dst: u32,
         pred: Option<u32>,
+        /// Two rows where `wide`, else one.
         value: Src<u64>,
         wide: bool,
         members: Src<u32>,

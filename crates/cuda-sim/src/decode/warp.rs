@@ -143,7 +143,7 @@ impl Operation<'_, '_, '_> {
         }
         for (at, count) in [(1, 16 * k / 32 / each), (2, 8 * k / 32 / each), (3, sums)] {
             for element in self.vector(at, count)? {
-                abc[at - 1].push(self.source::<u32>(&element)?);
+                abc[at - 1].push(self.source::<u32>(&element, 32)?);
             }
         }
         let [a, b, c] = abc;
