@@ -6,48 +6,69 @@
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-// Threads of a block, of every kernel here.
-constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-// Rows and columns of a block's tile; each thread has four by four.
-constexpr int kTile = 64;
-constexpr int kSide = 16;
-constexpr int kPer = kTile / kSide;
-static_assert(kSide * kSide == kThreads, "the threads of a block form a square");
+constexpr float kInfinity = __builtin_huge_valf();
+constexpr float kMaxFinite = 3.4028235e38f;
 
-__device__ __forceinline__ int tiles_of(int n) { return (n + kTile - 1) / kTile; }
+__device__ __forceinline__ int tiles_of(int n, int tile) { return (n + tile - 1) / tile; }
+
+// The head that this block belongs to, in shared memory, for its fields would take a third of the registers; and the
+// block's number among those of the head. Every warp counts the heads that have begun, 32 at a time.
+__device__ __forceinline__ const DriftHead& head_of(const DriftCall& call, Launch launch, int* block) {
+    __shared__ DriftHead head;
+    const DriftHead* from = &call.head;
+    *block = static_cast<int>(blockIdx.x);
+    if (call.table != nullptr) {
+        int which = -1;
+        for (int k = 0; k < call.heads; k += kWarp) {
+            const int at = k + static_cast<int>(threadIdx.x) % kWarp;
+            const bool begun = at < call.heads && call.table[at].first[launch] <= blockIdx.x;
+            which += __popc(__ballot_sync(kAllLanes, begun));
+        }
+        from = call.table + which;
+        *block -= static_cast<int>(from->first[launch]);
+    }
+    constexpr int kWords = sizeof(DriftHead) / sizeof(unsigned long long);
+    static_assert(kWords <= kThreads && kWords * sizeof(unsigned long long) == sizeof(DriftHead), "a thread copies a word");
+    if (threadIdx.x < kWords) {
+        reinterpret_cast<unsigned long long*>(&head)[threadIdx.x] =
+            reinterpret_cast<const unsigned long long*>(from)[threadIdx.x];
+    }
+    __syncthreads();
+    return head;
+}
 
 // Target j of group b: generated, then negatives, then positives.
 template <typename T>
-__device__ __forceinline__ const T* target(const DriftParams& p, int b, int j) {
-    const long long dim = p.dim;
-    if (j < p.generated) {
-        return static_cast<const T*>(p.generated_data) + (static_cast<long long>(b) * p.generated + j) * dim;
+__device__ __forceinline__ const T* target(const DriftHead& head, int b, int j) {
+    const long long dim = head.dim;
+    if (j < head.generated) {
+        return static_cast<const T*>(head.generated_data) + (static_cast<long long>(b) * head.generated + j) * dim;
     }
-    j -= p.generated;
-    if (j < p.negatives) {
-        return static_cast<const T*>(p.negative_data) + (static_cast<long long>(b) * p.negatives + j) * dim;
+    j -= head.generated;
+    if (j < head.negatives) {
+        return static_cast<const T*>(head.negative_data) + (static_cast<long long>(b) * head.negatives + j) * dim;
     }
-    j -= p.negatives;
-    return static_cast<const T*>(p.positive_data) + (static_cast<long long>(b) * p.positives + j) * dim;
+    j -= head.negatives;
+    return static_cast<const T*>(head.positive_data) + (static_cast<long long>(b) * head.positives + j) * dim;
 }
 
 // The weight of target j of group b. One that is negative or not finite is NaN: the host cannot see it, the results do.
-__device__ __forceinline__ float weight(const DriftParams& p, int b, int j) {
-    const float* weights = p.generated_weight;
-    int n = p.generated;
-    if (j >= p.generated + p.negatives) {
-        weights = p.positive_weight;
-        n = p.positives;
-        j -= p.generated + p.negatives;
-    } else if (j >= p.generated) {
-        weights = p.negative_weight;
-        n = p.negatives;
-        j -= p.generated;
+__device__ __forceinline__ float weight(const DriftCall& call, const DriftHead& head, int b, int j) {
+    const float* weights = head.generated_weight;
+    int n = head.generated;
+    if (j >= head.generated + head.negatives) {
+        weights = head.positive_weight;
+        n = head.positives;
+        j -= head.generated + head.negatives;
+    } else if (j >= head.generated) {
+        weights = head.negative_weight;
+        n = head.negatives;
+        j -= head.generated;
     }
-    if (p.weights == kWeightIgnored || weights == nullptr) return 1.0f;
+    if (call.weights == kWeightIgnored || weights == nullptr) return 1.0f;
     const float w = weights[static_cast<long long>(b) * n + j];
-    return w >= 0.0f && w <= 3.4028235e38f ? w : __uint_as_float(0x7fffffffu);
+    return w >= 0.0f && w <= kMaxFinite ? w : __uint_as_float(0x7fffffffu);
 }
 
 // max(x, floor) that keeps a NaN, as every clip of the specification does.
@@ -60,15 +81,15 @@ __device__ __forceinline__ T clip_min(T x, T floor) {
 __device__ __forceinline__ float least(float a, float b) { return b < a || b != b ? b : a; }
 
 // Is the pair without affinity? Spec 2.5: the paper removes self pairs, and columns whose weight is 0.
-__device__ __forceinline__ bool removed(const DriftParams& p, int i, int j, float w) {
-    return (p.mask == kMaskRemove && i == j) || (p.weights == kWeightLogit && w == 0.0f);
+__device__ __forceinline__ bool removed(const DriftCall& call, int i, int j, float w) {
+    return (call.mask == kMaskRemove && i == j) || (call.weights == kWeightLogit && w == 0.0f);
 }
 
 // Distance i, j of a group in units of the scale, with the self mask: spec 2.2 (4), (5).
-__device__ __forceinline__ float normalized(const DriftParams& p, float distance, float unit, int i, int j) {
+__device__ __forceinline__ float normalized(const DriftCall& call, float distance, float unit, int i, int j) {
     const float n = distance / unit;
     if (i != j) return n;
-    return p.mask == kMaskAdd ? n + p.mask_value : p.mask == kMaskSet ? p.mask_value : n;
+    return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
 }
 
 // log k(n) - log k(m), from the difference, so that nothing cancels where both are far below 0. Spec 1.2.
@@ -94,21 +115,46 @@ struct Norms {
 };
 
 // A of spec 2.2 (6): sqrt of row softmax times column softmax, clipped, weighted.
-__device__ __forceinline__ float affinity(const DriftParams& p, float n, float w, float rate, const Norms& norms) {
-    float l = 0.5f * (log_ratio(p.kernel, n, norms.row_least, rate) + log_ratio(p.kernel, n, norms.column_least, rate)) -
+__device__ __forceinline__ float affinity(const DriftCall& call, float n, float w, float rate, const Norms& norms) {
+    float l = 0.5f * (log_ratio(call.kernel, n, norms.row_least, rate) + log_ratio(call.kernel, n, norms.column_least, rate)) -
               0.5f * (norms.row_log + norms.column_log);
-    if (p.floor_kind == kFloorNormalizer) {
+    if (call.floor_kind == kFloorNormalizer) {
         // K / sqrt(max(row sum * column sum, floor)): the sums themselves, in logarithms.
-        float half = 0.5f * (log_ratio(p.kernel, norms.row_least, 0.0f, rate) +
-                             log_ratio(p.kernel, norms.column_least, 0.0f, rate) + norms.row_log + norms.column_log);
-        if (p.weights == kWeightLogit) half += 0.5f * logf(w);
-        const float excess = 0.5f * logf(p.affinity_floor) - half;
+        float half = 0.5f * (log_ratio(call.kernel, norms.row_least, 0.0f, rate) +
+                             log_ratio(call.kernel, norms.column_least, 0.0f, rate) + norms.row_log + norms.column_log);
+        if (call.weights == kWeightLogit) half += 0.5f * logf(w);
+        const float excess = 0.5f * logf(call.affinity_floor) - half;
         l -= excess > 0.0f ? excess : 0.0f;
     }
     float a = expf(l);
-    if (p.weights == kWeightLogit) a *= sqrtf(w);
-    if (p.floor_kind == kFloorProduct) a = clip_min(a, sqrtf(p.affinity_floor));
-    return p.weights == kWeightAffinity ? a * w : a;
+    if (call.weights == kWeightLogit) a *= sqrtf(w);
+    if (call.floor_kind == kFloorProduct) a = clip_min(a, sqrtf(call.affinity_floor));
+    return call.weights == kWeightAffinity ? a * w : a;
+}
+
+// Distance i, j of group b, stored or formed anew, before any mask: spec 2.2 (1).
+template <typename T>
+__device__ __forceinline__ float distance(const DriftCall& call, const DriftHead& head, int b, int i, int j) {
+    if (head.distances != nullptr) {
+        return head.distances[(static_cast<long long>(b) * head.generated + i) * head.targets + j];
+    }
+    const T *x = target<T>(head, b, i), *y = target<T>(head, b, j);
+    float sum = 0.0f;
+    for (int d = 0; d < head.dim; ++d) {
+        const float difference = to_float(x[d]) - to_float(y[d]);
+        sum = fmaf(difference, difference, sum);
+    }
+    return i == j && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(sum, call.min_squared));
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int lane = kWarp / 2; lane > 0; lane /= 2) x += __shfl_xor_sync(kAllLanes, x, lane);
+    return x;
+}
+
+__device__ __forceinline__ float warp_least(float x) {
+    for (int lane = kWarp / 2; lane > 0; lane /= 2) x = least(x, __shfl_xor_sync(kAllLanes, x, lane));
+    return x;
 }
 
 __device__ __forceinline__ double shuffle_xor(double x, int lane) {

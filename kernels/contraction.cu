@@ -1,132 +1,386 @@
 // Phases B, second half, and C: F_bi = sum_j C_bij (y_bj - x_bi) / sigma with the coefficients of spec 2.2 (6),
 // C = -A S+ for the negatives and +A S- for the positives.
-//   norm_*   one temperature a block: the sum of F^2, from which theta follows; F itself is not stored.
+//   group_*  where a group is one block: the statistics of its rows and columns, the masses, and of each temperature
+//            the sum of F^2, from which theta follows; F itself is not stored.
+//   norm_*   elsewhere: one temperature a block, the sum of F^2.
 //   force_*  all temperatures in one product, sum_R C_R / theta_R: force, gradient -2 F / (G D sigma) (spec 5), and the
 //            sum of F^2 for the loss.
 //
-// Numerics: f32 along the targets; y - x is formed before the product, so that translation costs no digits and the
-// centring term of the specification is there by itself. Sums of F^2 are f64 in a fixed order.
-// Mapping: one block for 64 queries by 64 coordinates of a group (and a temperature); each of 16 x 16 threads has 4 x 4
-// forces, 16 apart. Per step the coefficients of 16 targets, made from the distances on the spot, and the targets'
-// coordinates lie in shared memory: 8.6 KiB.
-// Cost: 3 FLOP per pair and coordinate; R exponentials per pair and tile of coordinates. Reads 4 G T bytes of distances
-// per tile of coordinates and T D per tile of queries.
-// Limits: sm_80 and later; R B tiles of G and D at most 2^31 - 1 blocks.
+// Numerics: a row of coefficients is scaled by the power of two that brings its greatest below 2, then rounded to the
+// type of the samples on tensor cores, and is f32 in the plain rung. The sum of what was rounded times x is subtracted:
+// sum_j C_bij is 0 before rounding only, and a translation of the samples must not show. Products are added in f32 along
+// the targets (the plain rung takes them relative to the group's first sample), sums of F^2 are f64 in a fixed order.
+// Mapping: one block for 64 queries of a group and a range of coordinates. Coefficients are made from the distances, for
+// one tile of targets at a time; stages of 128 bytes of each of the tile's targets pass through shared memory and are
+// multiplied. Where one tile holds every target its coefficients stay, and the range is all coordinates; else the sums
+// of 128 coordinates are kept while tiles of targets go by. Plain: 16 x 16 threads with 4 queries and
+// 8 bytes of coordinates each. Tensor cores: 2 x 4 warps with 32 queries and 16 coordinates each.
+// Cost: 2 FLOP per pair and coordinate (and temperature, for the norms); R exponentials per pair and range, and four
+// times that in group_*. Reads T D per tile of queries and pass (a pass of group_* serves as many temperatures as fit
+// into shared memory), 4 G T bytes of distances per range.
+// Limits: sm_80 and later; R B tiles of queries and ranges at most 2^31 - 1 blocks.
 #include "common.cuh"
+#include "ptx/mma.cuh"
+#include "stage.cuh"
+#include "statistics.cuh"
 
 namespace contraction {
 
-constexpr int kStep = 16;
-constexpr int kPad = 1;
+// Coefficients of 64 queries by a tile of targets, for several temperatures: rows of `stride` elements.
+template <typename C>
+struct Coefficients {
+    C* data;
+    int stride, width;
 
-// The coefficient of a pair for temperature r.
-__device__ __forceinline__ float coefficient(const DriftParams& p, long long row, long long column, float n, float w,
-                                             bool attracts, int r) {
-    const Norms norms = {p.row_least[row], p.column_least[column], p.row_log[row * p.temperatures + r],
-                         p.column_log[column * p.temperatures + r]};
-    const float a = affinity(p, n, w, p.rate[r], norms);
-    const float* mass = p.mass + 2 * (row * p.temperatures + r);
-    return attracts ? a * mass[0] : -a * mass[1];
-}
+    __device__ __forceinline__ C* row(int slot, int i) const {
+        return data + (static_cast<long long>(slot) * kTile + i) * stride;
+    }
+};
 
-template <typename T, bool kNorm>
-__device__ __forceinline__ void run(const DriftParams& p) {
-    __shared__ float cs[kStep][kTile + kPad], ys[kStep][kTile + kPad];
-    __shared__ double scratch[kWarps];
-    const int tiles_i = tiles_of(p.generated), tiles_d = tiles_of(p.dim);
-    const int per_group = tiles_i * tiles_d, blocks = p.groups * per_group;
-    const int only = kNorm ? blockIdx.x / blocks : 0, block = blockIdx.x % blocks;
-    const int b = block / per_group, tile = block % per_group;
-    const int i0 = tile / tiles_d * kTile, d0 = tile % tiles_d * kTile;
-    const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
-    const float unit = static_cast<float>(p.scalars->distance);
+// The plain product: each thread has queries ty + 16 m and as many coordinates from 8 bytes tx on as those hold.
+template <typename T, int kSums>
+struct Plain {
+    using Coefficient = float;
+    static constexpr int kSlots = kSums;
+    static constexpr int kSide = 16, kM = kTile / kSide, kN = 8 / static_cast<int>(sizeof(T));
+    float sum[kSums][kM][kN] = {};
 
-    float x[kPer][kPer], f[kPer][kPer] = {};
-    for (int m = 0; m < kPer; ++m) {
-        const int i = i0 + ty + kSide * m;
-        for (int n = 0; n < kPer; ++n) {
-            const int d = d0 + tx + kSide * n;
-            x[m][n] = i < p.generated && d < p.dim ? to_float(target<T>(p, b, i)[d]) : 0.0f;
+    // The group's first sample at this thread's coordinates, which is subtracted from all others.
+    float origin[kN];
+
+    __device__ __forceinline__ void at(const DriftHead& head, int b, int d0) {
+        const int tx = threadIdx.x % kSide;
+        for (int n = 0; n < kN; ++n) {
+            const int d = d0 + tx * kN + n;
+            origin[n] = d < head.dim ? to_float(target<T>(head, b, 0)[d]) : 0.0f;
         }
     }
-    for (int j0 = 0; j0 < p.targets; j0 += kStep) {
-        for (int at = threadIdx.x; at < kTile * kStep; at += kThreads) {
-            const int i = i0 + at / kStep, j = j0 + at % kStep;
-            float c = 0.0f;
-            if (i < p.generated && j < p.targets) {
-                const long long row = static_cast<long long>(b) * p.generated + i;
-                const long long column = static_cast<long long>(b) * p.targets + j;
-                const float w = weight(p, b, j);
-                if (!removed(p, i, j, w)) {
-                    const float n = normalized(p, p.distances[row * p.targets + j], unit, i, j);
-                    const bool attracts = j >= p.generated + p.negatives;
-                    if (kNorm) {
-                        c = coefficient(p, row, column, n, w, attracts, only);
-                    } else {
-                        for (int r = 0; r < p.temperatures; ++r) {
-                            c += coefficient(p, row, column, n, w, attracts, r) *
-                                 static_cast<float>(1.0 / p.scalars->theta[r]);
-                        }
+
+    // Adds to the sums `begin` to `end` the products of the coefficients in their slots, or of those in the first slot.
+    __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<float>& c, const char* stage) {
+        const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
+#pragma unroll 1
+        for (int j = 0; j < c.width; j += 4) {
+            float y[4][kN];
+            for (int e = 0; e < 4; ++e) {
+                widen(y[e], *reinterpret_cast<const uint2*>(word_of(stage, j + e, tx / 2) + tx % 2 * 8), T{});
+                for (int n = 0; n < kN; ++n) y[e][n] -= origin[n];
+            }
+#pragma unroll
+            for (int s = 0; s < kSums; ++s) {
+                if (s < begin || s >= end) continue;
+                for (int m = 0; m < kM; ++m) {
+                    const float4 four = *reinterpret_cast<const float4*>(c.row(shared ? 0 : s, ty + kSide * m) + j);
+                    const float a[4] = {four.x, four.y, four.z, four.w};
+                    for (int e = 0; e < 4; ++e) {
+                        for (int n = 0; n < kN; ++n) sum[s][m][n] = fmaf(a[e], y[e][n], sum[s][m][n]);
                     }
                 }
             }
-            cs[at % kStep][at / kStep] = c;
         }
-        for (int at = threadIdx.x; at < kStep * kTile; at += kThreads) {
-            const int j = j0 + at / kTile, d = d0 + at % kTile;
-            ys[at / kTile][at % kTile] = j < p.targets && d < p.dim ? to_float(target<T>(p, b, j)[d]) : 0.0f;
-        }
-        __syncthreads();
-        for (int j = 0; j < kStep; ++j) {
-            float c[kPer], y[kPer];
-            for (int k = 0; k < kPer; ++k) {
-                c[k] = cs[j][ty + kSide * k];
-                y[k] = ys[j][tx + kSide * k];
-            }
-            for (int m = 0; m < kPer; ++m) {
-                for (int n = 0; n < kPer; ++n) f[m][n] = fmaf(c[m], y[n] - x[m][n], f[m][n]);
-            }
-        }
-        __syncthreads();
     }
 
-    const float scale = static_cast<float>(1.0 / p.scalars->sigma);
-    const float slope = static_cast<float>(-2.0 / (static_cast<double>(p.generated) * p.dim * p.scalars->sigma));
-    double squares = 0.0;
-    for (int m = 0; m < kPer; ++m) {
-        const int i = i0 + ty + kSide * m;
-        for (int n = 0; n < kPer; ++n) {
-            const int d = d0 + tx + kSide * n;
-            if (i >= p.generated || d >= p.dim) continue;
-            const float force = f[m][n] * scale;
-            squares += static_cast<double>(force) * force;
-            if (kNorm) continue;
-            const long long at = (static_cast<long long>(b) * p.generated + i) * p.dim + d;
-            if (p.force != nullptr) p.force[at] = force;
-            if (p.gradient != nullptr) p.gradient[at] = slope * force;
+    // Hands out the sums of a slot, and clears them.
+    template <typename Take>
+    __device__ __forceinline__ void take(int slot, Take take) {
+        const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
+#pragma unroll
+        for (int s = 0; s < kSums; ++s) {
+            if (s != slot) continue;
+            for (int m = 0; m < kM; ++m) {
+                for (int n = 0; n < kN; ++n) {
+                    take(ty + kSide * m, tx * kN + n, sum[s][m][n], origin[n]);
+                    sum[s][m][n] = 0.0f;
+                }
+            }
         }
     }
+};
+
+// On tensor cores: each warp has 32 queries by 16 coordinates.
+template <typename T, int kSums>
+struct Tensor {
+    using Coefficient = T;
+    static constexpr int kSlots = kSums;
+    static constexpr int kM = 2, kN = 2;
+    float sum[kSums][kM][kN][4] = {};
+
+    // Samples in half precision have no digits to lose to a translation that f32 sums do not keep.
+    __device__ __forceinline__ void at(const DriftHead&, int, int) {}
+
+    __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<T>& c, const char* stage) {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const int m0 = warp % 2 * 32 + lane % 16, word = warp / 2 * 2 + lane / 16;
+#pragma unroll 1
+        for (int j = 0; j < c.width; j += 16) {
+            unsigned y[4];
+            load_matrices_transposed(y, word_of(stage, j + lane % 16, word));
+#pragma unroll
+            for (int s = 0; s < kSums; ++s) {
+                if (s < begin || s >= end) continue;
+                for (int m = 0; m < kM; ++m) {
+                    unsigned a[4];
+                    load_matrices(a, c.row(shared ? 0 : s, m0 + 16 * m) + j + lane / 16 * 8);
+                    multiply(sum[s][m][0], a, y[0], y[1], T{});
+                    multiply(sum[s][m][1], a, y[2], y[3], T{});
+                }
+            }
+        }
+    }
+
+    template <typename Take>
+    __device__ __forceinline__ void take(int slot, Take take) {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const int m0 = warp % 2 * 32 + lane / 4, n0 = warp / 2 * 16 + lane % 4 * 2;
+#pragma unroll
+        for (int s = 0; s < kSums; ++s) {
+            if (s != slot) continue;
+            for (int m = 0; m < kM; ++m) {
+                for (int n = 0; n < kN; ++n) {
+                    for (int e = 0; e < 4; ++e) {
+                        take(m0 + 16 * m + e / 2 * 8, n0 + 8 * n + e % 2, sum[s][m][n][e], 0.0f);
+                        sum[s][m][n][e] = 0.0f;
+                    }
+                }
+            }
+        }
+    }
+};
+
+// What turns a row of sums into forces: the power of two that its coefficients were divided by, and the sum of what was
+// rounded.
+struct Rows {
+    float unit[kMaxSlots][kTile], rest[kMaxSlots][kTile];
+};
+
+// The power of two next below x, and its inverse; 1 where there is none.
+__device__ __forceinline__ float power_below(float x, float* inverse) {
+    const unsigned bits = __float_as_uint(x) & 0x7f800000u;
+    const bool usable = bits > 0u && bits < 0x7f000000u;
+    *inverse = usable ? __uint_as_float(0x7f000000u - bits) : 1.0f;
+    return usable ? __uint_as_float(bits) : 1.0f;
+}
+
+// Makes the coefficients of a tile: of temperatures r, r + 1, ... each in a slot of its own, or of all temperatures in
+// one slot, each divided by its theta. A warp has every eighth row, the lanes go along the targets.
+template <typename T, typename C, bool kNorm>
+__device__ __forceinline__ void build(const DriftCall& call, const DriftHead& head, const Coefficients<C>& c, Rows* rows,
+                                      int b, int i0, int j0, int r, int slots) {
+    const int lane = threadIdx.x % kWarp;
+    const float unit = static_cast<float>(head.scalars->distance);
+#pragma unroll 1
+    for (int at = threadIdx.x / kWarp; at < slots * kTile; at += kWarps) {
+        const int slot = at / kTile, row = at % kTile, i = i0 + row;
+        const bool inside = i < head.generated;
+        const long long query = static_cast<long long>(b) * head.generated + (inside ? i : 0);
+        const int begin = kNorm ? r + slot : 0, end = kNorm ? begin + 1 : call.temperatures;
+        float bound = 0.0f;
+        for (int k = begin; k < end; ++k) {
+            const float peak = head.mass[3 * (query * call.temperatures + k) + 2];
+            bound += kNorm ? peak : peak / static_cast<float>(head.scalars->theta[k]);
+        }
+        float inverse;
+        const float power = power_below(bound, &inverse);
+        const float row_least = head.row_least[query];
+        float rest = 0.0f;
+        C* to = c.row(slot, row);
+        for (int column = lane; column < c.width; column += kWarp) {
+            const int j = j0 + column;
+            float sum = 0.0f;
+            if (inside && j < head.targets) {
+                const float w = weight(call, head, b, j);
+                if (!removed(call, i, j, w)) {
+                    const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+                    const long long target = static_cast<long long>(b) * head.targets + j;
+                    const float column_least = head.column_least[target];
+                    const bool attracts = j >= head.generated + head.negatives;
+                    for (int k = begin; k < end; ++k) {
+                        const Norms norms = {row_least, column_least, head.row_log[query * call.temperatures + k],
+                                             head.column_log[target * call.temperatures + k]};
+                        const float a = affinity(call, n, w, call.rate[k], norms);
+                        const float* mass = head.mass + 3 * (query * call.temperatures + k);
+                        const float coefficient = (attracts ? a * mass[0] : -a * mass[1]) * inverse;
+                        sum += kNorm ? coefficient : coefficient / static_cast<float>(head.scalars->theta[k]);
+                    }
+                }
+            }
+            round_to(to + column, sum);
+            rest += to_float(to[column]);
+        }
+        rest = warp_sum(rest);
+        if (lane == 0) {
+            rows->unit[slot][row] = power;
+            // The same warp has the row in every tile.
+            rows->rest[slot][row] = j0 == 0 ? rest : rows->rest[slot][row] + rest;
+        }
+    }
+}
+
+// What a block works on.
+struct Block {
+    int b, i0, d_begin, d_end;
+};
+
+// A force from its sum: minus what the rounding left over, times the row's power of two.
+template <typename T>
+__device__ __forceinline__ float force(const DriftHead& head, const Rows& rows, int b, int i0, int slot, int row, int d,
+                                       float sum, float origin, float scale) {
+    const float x = to_float(target<T>(head, b, i0 + row)[d]) - origin;
+    return (sum - rows.rest[slot][row] * x) * (rows.unit[slot][row] * scale);
+}
+
+// The statistics of a group, then the norms.
+template <typename T, typename Product>
+__device__ __forceinline__ void group(const DriftCall& call) {
+    using C = typename Product::Coefficient;
+    extern __shared__ uint4 shared[];
+    __shared__ Rows rows;
+    __shared__ double scratch[kWarps];
+    char* stages = reinterpret_cast<char*>(shared);
+    int b;
+    const DriftHead& head = head_of(call, kNorms, &b);
+    const bool words = whole_words<T>(head);
+    const int stage_bytes = head.width * kStageRow;
+
+    for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) statistics::row<T>(call, head, b, i);
+    if (threadIdx.x < head.targets) statistics::column<T>(call, head, b, threadIdx.x);
+    __syncthreads();
+    for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) statistics::masses<T>(call, head, b, i);
+    __syncthreads();
+
+    const Coefficients<C> c = {reinterpret_cast<C*>(stages + kStages * stage_bytes),
+                               head.width + kCoefficientPad / static_cast<int>(sizeof(C)), head.width};
+    const float scale = static_cast<float>(1.0 / head.scalars->sigma);
+#pragma unroll 1
+    for (int r0 = 0; r0 < call.temperatures; r0 += call.slots) {
+        const int slots = min(call.slots, call.temperatures - r0);
+        const auto load = [&](int d, int step) {
+            fill<T>(stages + step % kStages * stage_bytes, head, words, b, 0, head.width, d);
+            copy_commit();
+        };
+        // All of the pass before are done with the stages and the coefficients.
+        __syncthreads();
+        load(0, 0);
+        build<T, C, true>(call, head, c, &rows, b, 0, 0, r0, slots);
+        Product product;
+        double squares[Product::kSlots] = {};
+#pragma unroll 1
+        for (int d0 = 0, step = 0; d0 < head.dim; d0 += kStageDim<T>, ++step) {
+            copy_wait();
+            __syncthreads();
+            if (d0 + kStageDim<T> < head.dim) load(d0 + kStageDim<T>, step + 1);
+            product.at(head, b, d0);
+            product.add(0, slots, false, c, stages + step % kStages * stage_bytes);
+#pragma unroll
+            for (int s = 0; s < Product::kSlots; ++s) {
+                if (s >= slots) continue;
+                float sum = 0.0f;
+                product.take(s, [&](int row, int d, float f, float origin) {
+                    if (row >= head.generated || d0 + d >= head.dim) return;
+                    f = force<T>(head, rows, b, 0, s, row, d0 + d, f, origin, scale);
+                    sum = fmaf(f, f, sum);
+                });
+                squares[s] += sum;
+            }
+        }
+#pragma unroll
+        for (int s = 0; s < Product::kSlots; ++s) {
+            if (s >= slots) continue;
+            const double total = block_sum(squares[s], scratch);
+            if (threadIdx.x == 0) head.norm_sums[static_cast<long long>(r0 + s) * head.groups + b] = total;
+        }
+    }
+}
+
+// The norm of one temperature, or the force of all.
+template <typename T, typename Product, bool kNorm>
+__device__ __forceinline__ void run(const DriftCall& call) {
+    using C = typename Product::Coefficient;
+    extern __shared__ uint4 shared[];
+    __shared__ Rows rows;
+    __shared__ double scratch[kWarps];
+    char* stages = reinterpret_cast<char*>(shared);
+    int block;
+    const DriftHead& head = head_of(call, kNorm ? kNorms : kForce, &block);
+    const int record = block;
+    const int tiles_i = tiles_of(head.generated, kTile), tiles_j = tiles_of(head.targets, head.width);
+    const int d_begin = block % head.ranges * head.range, d_end = min(head.dim, d_begin + head.range);
+    block /= head.ranges;
+    const int i0 = block % tiles_i * kTile;
+    block /= tiles_i;
+    const int b = block % head.groups, r = block / head.groups;
+    const bool words = whole_words<T>(head);
+    const int stage_bytes = head.width * kStageRow;
+    const Coefficients<C> c = {reinterpret_cast<C*>(stages + kStages * stage_bytes),
+                               head.width + kCoefficientPad / static_cast<int>(sizeof(C)), head.width};
+    const float scale = static_cast<float>(1.0 / head.scalars->sigma);
+    const float slope = static_cast<float>(-2.0 / (static_cast<double>(head.generated) * head.dim * head.scalars->sigma));
+
+    // Stages along the coordinates that are summed side by side, and within a stretch of so many the order is: tile of
+    // targets, stage.
+    const int wide = tiles_j > 1 ? Product::kSlots : 1;
+    const int stretch = wide * kStageDim<T>;
+    const int steps = tiles_of(d_end - d_begin, stretch) * tiles_j * wide;
+    const auto load = [&](int step) {
+        const int d = d_begin + step / (wide * tiles_j) * stretch + step % wide * kStageDim<T>;
+        fill<T>(stages + step % kStages * stage_bytes, head, words, b, step / wide % tiles_j * head.width, head.width, d);
+        copy_commit();
+    };
+    Product product;
+    double squares = 0.0;
+    load(0);
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+        copy_wait();
+        __syncthreads();
+        if (step + 1 < steps) load(step + 1);
+        const int lane = step % wide, tile = step / wide % tiles_j;
+        if (lane == 0 && (tiles_j > 1 || step == 0)) {
+            build<T, C, kNorm>(call, head, c, &rows, b, i0, tile * head.width, r, 1);
+            __syncthreads();
+        }
+        const int d0 = d_begin + step / (wide * tiles_j) * stretch + lane * kStageDim<T>;
+        product.at(head, b, d0);
+        product.add(lane, lane + 1, true, c, stages + step % kStages * stage_bytes);
+        if (tile + 1 < tiles_j) continue;
+        float sum = 0.0f;
+        product.take(lane, [&](int row, int d, float f, float origin) {
+            if (i0 + row >= head.generated || d0 + d >= d_end) return;
+            f = force<T>(head, rows, b, i0, 0, row, d0 + d, f, origin, scale);
+            sum = fmaf(f, f, sum);
+            if (kNorm) return;
+            const long long at = (static_cast<long long>(b) * head.generated + i0 + row) * head.dim + d0 + d;
+            if (head.force != nullptr) head.force[at] = f;
+            if (head.gradient != nullptr) head.gradient[at] = slope * f;
+        });
+        squares += sum;
+    }
     const double total = block_sum(squares, scratch);
-    if (threadIdx.x == 0) (kNorm ? p.norm_sums : p.loss_sums)[blockIdx.x] = total;
+    if (threadIdx.x != 0) return;
+    if (kNorm) {
+        head.norm_sums[record] = total;
+    } else if (tiles_i * head.ranges > 1) {
+        head.loss_sums[record] = total;
+    } else if (head.loss != nullptr) {
+        head.loss[b] = static_cast<float>(total / (static_cast<double>(head.generated) * head.dim));
+    }
 }
 
 }  // namespace contraction
 
-extern "C" __global__ void __launch_bounds__(kThreads, 2) norm_f32(const __grid_constant__ DriftParams p) {
-    contraction::run<float, true>(p);
-}
-extern "C" __global__ void __launch_bounds__(kThreads, 2) norm_f16(const __grid_constant__ DriftParams p) {
-    contraction::run<Half, true>(p);
-}
-extern "C" __global__ void __launch_bounds__(kThreads, 2) norm_bf16(const __grid_constant__ DriftParams p) {
-    contraction::run<Bfloat, true>(p);
-}
-extern "C" __global__ void __launch_bounds__(kThreads, 2) force_f32(const __grid_constant__ DriftParams p) {
-    contraction::run<float, false>(p);
-}
-extern "C" __global__ void __launch_bounds__(kThreads, 2) force_f16(const __grid_constant__ DriftParams p) {
-    contraction::run<Half, false>(p);
-}
-extern "C" __global__ void __launch_bounds__(kThreads, 2) force_bf16(const __grid_constant__ DriftParams p) {
-    contraction::run<Bfloat, false>(p);
-}
+#define CONTRACTION(TYPE, RUNG, SLOTS, NAME)                                                                         \
+    extern "C" __global__ void __launch_bounds__(kThreads, 2) group_##NAME(const __grid_constant__ DriftCall call) { \
+        contraction::group<TYPE, contraction::RUNG<TYPE, SLOTS>>(call);                                              \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(kThreads, 2) norm_##NAME(const __grid_constant__ DriftCall call) {  \
+        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, true>(call);                       \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(kThreads, 2) force_##NAME(const __grid_constant__ DriftCall call) { \
+        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, false>(call);                      \
+    }
+
+CONTRACTION(float, Plain, kMaxSlots, f32)
+CONTRACTION(Half, Plain, kMaxSlots / 2, f16)
+CONTRACTION(Bfloat, Plain, kMaxSlots / 2, bf16)
+CONTRACTION(Half, Tensor, kMaxSlots, f16_tensor)
+CONTRACTION(Bfloat, Tensor, kMaxSlots, bf16_tensor)

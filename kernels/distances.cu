@@ -2,95 +2,322 @@
 // (spec 2.2 (1)), and the sums from which the scale follows (2): sum d w, sum w over pairs, and the count of coordinates
 // that are not finite.
 //
-// Numerics: squared differences are added in f32 along d; nothing cancels, so rules (i) and (iii) of spec 2.2a change
-// nothing here. Sums over pairs are f64, in a fixed order.
-// Mapping: one block for 64 queries by 64 targets of a group; each of 16 x 16 threads has 4 x 4 pairs, 16 apart, so that
-// lanes read neighbouring targets. Per step 16 coordinates of both tiles lie in shared memory, transposed: 8.7 KiB.
-// Cost: 2 FLOP per pair and coordinate beyond the difference (3 G T D a group); reads (G + T) D per tile, writes 4 G T
-// bytes. Bound by FMA from D = 16 on.
-// Limits: sm_80 and later; B tiles of G and T at most 2^31 - 1 blocks.
+// Two rungs. Plain: squared differences are added in f32 along d; nothing cancels, so rules (i) and (iii) of spec 2.2a
+// change nothing. Tensor cores, for samples in half precision: |x|^2 + |y|^2 - 2 x y with exact products, added in f32;
+// where that is less than a 32nd of |x|^2 + |y|^2, so that more than five bits cancel, the pair is formed anew from
+// differences, by a warp (rule (iii), with a wider margin for want of (i): a centred sample is no half). Sums over pairs
+// are f64, in a fixed order.
+// Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
+// block and each sample is read once; queries that are among the tile's targets are not loaded twice. Two stages of 128
+// bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4 warps with 32 queries each by
+// a quarter of the targets. The tile then passes through shared memory, so that rows are stored whole.
+// Slices: where groups are few and coordinates many, a block takes a slice of the coordinates and stores its squared
+// distances; `join` adds them in order.
+// Cost: 3 (plain) or 2 FLOP per pair and coordinate; reads (G + T) D per tile, T D where the tile holds its queries,
+// writes 4 G T bytes.
+// Limits: sm_80 and later; B times the tiles at most 2^31 - 1 blocks.
 #include "common.cuh"
+#include "ptx/mma.cuh"
+#include "stage.cuh"
 
 namespace distances {
 
-constexpr int kDepth = 16;
-// Five words of padding: the transposing stores of a warp, 16 apart in d, fall into different banks two by two at most.
-constexpr int kPad = 5;
+constexpr float kNear = 1.0f / 32.0f;
 
+// The plain product: each thread has queries ty + 16 m and targets tx + 16 n.
 template <typename T>
-__device__ __forceinline__ void run(const DriftParams& p) {
-    __shared__ float xs[kDepth][kTile + kPad], ys[kDepth][kTile + kPad];
-    __shared__ double scratch[kWarps];
-    const int tiles_i = tiles_of(p.generated), tiles_j = tiles_of(p.targets);
-    const int b = blockIdx.x / (tiles_i * tiles_j), tile = blockIdx.x % (tiles_i * tiles_j);
-    const int i0 = tile / tiles_j * kTile, j0 = tile % tiles_j * kTile;
-    const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
+struct Plain {
+    static constexpr bool kGram = false;
+    static constexpr int kSide = 16, kM = kTile / kSide, kN = kMaxColumns / kSide;
+    float sum[kM][kN] = {};
 
-    float sum[kPer][kPer] = {};
-    int nonfinite = 0;
-    for (int d0 = 0; d0 < p.dim; d0 += kDepth) {
-        for (int at = threadIdx.x; at < kTile * kDepth; at += kThreads) {
-            const int row = at / kDepth, d = at % kDepth;
-            const bool inside = d0 + d < p.dim;
-            xs[d][row] = inside && i0 + row < p.generated ? to_float(target<T>(p, b, i0 + row)[d0 + d]) : 0.0f;
-            const float y = inside && j0 + row < p.targets ? to_float(target<T>(p, b, j0 + row)[d0 + d]) : 0.0f;
-            ys[d][row] = y;
-            // The first row of tiles sees every target once.
-            if (i0 == 0) nonfinite += !(fabsf(y) <= 3.4028235e38f);
+    static __device__ __forceinline__ void fetch(float (&to)[4], const char* stage, int row, int k) {
+        if constexpr (sizeof(T) == 4) {
+            widen(to, *reinterpret_cast<const uint4*>(word_of(stage, row, k / 4)), T{});
+        } else {
+            widen(to, *reinterpret_cast<const uint2*>(word_of(stage, row, k / 8) + k % 8 * 2), T{});
         }
-        __syncthreads();
-        for (int d = 0; d < kDepth; ++d) {
-            float x[kPer], y[kPer];
-            for (int k = 0; k < kPer; ++k) {
-                x[k] = xs[d][ty + kSide * k];
-                y[k] = ys[d][tx + kSide * k];
-            }
-            for (int m = 0; m < kPer; ++m) {
-                for (int n = 0; n < kPer; ++n) {
-                    const float difference = x[m] - y[n];
-                    sum[m][n] = fmaf(difference, difference, sum[m][n]);
+    }
+
+    __device__ __forceinline__ void add(const char* stage, int queries, int columns) {
+        const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
+#pragma unroll 1
+        for (int k = 0; k < kStageDim<T>; k += 4) {
+            float x[kM][4];
+            for (int m = 0; m < kM; ++m) fetch(x[m], stage, queries + ty + kSide * m, k);
+#pragma unroll
+            for (int n = 0; n < kN; ++n) {
+                if (n * kSide >= columns) continue;
+                float y[4];
+                fetch(y, stage, tx + kSide * n, k);
+                for (int m = 0; m < kM; ++m) {
+                    for (int e = 0; e < 4; ++e) {
+                        const float difference = x[m][e] - y[e];
+                        sum[m][n] = fmaf(difference, difference, sum[m][n]);
+                    }
                 }
             }
         }
-        __syncthreads();
     }
 
-    double weighted = 0.0, weights = 0.0;
-    const float self = sqrtf(p.min_squared);
-    for (int n = 0; n < kPer; ++n) {
-        const int j = j0 + tx + kSide * n;
-        if (j >= p.targets) continue;
-        const float w = weight(p, b, j);
-        for (int m = 0; m < kPer; ++m) {
-            const int i = i0 + ty + kSide * m;
-            if (i >= p.generated) continue;
-            float d = sqrtf(clip_min(sum[m][n], p.min_squared));
-            if (i == j && p.constant_self) d = self;
-            p.distances[(static_cast<long long>(b) * p.generated + i) * p.targets + j] = d;
-            if (p.scale_kind == kScalePaper && i == j) continue;
-            weighted += static_cast<double>(d) * w;
-            weights += w;
+    template <typename Put>
+    __device__ __forceinline__ void each(int columns, Put put) const {
+        const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
+        for (int m = 0; m < kM; ++m) {
+#pragma unroll
+            for (int n = 0; n < kN; ++n) {
+                if (n * kSide < columns) put(ty + kSide * m, tx + kSide * n, sum[m][n]);
+            }
         }
     }
-    const double total = block_sum(weighted, scratch);
-    const double weight_total = block_sum(weights, scratch);
-    const double count = block_sum(nonfinite, scratch);
-    if (threadIdx.x == 0) {
-        double* sums = p.distance_sums + 3LL * blockIdx.x;
+};
+
+// Inner products on tensor cores: each warp has 32 queries by columns / 4 targets.
+template <typename T>
+struct Tensor {
+    static constexpr bool kGram = true;
+    static constexpr int kM = 2, kN = kMaxColumns / 32;
+    float sum[kM][kN][4] = {};
+
+    __device__ __forceinline__ void add(const char* stage, int queries, int columns) {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const int m0 = queries + warp % 2 * 32, n0 = warp / 2 * (columns / 4);
+#pragma unroll 1
+        for (int k = 0; k < kWordsPerRow; k += 2) {
+            unsigned x[kM][4];
+            for (int m = 0; m < kM; ++m) load_matrices(x[m], word_of(stage, m0 + 16 * m + lane % 16, k + lane / 16));
+#pragma unroll
+            for (int n = 0; n < kN; n += 2) {
+                if (32 * n >= columns) continue;
+                unsigned y[4] = {};
+                if (32 * (n + 1) < columns) {
+                    load_matrices(y, word_of(stage, n0 + 8 * n + lane % 8 + lane / 16 * 8, k + lane / 8 % 2));
+                } else {
+                    unsigned half[2];
+                    load_matrices(half, word_of(stage, n0 + 8 * n + lane % 8, k + lane / 8 % 2));
+                    y[0] = half[0];
+                    y[1] = half[1];
+                }
+                for (int m = 0; m < kM; ++m) {
+                    multiply(sum[m][n], x[m], y[0], y[1], T{});
+                    if (n + 1 < kN && 32 * (n + 1) < columns) multiply(sum[m][n + 1], x[m], y[2], y[3], T{});
+                }
+            }
+        }
+    }
+
+    template <typename Put>
+    __device__ __forceinline__ void each(int columns, Put put) const {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const int m0 = warp % 2 * 32 + lane / 4, n0 = warp / 2 * (columns / 4) + lane % 4 * 2;
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+#pragma unroll
+            for (int n = 0; n < kN; ++n) {
+                if (32 * n >= columns) continue;
+#pragma unroll
+                for (int e = 0; e < 4; ++e) put(m0 + 16 * m + e / 2 * 8, n0 + 8 * n + e % 2, sum[m][n][e]);
+            }
+        }
+    }
+};
+
+// The sum of squares of a row of a stage.
+template <typename T>
+__device__ __forceinline__ float squares(const char* stage, int row) {
+    float sum = 0.0f;
+    for (int word = 0; word < kWordsPerRow; ++word) {
+        float x[kWordDim<T>];
+        widen(x, *reinterpret_cast<const uint4*>(word_of(stage, row, word)), T{});
+        for (int e = 0; e < kWordDim<T>; ++e) sum = fmaf(x[e], x[e], sum);
+    }
+    return sum;
+}
+
+template <typename T>
+__device__ __noinline__ int count_nonfinite(const char* stage, int row) {
+    int count = 0;
+    for (int word = 0; word < kWordsPerRow; ++word) {
+        float x[kWordDim<T>];
+        widen(x, *reinterpret_cast<const uint4*>(word_of(stage, row, word)), T{});
+        for (int e = 0; e < kWordDim<T>; ++e) count += !(fabsf(x[e]) <= kMaxFinite);
+    }
+    return count;
+}
+
+// The sums of a finished tile or row of a block.
+struct Sums {
+    double weighted = 0.0, weights = 0.0;
+
+    __device__ __forceinline__ void add(const DriftCall& call, float d, float w, bool self) {
+        if (call.scale_kind == kScalePaper && self) return;
+        weighted += static_cast<double>(d) * w;
+        weights += w;
+    }
+
+    __device__ __forceinline__ void store(const DriftHead& head, int record, double nonfinite, double* scratch) const {
+        const double total = block_sum(weighted, scratch), weight_total = block_sum(weights, scratch);
+        const double count = block_sum(nonfinite, scratch);
+        if (threadIdx.x != 0) return;
+        double* sums = head.distance_sums + 3LL * record;
         sums[0] = total;
         sums[1] = weight_total;
         sums[2] = count;
     }
+};
+
+__device__ __forceinline__ float finished(const DriftCall& call, float q, bool self) {
+    return self && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(q, call.min_squared));
+}
+
+template <typename T, typename Product>
+__device__ __forceinline__ void run(const DriftCall& call) {
+    extern __shared__ uint4 shared[];
+    __shared__ float norms[kMaxColumns + kTile];
+    __shared__ double scratch[kWarps];
+    char* stages = reinterpret_cast<char*>(shared);
+    int block;
+    const DriftHead& head = head_of(call, kDistances, &block);
+    const int record = block;
+    const int columns = head.columns;
+    const int tiles_j = tiles_of(head.targets, columns), tiles_i = tiles_of(head.generated, kTile);
+    const int j0 = block % tiles_j * columns;
+    block /= tiles_j;
+    const int i0 = block % tiles_i * kTile;
+    block /= tiles_i;
+    const int slice = block % head.slices, b = block / head.slices;
+    const int d_begin = slice * head.slice, d_end = min(head.dim, d_begin + head.slice);
+
+    // Queries are the first targets: either the tile has them, or they follow it.
+    const bool within = i0 >= j0 && i0 + kTile <= j0 + columns;
+    const int queries = within ? i0 - j0 : columns;
+    const int rows = within ? columns : columns + kTile;
+    const int stage_bytes = rows * kStageRow;
+    const bool words = whole_words<T>(head);
+    const auto load = [&](int d, int step) {
+        char* stage = stages + step % kStages * stage_bytes;
+        fill<T>(stage, head, words, b, j0, columns, d);
+        if (!within) fill<T>(stage + columns * kStageRow, head, words, b, i0, kTile, d);
+        copy_commit();
+    };
+
+    Product product;
+    // Of the row of the stage that has this thread's number, and of that 256 further on.
+    float norm = 0.0f, norm_beyond = 0.0f;
+    int nonfinite = 0;
+    load(d_begin, 0);
+    for (int d = d_begin, step = 0; d < d_end; d += kStageDim<T>, ++step) {
+        copy_wait();
+        __syncthreads();
+        if (d + kStageDim<T> < d_end) load(d + kStageDim<T>, step + 1);
+        const char* stage = stages + step % kStages * stage_bytes;
+        const int row = threadIdx.x;
+        if (row < rows) {
+            const float sum = squares<T>(stage, row);
+            norm += sum;
+            // The first row of tiles sees every target once.
+            if (i0 == 0 && row < columns && !(sum <= kMaxFinite)) nonfinite += count_nonfinite<T>(stage, row);
+        }
+        if (Product::kGram && row + kThreads < rows) norm_beyond += squares<T>(stage, row + kThreads);
+        product.add(stage, queries, columns);
+    }
+    if (Product::kGram) {
+        if (threadIdx.x < rows) norms[threadIdx.x] = norm;
+        if (threadIdx.x + kThreads < rows) norms[threadIdx.x + kThreads] = norm_beyond;
+    }
+    __syncthreads();
+
+    // The tile of squared distances takes the place of the stages. -1 stands for a pair to be formed from differences.
+    float* tile = reinterpret_cast<float*>(shared);
+    const int stride = columns + kTilePad;
+    product.each(columns, [&](int i, int j, float sum) {
+        if (Product::kGram) {
+            const float both = norms[queries + i] + norms[j];
+            sum = fmaf(-2.0f, sum, both);
+            if (sum < kNear * both) sum = -1.0f;
+        }
+        tile[i * stride + j] = sum;
+    });
+    __syncthreads();
+
+    const int lane = threadIdx.x % kWarp;
+    Sums sums;
+    for (int row = threadIdx.x / kWarp; row < kTile; row += kWarps) {
+        const int i = i0 + row;
+        if (i >= head.generated) break;
+        const long long at = (static_cast<long long>(b) * head.generated + i) * head.targets;
+        for (int column = lane; column - lane < columns; column += kWarp) {
+            const int j = j0 + column;
+            const bool inside = j < head.targets;
+            float q = inside ? tile[row * stride + column] : 0.0f;
+            if (Product::kGram) {
+                unsigned near = __ballot_sync(kAllLanes, q < 0.0f && !(i == j && call.constant_self));
+                for (; near != 0; near &= near - 1) {
+                    const int which = __ffs(static_cast<int>(near)) - 1;
+                    const T *x = target<T>(head, b, i), *y = target<T>(head, b, j - lane + which);
+                    float sum = 0.0f;
+                    for (int d = d_begin + lane; d < d_end; d += kWarp) {
+                        const float difference = to_float(x[d]) - to_float(y[d]);
+                        sum = fmaf(difference, difference, sum);
+                    }
+                    sum = warp_sum(sum);
+                    if (lane == which) q = sum;
+                }
+            }
+            if (!inside) continue;
+            if (head.slices > 1) {
+                head.partial[slice * (static_cast<long long>(head.groups) * head.generated * head.targets) + at + j] = q;
+                continue;
+            }
+            const float d = finished(call, q, i == j);
+            if (head.distances != nullptr) head.distances[at + j] = d;
+            sums.add(call, d, weight(call, head, b, j), i == j);
+        }
+    }
+    if (head.slices > 1) {
+        // `join` has the rest; only the count is known here alone, and counts are sums of ones in any order.
+        const double count = block_sum(nonfinite, scratch);
+        if (threadIdx.x == 0) head.distance_sums[3LL * head.records + record] = count;
+        return;
+    }
+    sums.store(head, record, nonfinite, scratch);
 }
 
 }  // namespace distances
 
-extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f32(const __grid_constant__ DriftParams p) {
-    distances::run<float>(p);
+// One warp a row of distances: adds the slices.
+extern "C" __global__ void __launch_bounds__(kThreads, 2) join(const __grid_constant__ DriftCall call) {
+    __shared__ double scratch[kWarps];
+    int block;
+    const DriftHead& head = head_of(call, kJoin, &block);
+    const long long rows = static_cast<long long>(head.groups) * head.generated;
+    const long long row = static_cast<long long>(block) * kWarps + threadIdx.x / kWarp;
+    distances::Sums sums;
+    if (row < rows) {
+        const int b = static_cast<int>(row / head.generated), i = static_cast<int>(row % head.generated);
+        for (int j = threadIdx.x % kWarp; j < head.targets; j += kWarp) {
+            float q = 0.0f;
+            for (int slice = 0; slice < head.slices; ++slice) q += head.partial[(slice * rows + row) * head.targets + j];
+            const float d = distances::finished(call, q, i == j);
+            head.distances[row * head.targets + j] = d;
+            sums.add(call, d, weight(call, head, b, j), i == j);
+        }
+    }
+    sums.store(head, block, 0.0, scratch);
 }
-extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f16(const __grid_constant__ DriftParams p) {
-    distances::run<Half>(p);
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f32(const __grid_constant__ DriftCall call) {
+    distances::run<float, distances::Plain<float>>(call);
 }
-extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_bf16(const __grid_constant__ DriftParams p) {
-    distances::run<Bfloat>(p);
+extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f16(const __grid_constant__ DriftCall call) {
+    distances::run<Half, distances::Plain<Half>>(call);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_bf16(const __grid_constant__ DriftCall call) {
+    distances::run<Bfloat, distances::Plain<Bfloat>>(call);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f16_tensor(const __grid_constant__ DriftCall call) {
+    distances::run<Half, distances::Tensor<Half>>(call);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_bf16_tensor(const __grid_constant__ DriftCall call) {
+    distances::run<Bfloat, distances::Tensor<Bfloat>>(call);
 }

@@ -5,6 +5,25 @@
 // Temperatures of one call at most.
 constexpr int kMaxTemperatures = 8;
 
+// Threads of a block, of every kernel.
+constexpr int kThreads = 256;
+// Queries of a block's tile.
+constexpr int kTile = 64;
+// Targets of a block's tile of distances at most.
+constexpr int kMaxColumns = 224;
+// Bytes of a sample in a stage: 64 coordinates in half precision, 32 in f32.
+constexpr int kStageRow = 128;
+constexpr int kStages = 2;
+// Temperatures that one pass over a group's targets serves at most; half as many in the plain rung on halves.
+constexpr int kMaxSlots = 4;
+// Coordinates whose sums a block keeps while several tiles of targets go by.
+constexpr int kRange = 128;
+// Bytes by which rows of coefficients are longer than they need be: an odd number of 16-byte words, so that the rows of
+// one ldmatrix fall into different banks.
+constexpr int kCoefficientPad = 16;
+// Elements by which rows of a tile of distances are longer, to the same end.
+constexpr int kTilePad = 8;
+
 // Spec 1.2.
 enum KernelKind { kLaplace = 0, kGaussian = 1, kMatern32 = 2, kMatern52 = 3 };
 // Spec 2.2 (2) to (4), 2.5: where the length scale of the features comes from.
@@ -16,20 +35,55 @@ enum FloorKind { kFloorProduct = 0, kFloorNormalizer = 1, kFloorNone = 2 };
 // Spec 2.5: where target weights enter.
 enum WeightKind { kWeightAffinity = 0, kWeightLogit = 1, kWeightIgnored = 2 };
 
-// What a call reports, in device memory.
+// Launches in which a head has a number of blocks of its own.
+enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kForce = 5, kLosses = 6, kLaunches = 7 };
+
+// What a head reports, in device memory.
 struct DriftScalars {
-    // The mean distance (spec 2.2 (2)), what coordinates are divided by (3), what distances are divided by (4).
+    // Sums, which are added where a head is spread over devices: of d w, of w, of coordinates that are not finite, of
+    // groups, of each temperature's squared force.
+    double weighted, weights, nonfinite, groups, squares[kMaxTemperatures];
+    // What follows from the first three: the mean distance (spec 2.2 (2)), what coordinates are divided by (3), what
+    // distances are divided by (4).
     double scale, sigma, distance;
-    // Mean square of each temperature's force, and what that force is divided by (6).
+    // What follows from the others: the mean square of each temperature's force, and what that force is divided by (6).
     double f2[kMaxTemperatures], theta[kMaxTemperatures];
-    // Coordinates that are NaN or infinite.
-    double nonfinite;
 };
 
-// One drift call. Arrays are in C order; B groups, G generated, N negatives, P positives, T = G + N + P, D coordinates,
-// R temperatures.
-struct DriftParams {
-    int groups, generated, negatives, positives, targets, dim, temperatures;
+// One head: B groups of G generated, N negatives, P positives, T = G + N + P targets in D coordinates. Arrays are in C
+// order.
+struct DriftHead {
+    int groups, generated, negatives, positives, targets, dim;
+    // Distances: targets of a tile; slices of so many coordinates.
+    int columns, slices, slice;
+    // Contraction: targets of a tile; ranges of so many coordinates.
+    int width, ranges, range;
+    // Blocks of the launch that adds the distances up.
+    int records;
+    // The head's first block in each launch.
+    unsigned first[kLaunches];
+
+    // Samples [B, G, D], [B, N, D], [B, P, D], and their weights, or null where all are 1.
+    const void *generated_data, *negative_data, *positive_data;
+    const float *generated_weight, *negative_weight, *positive_weight;
+
+    // Workspace. distances [B, G, T], or null where they are formed anew at each use; partial, the squared distances
+    // over one slice each, [slices, B, G, T]; the least normalised distance of each row [B, G] and column [B, T]; the
+    // logarithm of each row's and column's sum of kernel values relative to that of the least distance, [B, G, R] and
+    // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
+    // [B, G, R, 3].
+    float *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
+    // One record per block: distances 3 doubles; norms one double, temperatures outermost; losses one double.
+    double *distance_sums, *norm_sums, *loss_sums;
+    DriftScalars *scalars;
+
+    // Results, or null: force and gradient [B, G, D], loss [B].
+    float *force, *gradient, *loss;
+};
+
+// A call: what to compute, and the heads to compute it for.
+struct DriftCall {
+    int temperatures;
     KernelKind kernel;
     ScaleKind scale_kind;
     MaskKind mask;
@@ -39,23 +93,16 @@ struct DriftParams {
     int normalize;
     // Whether a sample's distance to itself is the constant sqrt(min_squared).
     int constant_self;
+    // Whether every group is one block from its statistics to its norms, and how many temperatures' coefficients then lie
+    // in shared memory at a time.
+    int fused, slots;
     float mask_value, min_squared, affinity_floor;
     double norm_floor;
     // 1 / R, 1 / (2 R^2), sqrt(3) / R or sqrt(5) / R, as the kernel has it.
     float rate[kMaxTemperatures];
 
-    // Samples [B, G, D], [B, N, D], [B, P, D], and their weights, or null where all are 1.
-    const void *generated_data, *negative_data, *positive_data;
-    const float *generated_weight, *negative_weight, *positive_weight;
-
-    // Workspace. distances [B, G, T]; the least normalised distance of each row [B, G] and column [B, T]; the logarithm of
-    // each row's and column's sum of kernel values relative to that of the least distance, [B, G, R] and [B, T, R]; the
-    // mass of the negatives and of the positives, [B, G, R, 2].
-    float *distances, *row_least, *column_least, *row_log, *column_log, *mass;
-    // One record per block: distances 3 doubles; norms one double, temperatures outermost; losses one double.
-    double *distance_sums, *norm_sums, *loss_sums;
-    DriftScalars *scalars;
-
-    // Results, or null: force and gradient [B, G, D], loss [B].
-    float *force, *gradient, *loss;
+    // Several heads lie in a table, in device memory; a single one is in the call itself, and the table null.
+    int heads;
+    const DriftHead *table;
+    DriftHead head;
 };

@@ -1,52 +1,101 @@
-// The global scalars, from one record per block: the scale (spec 2.2 (2) to (4)), theta of each temperature (6), and the
-// loss of each group (8).
+// The scalars of each head, from one record per block: the scale (spec 2.2 (2) to (4)), theta of each temperature (6); and
+// the loss of each group (8) whose force took several blocks.
+//   reduce_*  adds the records and derives what follows;
+//   derive_*  derives alone, from sums that were added over devices.
 //
 // Numerics: f64, each thread adds every 256th record, then a tree: the same bits from run to run.
-// Mapping: one block for the scale and one for each temperature; one thread a group for the losses.
+// Mapping: one block for a head's scale and one for each of its temperatures; one thread a group for the losses.
 // Cost: reads the records once.
 // Limits: sm_80 and later.
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_scale(const __grid_constant__ DriftParams p) {
-    __shared__ double scratch[kWarps];
-    const long long records = static_cast<long long>(p.groups) * tiles_of(p.generated) * tiles_of(p.targets);
-    double sums[3] = {};
-    for (long long at = threadIdx.x; at < records; at += kThreads) {
-        for (int k = 0; k < 3; ++k) sums[k] += p.distance_sums[3 * at + k];
-    }
-    for (int k = 0; k < 3; ++k) sums[k] = block_sum(sums[k], scratch);
-    if (threadIdx.x != 0) return;
-    // Without any pair (the paper leaves self pairs out) the mean is 0; with weights that are all 0 it is 0 / 0.
-    const bool pairs = p.groups > 0 && !(p.scale_kind == kScalePaper && p.targets == 1);
-    const double mean = pairs ? sums[0] / sums[1] : 0.0;
-    const double root = sqrt(static_cast<double>(p.dim));
-    DriftScalars* scalars = p.scalars;
-    scalars->nonfinite = sums[2];
+namespace reduce {
+
+__device__ __forceinline__ double sum(const double* values, long long count, int step, double* scratch) {
+    double sum = 0.0;
+    for (long long at = threadIdx.x; at < count; at += kThreads) sum += values[at * step];
+    return block_sum(sum, scratch);
+}
+
+// The scale from the sums. Without any pair (the paper leaves self pairs out) the mean is 0; with weights that are all 0
+// it is 0 / 0.
+__device__ __forceinline__ void scale(const DriftCall& call, const DriftHead& head) {
+    DriftScalars* scalars = head.scalars;
+    const bool none = scalars->groups == 0.0 || (call.scale_kind == kScalePaper && head.targets == 1);
+    const double mean = none ? 0.0 : scalars->weighted / scalars->weights;
+    const double root = sqrt(static_cast<double>(head.dim));
     const double sigma = clip_min(mean / root, 1e-3);
-    scalars->sigma = p.scale_kind == kScaleRaw ? 1.0 : sigma;
-    scalars->distance = p.scale_kind == kScaleRaw ? 1.0 : p.scale_kind == kScalePaper ? sigma * root : clip_min(mean, 1e-3);
-    scalars->scale = p.groups == 0 ? 0.0 : p.scale_kind == kScaleOfficial ? mean : scalars->distance;
+    const bool raw = call.scale_kind == kScaleRaw, paper = call.scale_kind == kScalePaper;
+    const double distance = raw ? 1.0 : paper ? sigma * root : clip_min(mean, 1e-3);
+    scalars->sigma = raw ? 1.0 : sigma;
+    scalars->distance = distance;
+    scalars->scale = scalars->groups == 0.0 ? 0.0 : raw || paper ? distance : mean;
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_norms(const __grid_constant__ DriftParams p) {
+__device__ __forceinline__ void norm(const DriftCall& call, const DriftHead& head, int r) {
+    DriftScalars* scalars = head.scalars;
+    const double elements = scalars->groups * head.generated * head.dim;
+    const double f2 = elements == 0.0 ? 0.0 : scalars->squares[r] / elements;
+    scalars->f2[r] = f2;
+    scalars->theta[r] = call.normalize ? sqrt(clip_min(f2, call.norm_floor)) : 1.0;
+}
+
+// The head of a launch with the same number of blocks for each.
+__device__ __forceinline__ const DriftHead& head_at(const DriftCall& call, int head) {
+    return call.table == nullptr ? call.head : call.table[head];
+}
+
+}  // namespace reduce
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_scale(const __grid_constant__ DriftCall call) {
     __shared__ double scratch[kWarps];
-    const int r = blockIdx.x;
-    const long long records = static_cast<long long>(p.groups) * tiles_of(p.generated) * tiles_of(p.dim);
-    double sum = 0.0;
-    for (long long at = threadIdx.x; at < records; at += kThreads) sum += p.norm_sums[r * records + at];
-    sum = block_sum(sum, scratch);
+    const DriftHead& head = reduce::head_at(call, blockIdx.x);
+    const double* sums = head.distance_sums;
+    const double weighted = reduce::sum(sums, head.records, 3, scratch);
+    const double weights = reduce::sum(sums + 1, head.records, 3, scratch);
+    double nonfinite = reduce::sum(sums + 2, head.records, 3, scratch);
+    if (head.slices > 1) {
+        const long long tiles = tiles_of(head.generated, kTile) * tiles_of(head.targets, head.columns);
+        nonfinite = reduce::sum(sums + 3LL * head.records, head.groups * head.slices * tiles, 1, scratch);
+    }
     if (threadIdx.x != 0) return;
-    const double elements = static_cast<double>(p.groups) * p.generated * p.dim;
-    const double f2 = p.groups == 0 ? 0.0 : sum / elements;
-    p.scalars->f2[r] = f2;
-    p.scalars->theta[r] = p.normalize ? sqrt(clip_min(f2, p.norm_floor)) : 1.0;
+    DriftScalars* scalars = head.scalars;
+    scalars->weighted = weighted;
+    scalars->weights = weights;
+    scalars->nonfinite = nonfinite;
+    scalars->groups = head.groups;
+    reduce::scale(call, head);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads, 2) losses(const __grid_constant__ DriftParams p) {
-    const int b = blockIdx.x * kThreads + threadIdx.x;
-    if (b >= p.groups || p.loss == nullptr) return;
-    const int records = tiles_of(p.generated) * tiles_of(p.dim);
+extern "C" __global__ void __launch_bounds__(kThreads, 2) derive_scale(const __grid_constant__ DriftCall call) {
+    if (threadIdx.x == 0) reduce::scale(call, reduce::head_at(call, blockIdx.x));
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_norms(const __grid_constant__ DriftCall call) {
+    __shared__ double scratch[kWarps];
+    const DriftHead& head = reduce::head_at(call, blockIdx.x / call.temperatures);
+    const int r = blockIdx.x % call.temperatures;
+    const long long tiles = call.fused ? 1 : tiles_of(head.generated, kTile) * head.ranges;
+    const long long records = head.groups * tiles;
+    const double sum = reduce::sum(head.norm_sums + r * records, records, 1, scratch);
+    if (threadIdx.x != 0) return;
+    head.scalars->squares[r] = sum;
+    reduce::norm(call, head, r);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) derive_norms(const __grid_constant__ DriftCall call) {
+    if (threadIdx.x == 0) {
+        reduce::norm(call, reduce::head_at(call, blockIdx.x / call.temperatures), blockIdx.x % call.temperatures);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) losses(const __grid_constant__ DriftCall call) {
+    int block;
+    const DriftHead& head = head_of(call, kLosses, &block);
+    const int b = block * kThreads + threadIdx.x;
+    if (b >= head.groups || head.loss == nullptr) return;
+    const int records = tiles_of(head.generated, kTile) * head.ranges;
     double sum = 0.0;
-    for (int k = 0; k < records; ++k) sum += p.loss_sums[static_cast<long long>(b) * records + k];
-    p.loss[b] = static_cast<float>(sum / (static_cast<double>(p.generated) * p.dim));
+    for (int k = 0; k < records; ++k) sum += head.loss_sums[static_cast<long long>(b) * records + k];
+    head.loss[b] = static_cast<float>(sum / (static_cast<double>(head.generated) * head.dim));
 }

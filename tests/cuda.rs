@@ -6,10 +6,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Case, Convert, check, golden_files, read_npz, relative_error};
+use common::{Case, Convert, check, golden_files, naive, read_npz, relative_error};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
-use cudrift::cuda::{self, Inputs, Kernels, Outputs, Plan, Statistics, cudarc};
-use cudrift::{DriftSpec, Error, Kernel, bf16, f16};
+use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan, Statistics, cudarc};
+use cudrift::{DriftSpec, Dtype, Error, Kernel, bf16, f16};
 
 /// The device, or nothing where there is none and none is required.
 fn device() -> Option<cuda::Gpu> {
@@ -31,17 +31,80 @@ fn device() -> Option<cuda::Gpu> {
 struct Bench {
     stream: Arc<CudaStream>,
     kernels: Kernels,
+    options: Options,
 }
 
 /// A case on the device, with everything that a run takes.
 struct Loaded<T> {
     plan: Plan,
-    samples: [Option<CudaSlice<T>>; 3],
-    weights: [Option<CudaSlice<f32>>; 3],
+    arrays: Arrays<T>,
     workspace: CudaSlice<u8>,
+}
+
+/// The samples and results of a head. Every allocation ends with a NaN of its own: there is no empty one.
+struct Arrays<T> {
+    samples: [CudaSlice<T>; 3],
+    weights: [Option<CudaSlice<f32>>; 3],
     force: CudaSlice<f32>,
     gradient: CudaSlice<f32>,
     loss: CudaSlice<f32>,
+    /// NaN before the samples: with an odd number, no sample begins where a word does.
+    skip: usize,
+}
+
+impl<T: Convert + DeviceRepr> Arrays<T> {
+    fn new(stream: &Arc<CudaStream>, case: &Case, skip: usize) -> Self {
+        let (typed, _) = case.rounded::<T>();
+        let nan = T::from_f32(f32::NAN);
+        let upload = |samples: &[T]| stream.clone_htod(&[&vec![nan; skip], samples, &[nan]].concat()).unwrap();
+        let weights = |weights: &Option<Vec<f32>>| {
+            weights.as_ref().filter(|w| !w.is_empty()).map(|w| stream.clone_htod(w).unwrap())
+        };
+        // What is not written shows.
+        let poison = |count: usize| stream.clone_htod(&vec![f32::NAN; count + 1]).unwrap();
+        Self {
+            samples: [&typed.generated, &typed.positives, &typed.negatives].map(|samples| upload(samples)),
+            weights: [&case.weight_generated, &case.weight_positives, &case.weight_negatives].map(weights),
+            force: poison(case.generated.len()),
+            gradient: poison(case.generated.len()),
+            loss: poison(case.shape.groups),
+            skip,
+        }
+    }
+
+    fn views(&mut self) -> (Inputs<'_, T>, Outputs<'_>) {
+        let skip = self.skip;
+        let [generated, positives, negatives] = self.samples.each_ref().map(|all| all.slice(skip..all.len() - 1));
+        let [weight_generated, weight_positives, weight_negatives] =
+            self.weights.each_ref().map(|weights| weights.as_ref().map(CudaSlice::as_view));
+        let inputs = Inputs {
+            generated,
+            positives: Some(positives).filter(|samples| !samples.is_empty()),
+            negatives: Some(negatives).filter(|samples| !samples.is_empty()),
+            weight_generated,
+            weight_negatives,
+            weight_positives,
+        };
+        let [force, gradient, loss] = [&mut self.force, &mut self.gradient, &mut self.loss].map(|all| {
+            let end = all.len() - 1;
+            Some(all.slice_mut(..end))
+        });
+        (inputs, Outputs { force, gradient, loss })
+    }
+
+    fn read(&self, stream: &Arc<CudaStream>, statistics: Statistics) -> Outcome {
+        let download = |array: &CudaSlice<f32>| {
+            let mut all = stream.clone_dtoh(array).unwrap();
+            assert!(all.pop().unwrap().is_nan(), "written beyond the end");
+            all
+        };
+        Outcome {
+            force: download(&self.force),
+            gradient: download(&self.gradient),
+            loss: download(&self.loss),
+            statistics,
+        }
+    }
 }
 
 /// What a run gives.
@@ -57,83 +120,88 @@ impl Bench {
     fn new() -> Option<Self> {
         device()?;
         let context = CudaContext::new(0).unwrap();
-        Some(Self { stream: context.new_stream().unwrap(), kernels: Kernels::load(&context).unwrap() })
+        let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
+        Some(Self { stream, kernels, options: Options::default() })
     }
 
     fn load<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case) -> Loaded<T> {
-        let (typed, _) = case.rounded::<T>();
-        let upload = |samples: &[T]| (!samples.is_empty()).then(|| self.stream.clone_htod(samples).unwrap());
-        let weights = |weights: &Option<Vec<f32>>| {
-            weights.as_ref().filter(|w| !w.is_empty()).map(|w| self.stream.clone_htod(w).unwrap())
-        };
-        let plan = Plan::new(spec, case.shape, T::DTYPE).unwrap();
-        // Outputs begin as NaN, so that what is not written shows.
-        let nan = |count: usize| self.stream.clone_htod(&vec![f32::NAN; count]).unwrap();
-        Loaded {
-            samples: [upload(&typed.generated), upload(&typed.positives), upload(&typed.negatives)],
-            weights: [
-                weights(&case.weight_generated),
-                weights(&case.weight_positives),
-                weights(&case.weight_negatives),
-            ],
-            // SAFETY: a run writes the workspace before it reads it.
-            workspace: unsafe { self.stream.alloc(plan.workspace_bytes()) }.unwrap(),
-            force: nan(case.generated.len()),
-            gradient: nan(case.generated.len()),
-            loss: nan(case.shape.groups),
-            plan,
-        }
+        self.load_with(spec, case, self.options)
+    }
+
+    fn load_with<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case, options: Options) -> Loaded<T> {
+        let plan = Plan::grouped(spec, &[case.shape], T::DTYPE, options).unwrap();
+        Loaded { arrays: Arrays::new(&self.stream, case, 0), workspace: self.workspace(&plan), plan }
+    }
+
+    /// A workspace full of NaN, which no result may show.
+    fn workspace(&self, plan: &Plan) -> CudaSlice<u8> {
+        self.stream.clone_htod(&vec![0xff; plan.workspace_bytes()]).unwrap()
     }
 
     fn enqueue<T: Convert + DeviceRepr>(&self, loaded: &mut Loaded<T>) -> cudrift::Result<()> {
-        let [generated, positives, negatives] = &loaded.samples;
-        let [weight_generated, weight_positives, weight_negatives] =
-            loaded.weights.each_ref().map(|weights| weights.as_ref().map(CudaSlice::as_view));
-        let inputs = Inputs {
-            generated: generated.as_ref().unwrap().as_view(),
-            positives: positives.as_ref().map(CudaSlice::as_view),
-            negatives: negatives.as_ref().map(CudaSlice::as_view),
-            weight_generated,
-            weight_negatives,
-            weight_positives,
-        };
-        let mut outputs = Outputs {
-            force: Some(loaded.force.as_view_mut()),
-            gradient: Some(loaded.gradient.as_view_mut()),
-            loss: Some(loaded.loss.as_view_mut()),
-        };
-        loaded.plan.run(&self.kernels, &self.stream, &inputs, &mut loaded.workspace, &mut outputs)
+        let Loaded { plan, arrays, workspace } = loaded;
+        let (inputs, outputs) = arrays.views();
+        plan.run(&self.kernels, &self.stream, inputs, workspace, outputs)
     }
 
-    fn read<T>(&self, loaded: &Loaded<T>) -> Outcome {
-        let statistics = loaded.plan.statistics(&self.stream, &loaded.workspace).unwrap();
-        let download = |array| self.stream.clone_dtoh(array).unwrap();
-        Outcome {
-            force: download(&loaded.force),
-            gradient: download(&loaded.gradient),
-            loss: download(&loaded.loss),
-            statistics,
-        }
+    fn read<T: Convert + DeviceRepr>(&self, loaded: &Loaded<T>) -> Outcome {
+        let statistics = loaded.plan.statistics(&self.stream, &loaded.workspace).unwrap().remove(0);
+        loaded.arrays.read(&self.stream, statistics)
     }
 
     fn run<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case) -> Outcome {
-        let mut loaded = self.load::<T>(spec, case);
+        self.run_with::<T>(spec, case, self.options)
+    }
+
+    fn run_with<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case, options: Options) -> Outcome {
+        let mut loaded = self.load_with::<T>(spec, case, options);
         self.enqueue(&mut loaded).unwrap();
         self.read(&loaded)
     }
 
-    /// Runs a case and compares with the f64 reference on the rounded samples.
+    /// Runs a case and compares with the f64 reference on the rounded samples: in both rungs where samples are in half
+    /// precision. On tensor cores the force may be twice as wrong as the plain formulas with rounded coefficients.
     fn compare<T: Convert + DeviceRepr>(&self, what: &str, spec: &DriftSpec, case: &Case, bound: f64) {
-        let (_, rounded) = case.rounded::<T>();
-        let (got, want) = (self.run::<T>(spec, case), rounded.reference(spec));
-        let what = format!("{what} {:?} {}", case.shape, T::DTYPE);
-        check(&format!("{what} force"), relative_error(&got.force, &want.force), bound);
-        check(&format!("{what} gradient"), relative_error(&got.gradient, &want.grad), bound);
-        check(&format!("{what} loss"), relative_error(&got.loss, &want.loss), bound);
-        check(&format!("{what} loss_R"), relative_error(&got.statistics.loss_r, &want.loss_r), bound);
-        let (got, want) = (got.statistics.scale, want.scale);
-        check(&format!("{what} scale"), relative_error(&[got.scale, got.sigma], &[want.scale, want.sigma]), 2e-6);
+        for plain in [true, false] {
+            let options = Options { plain, ..self.options };
+            if plain || T::DTYPE != Dtype::F32 {
+                judge::<T>(what, spec, case, &self.run_with::<T>(spec, case, options), !plain, bound);
+            }
+        }
     }
+}
+
+/// Compares with the f64 reference on the rounded samples.
+fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcome, tensor: bool, bound: f64) {
+    let (_, rounded) = case.rounded::<T>();
+    let want = rounded.reference(spec);
+    let what = format!("{what} {:?} {}{}", case.shape, T::DTYPE, if tensor { " tensor" } else { "" });
+    let bound = if tensor {
+        let naive = rounded_naive::<T>(spec, &rounded, &want.force);
+        // Norms come from rounded coefficients too: of few rows, they move every force by part of a unit.
+        let unit = if T::DTYPE == Dtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
+        2.0 * naive + unit / 4.0 + bound
+    } else {
+        bound
+    };
+    check(&format!("{what} force"), relative_error(&got.force, &want.force), bound);
+    check(&format!("{what} gradient"), relative_error(&got.gradient, &want.grad), bound);
+    check(&format!("{what} loss"), relative_error(&got.loss, &want.loss), 2.0 * bound);
+    check(&format!("{what} loss_R"), relative_error(&got.statistics.loss_r, &want.loss_r), 2.0 * bound);
+    let (got, want) = (&got.statistics.scale, want.scale);
+    check(&format!("{what} scale"), relative_error(&[got.scale, got.sigma], &[want.scale, want.sigma]), 2e-6);
+}
+
+/// How wrong the plain formulas are with coefficients rounded to a type. Where few coefficients matter it hangs on how
+/// each happens to be rounded, so it is the worst of three: as they are, and a thousandth more or less.
+fn rounded_naive<T: Convert>(spec: &DriftSpec, case: &Case, want: &[f64]) -> f64 {
+    let rounds: [fn(f32) -> f32; 3] = [
+        |c| T::from_f32(c).back(),
+        |c| T::from_f32(c * 1.001).back() / 1.001,
+        |c| T::from_f32(c * 0.999).back() / 0.999,
+    ];
+    let errors = rounds.map(|round| relative_error(&naive::force_rounded(spec, case, Some(round)), want));
+    errors.into_iter().filter(|error| error.is_finite()).fold(0.0, f64::max)
 }
 
 /// The dialects under a name.
@@ -289,6 +357,11 @@ fn the_same_bits_again_and_from_a_graph() {
     bench.enqueue(&mut loaded).unwrap();
     let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
     let graph = stream.end_capture(flags).unwrap().unwrap();
+    // Nothing but the launches that the plan says.
+    let mut nodes = 0;
+    // SAFETY: the graph is alive, and without an array only the number of its nodes is asked for.
+    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &mut nodes) }.result().unwrap();
+    assert_eq!(nodes, loaded.plan.launches());
     for _ in 0..2 {
         graph.launch().unwrap();
         assert_eq!(first, bench.read(&loaded));
@@ -300,12 +373,12 @@ fn wrong_arrays_are_refused() {
     let Some(bench) = Bench::new() else { return };
     let (spec, case) = (DriftSpec::official(), Case::random(12, [2, 4, 2, 3, 5]));
     let mut loaded = bench.load::<f32>(&spec, &case);
-    loaded.samples[1] = Some(bench.stream.alloc_zeros(29).unwrap());
+    loaded.arrays.samples[1] = bench.stream.alloc_zeros(30).unwrap();
     let error = bench.enqueue(&mut loaded).unwrap_err();
     assert!(matches!(error, Error::Shape { argument: "positives", .. }), "{error}");
 
     let mut loaded = bench.load::<f32>(&spec, &case);
-    loaded.samples[2] = None;
+    loaded.arrays.samples[2] = bench.stream.alloc_zeros(1).unwrap();
     assert!(matches!(bench.enqueue(&mut loaded).unwrap_err(), Error::Shape { argument: "negatives", .. }));
 
     let mut loaded = bench.load::<f32>(&spec, &case);
@@ -317,6 +390,184 @@ fn wrong_arrays_are_refused() {
     assert!(matches!(bench.enqueue(&mut loaded).unwrap_err(), Error::Value { argument: "the samples' type", .. }));
     // The context is as usable as before.
     bench.compare::<f32>("afterwards", &spec, &case, 5e-6);
+}
+
+/// Groups that are more than one block: more than 64 queries, more than 224 targets, more than 128 coordinates.
+#[test]
+fn groups_of_many_tiles() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    for (seed, shape) in (20..).zip([
+        [2, 65, 0, 100, 64],
+        [1, 70, 30, 300, 136],
+        [1, 130, 3, 130, 300],
+        [1, 40, 0, 400, 264],
+        [1, 128, 0, 97, 37],
+    ]) {
+        let case = Case::random(seed, shape);
+        let case = if seed % 2 == 0 { case } else { case.weighted(seed) };
+        bench.compare::<f32>("tiles", &spec, &case, 5e-6);
+        bench.compare::<f16>("tiles", &spec, &case, 5e-6);
+        bench.compare::<bf16>("tiles", &spec, &case, 5e-6);
+    }
+}
+
+/// Distances that are not kept are those that are: the plain rung gives the same bits.
+#[test]
+fn distances_formed_anew() {
+    let Some(bench) = Bench::new() else { return };
+    for (seed, shape) in [(30, [1, 90, 0, 200, 2]), (31, [2, 70, 10, 80, 7])] {
+        let case = Case::random(seed, shape).weighted(seed);
+        for (name, spec) in dialects() {
+            let mut spec = spec;
+            spec.temperatures = vec![0.2, 0.7];
+            bench.compare::<f32>(name, &spec, &case, 1e-5);
+            bench.compare::<f16>(name, &spec, &case, 1e-5);
+            let keep = |keep| Options { keep_distances: Some(keep), ..bench.options };
+            let [kept, anew] = [true, false].map(|is| bench.run_with::<f32>(&spec, &case, keep(is)));
+            assert_eq!(kept, anew, "{name} {shape:?}");
+        }
+    }
+}
+
+/// Slices of at least 512 coordinates, added up by a launch of their own.
+#[test]
+fn few_groups_of_long_samples() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    let case = Case::random(40, [2, 9, 3, 8, 1280]);
+    bench.compare::<f32>("long", &spec, &case, 5e-6);
+    bench.compare::<f16>("long", &spec, &case, 5e-6);
+    bench.compare::<bf16>("long", &spec, &Case::random(41, [1, 66, 2, 8, 1100]), 5e-6);
+    // Not finite in the last slice.
+    let mut case = Case::random(42, [1, 4, 0, 4, 2049]);
+    case.positives[2048] = f32::NAN;
+    let got = bench.run::<f32>(&spec, &case);
+    assert!(got.statistics.nonfinite == 1 && got.force.iter().all(|f| f.is_nan()));
+}
+
+#[test]
+#[ignore = "minutes: `cargo xtask test --full` runs it"]
+fn the_longest_samples() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    bench.compare::<f16>("pixels", &spec, &Case::random(43, [2, 5, 2, 4, 196_608]), 1e-5);
+    bench.compare::<f32>("pixels", &spec, &Case::random(43, [2, 5, 2, 4, 196_608]), 1e-5);
+    bench.compare::<bf16>("5120", &spec, &Case::random(44, [3, 64, 32, 64, 5120]), 5e-6);
+}
+
+/// The extents of the published model, and a sixteenth of the coordinates.
+#[test]
+fn heads_of_different_extents_in_one_call() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    let shapes = [
+        [4, 12, 3, 9, 40],
+        [1, 20, 0, 5, 320],
+        [16, 6, 2, 6, 8],
+        [2, 64, 32, 64, 37],
+        [0, 4, 0, 4, 3],
+        [1, 1, 0, 1, 1],
+    ];
+    heads::<f32>(&bench, &spec, &shapes, 5e-6);
+    heads::<f16>(&bench, &spec, &shapes, 5e-6);
+    // Some that are cut, and some that are more than a tile.
+    let shapes = [[1, 70, 0, 160, 24], [1, 6, 2, 8, 1300], [2, 5, 0, 5, 3]];
+    heads::<f32>(&bench, &spec, &shapes, 5e-6);
+    heads::<bf16>(&bench, &spec, &shapes, 5e-6);
+}
+
+#[test]
+fn the_86_heads_of_a_label() {
+    let Some(bench) = Bench::new() else { return };
+    let kinds = [
+        (64, 40, 3),
+        (16, 80, 9),
+        (4, 160, 16),
+        (1, 320, 16),
+        (1, 160, 20),
+        (1, 256, 1),
+        (1, 80, 14),
+        (1, 40, 6),
+        (1, 4, 1),
+    ];
+    let shapes: Vec<_> = kinds.iter().flat_map(|&(f, d, n)| vec![[f, 8, 4, 8, d]; n]).collect();
+    assert_eq!(shapes.len(), 86);
+    heads::<bf16>(&bench, &DriftSpec::official(), &shapes, 5e-6);
+}
+
+/// Runs heads in one call, which must give what each gives alone.
+fn heads<T: Convert + DeviceRepr>(bench: &Bench, spec: &DriftSpec, shapes: &[[usize; 5]], bound: f64) {
+    let cases: Vec<_> = (50..).zip(shapes).map(|(seed, &shape)| Case::random(seed, shape).weighted(seed)).collect();
+    let plan = Plan::grouped(spec, &cases.iter().map(|case| case.shape).collect::<Vec<_>>(), T::DTYPE, bench.options);
+    let plan = plan.unwrap();
+    let mut workspace = bench.workspace(&plan);
+    let mut arrays: Vec<_> = cases.iter().map(|case| Arrays::<T>::new(&bench.stream, case, 0)).collect();
+    plan.bind(&bench.stream, arrays.iter_mut().map(Arrays::views), &mut workspace)
+        .unwrap()
+        .run(&bench.kernels)
+        .unwrap();
+    let statistics = plan.statistics(&bench.stream, &workspace).unwrap();
+    for ((case, arrays), statistics) in cases.iter().zip(&arrays).zip(statistics) {
+        let got = arrays.read(&bench.stream, statistics);
+        judge::<T>("head", spec, case, &got, plan.tensor_cores(), bound);
+    }
+}
+
+#[test]
+fn samples_that_begin_anywhere() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    for (skip, shape) in [(1, [2, 10, 3, 9, 64]), (3, [1, 70, 0, 70, 33])] {
+        let case = Case::random(60, shape);
+        let odd = |plan: Plan, arrays: &mut Arrays<f16>| {
+            let mut workspace = bench.workspace(&plan);
+            let (inputs, outputs) = arrays.views();
+            plan.run(&bench.kernels, &bench.stream, inputs, &mut workspace, outputs).unwrap();
+            arrays.read(&bench.stream, plan.statistics(&bench.stream, &workspace).unwrap().remove(0))
+        };
+        let plan = Plan::new(&spec, case.shape, Dtype::F16).unwrap();
+        let [whole, parts] =
+            [0, skip].map(|skip| odd(plan.clone(), &mut Arrays::<f16>::new(&bench.stream, &case, skip)));
+        assert_eq!(whole, parts, "{shape:?}");
+    }
+}
+
+/// Two workers have half of the groups each, and add their sums between the phases.
+#[test]
+fn a_head_on_two_workers() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    let case = Case::random(70, [4, 12, 4, 10, 24]).weighted(70);
+    let parts = [case.groups(0..1), case.groups(1..4)];
+    let mut loaded = parts.each_ref().map(|part| bench.load::<f32>(&spec, part));
+    let phase = |loaded: &mut Loaded<f32>, phase| {
+        let Loaded { plan, arrays, workspace } = loaded;
+        plan.bind(&bench.stream, [arrays.views()], workspace).unwrap().phase(&bench.kernels, phase).unwrap();
+    };
+    for (which, (before, after)) in
+        [(Phase::Distances, Phase::Scale), (Phase::Norms, Phase::Theta)].into_iter().enumerate()
+    {
+        loaded.iter_mut().for_each(|worker| phase(worker, before));
+        let range = loaded[0].plan.sums(0)[which].clone();
+        let read = |worker: &Loaded<f32>| {
+            let bytes = bench.stream.clone_dtoh(&worker.workspace.slice(range.clone())).unwrap();
+            bytes.chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect::<Vec<f64>>()
+        };
+        let [one, other] = loaded.each_ref().map(read);
+        let bytes: Vec<u8> = one.iter().zip(&other).flat_map(|(a, b)| (a + b).to_le_bytes()).collect();
+        for worker in &mut loaded {
+            bench.stream.memcpy_htod(&bytes, &mut worker.workspace.slice_mut(range.clone())).unwrap();
+            phase(worker, after);
+        }
+    }
+    loaded.iter_mut().for_each(|worker| phase(worker, Phase::Force));
+    let [mut got, rest] = loaded.each_ref().map(|worker| bench.read(worker));
+    assert_eq!(got.statistics, rest.statistics);
+    got.force.extend(rest.force);
+    got.gradient.extend(rest.gradient);
+    got.loss.extend(rest.loss);
+    judge::<f32>("two workers", &spec, &case, &got, false, 5e-6);
 }
 
 /// Random shapes, types, kernels, dialects, temperatures and weights; a fixed sample of them.

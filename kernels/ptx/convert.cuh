@@ -1,4 +1,4 @@
-// Conversions to f32, one instruction each; own wrappers, so that no CUDA header is needed.
+// Conversions, one instruction each; own types, so that no CUDA header is needed.
 #pragma once
 
 // Bits of an IEEE binary16.
@@ -20,3 +20,37 @@ __device__ __forceinline__ float to_float(Half x) {
 }
 
 __device__ __forceinline__ float to_float(Bfloat x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
+
+// The nearest value of a type.
+__device__ __forceinline__ void round_to(float* to, float x) { *to = x; }
+
+__device__ __forceinline__ void round_to(Half* to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(x)); }
+
+__device__ __forceinline__ void round_to(Bfloat* to, float x) {
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+}
+
+// The elements in a word of shared memory.
+__device__ __forceinline__ void widen(float (&to)[4], uint4 bits, float) {
+    to[0] = __uint_as_float(bits.x);
+    to[1] = __uint_as_float(bits.y);
+    to[2] = __uint_as_float(bits.z);
+    to[3] = __uint_as_float(bits.w);
+}
+
+__device__ __forceinline__ void widen(float (&to)[2], uint2 bits, float) {
+    to[0] = __uint_as_float(bits.x);
+    to[1] = __uint_as_float(bits.y);
+}
+
+template <typename T>
+__device__ __forceinline__ void widen(float (&to)[4], uint2 bits, T) {
+    const unsigned words[2] = {bits.x, bits.y};
+    for (int k = 0; k < 4; ++k) to[k] = to_float(T{static_cast<unsigned short>(words[k / 2] >> (k % 2 * 16))});
+}
+
+template <typename T>
+__device__ __forceinline__ void widen(float (&to)[8], uint4 bits, T) {
+    const unsigned words[4] = {bits.x, bits.y, bits.z, bits.w};
+    for (int k = 0; k < 8; ++k) to[k] = to_float(T{static_cast<unsigned short>(words[k / 2] >> (k % 2 * 16))});
+}

@@ -2,35 +2,62 @@
 
 use std::sync::Arc;
 
+use bytemuck::{Pod, Zeroable};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr,
-    LaunchConfig, PushKernelArg,
+    CudaContext, CudaFunction, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, LaunchConfig,
+    PushKernelArg, SyncOnDrop, sys,
 };
 
+use super::call::{Call, Pointers};
 use super::context::failed;
-use super::params::{self, DriftParams, DriftScalars};
-use super::plan::{Plan, THREADS};
-use crate::{AffinityFloor, Dtype, Element, Error, FeatureScale, ForceNorm, Kernel, Result, SelfMask, WeightRule};
+use super::params::{self, DriftCall, DriftScalars};
+use super::plan::{Plan, STATIC_SHARED};
+use crate::{DriftShape, Dtype, Element, Error, Result};
 
 const OP: &str = "cuda drift";
+const THREADS: u32 = params::kThreads as u32;
 
 // SAFETY: `repr(C)`, made from the header that the kernels are compiled with; the struct is passed by value.
-unsafe impl DeviceRepr for DriftParams {}
+unsafe impl DeviceRepr for DriftCall {}
+
+// SAFETY: `repr(C)`, doubles only.
+unsafe impl Zeroable for DriftScalars {}
+// SAFETY: as above.
+unsafe impl Pod for DriftScalars {}
 
 /// The kernels, loaded into a context.
 #[derive(Clone, Debug)]
 pub struct Kernels {
+    join: CudaFunction,
     reduce_scale: CudaFunction,
-    row_statistics: CudaFunction,
-    column_statistics: CudaFunction,
-    masses: CudaFunction,
+    derive_scale: CudaFunction,
     reduce_norms: CudaFunction,
+    derive_norms: CudaFunction,
     losses: CudaFunction,
-    /// Distances, norms and force of each type, in the order of [`Dtype::ALL`].
-    typed: [[CudaFunction; 3]; 3],
+    statistics: [Statistical; 3],
+    plain: [Products; 3],
+    tensor: [Products; 2],
+    shared_bytes: usize,
 }
 
-/// Samples and weights of a call, on the device, in the order of [`crate::DriftInputs`].
+/// The statistics of rows and columns for one type of samples.
+#[derive(Clone, Debug)]
+struct Statistical {
+    rows: CudaFunction,
+    columns: CudaFunction,
+    masses: CudaFunction,
+}
+
+/// The kernels with products, for one type of samples in one rung.
+#[derive(Clone, Debug)]
+struct Products {
+    distances: CudaFunction,
+    group: CudaFunction,
+    norm: CudaFunction,
+    force: CudaFunction,
+}
+
+/// Samples and weights of a head, on the device.
 #[derive(Debug)]
 pub struct Inputs<'a, T> {
     /// [B, G, D].
@@ -47,7 +74,7 @@ pub struct Inputs<'a, T> {
     pub weight_positives: Option<CudaView<'a, f32>>,
 }
 
-/// Where results go; each may be left out.
+/// Where a head's results go; each may be left out.
 #[derive(Debug, Default)]
 pub struct Outputs<'a> {
     /// F_tot, [B, G, D] (spec 2.2 (6)).
@@ -58,7 +85,7 @@ pub struct Outputs<'a> {
     pub loss: Option<CudaViewMut<'a, f32>>,
 }
 
-/// The statistics of a call.
+/// The scalars of a head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     /// The global length scale.
@@ -69,264 +96,304 @@ pub struct Statistics {
     pub nonfinite: u64,
 }
 
+/// A part of a run that ends in sums over all groups. Where a head is spread over devices or over chunks of B, the sums
+/// are added between the phases: [`Plan::sums`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Distances, and the sums from which the scale follows.
+    Distances,
+    /// The scale from its sums alone, after they were changed.
+    Scale,
+    /// Statistics, masses and force norms, and the sums from which each theta follows.
+    Norms,
+    /// Theta from its sums alone, after they were changed.
+    Theta,
+    /// Force, gradient and loss.
+    Force,
+}
+
+impl Phase {
+    /// The phases of a call whose sums nobody changes.
+    pub const RUN: [Self; 3] = [Self::Distances, Self::Norms, Self::Force];
+}
+
 impl Kernels {
     /// Loads the kernels into a context: the image built into the crate, or what NVRTC makes of the sources.
     ///
     /// # Errors
-    /// [`Error::NoCuda`] where neither can be loaded, with what was missing.
+    /// [`Error::NoKernels`] where neither can be loaded, with what was missing.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
+        use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_SHARED;
         let module = super::image::load(context)?;
         let function = |name: &str| module.load_function(name).map_err(|error| failed("loading a kernel", error));
-        let typed = |dtype: Dtype| -> Result<[CudaFunction; 3]> {
-            Ok([
-                function(&format!("distances_{dtype}"))?,
-                function(&format!("norm_{dtype}"))?,
-                function(&format!("force_{dtype}"))?,
-            ])
+        let shared = context
+            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+            .map_err(|error| failed("asking for the shared memory of a block", error))?;
+        let tiled = |name: String| {
+            let function = function(&name)?;
+            let set = function.set_attribute(MAX_SHARED, shared - STATIC_SHARED as i32);
+            set.map_err(|error| failed("asking for more shared memory", error)).map(|()| function)
+        };
+        let products = |name: &str| -> Result<Products> {
+            Ok(Products {
+                distances: tiled(format!("distances_{name}"))?,
+                group: tiled(format!("group_{name}"))?,
+                norm: tiled(format!("norm_{name}"))?,
+                force: tiled(format!("force_{name}"))?,
+            })
+        };
+        let statistical = |name: &str| -> Result<Statistical> {
+            Ok(Statistical {
+                rows: function(&format!("rows_{name}"))?,
+                columns: function(&format!("columns_{name}"))?,
+                masses: function(&format!("masses_{name}"))?,
+            })
         };
         Ok(Self {
+            join: function("join")?,
             reduce_scale: function("reduce_scale")?,
-            row_statistics: function("row_statistics")?,
-            column_statistics: function("column_statistics")?,
-            masses: function("masses")?,
+            derive_scale: function("derive_scale")?,
             reduce_norms: function("reduce_norms")?,
+            derive_norms: function("derive_norms")?,
             losses: function("losses")?,
-            typed: [typed(Dtype::F32)?, typed(Dtype::F16)?, typed(Dtype::Bf16)?],
+            statistics: [statistical("f32")?, statistical("f16")?, statistical("bf16")?],
+            plain: [products("f32")?, products("f16")?, products("bf16")?],
+            tensor: [products("f16_tensor")?, products("bf16_tensor")?],
+            shared_bytes: shared.unsigned_abs() as usize,
         })
+    }
+
+    /// Bytes of shared memory that a block may have on this device, for [`Options`](super::Options).
+    pub fn shared_bytes(&self) -> usize {
+        self.shared_bytes
     }
 }
 
-impl Plan {
-    /// Appends the whole call to `stream`: it allocates nothing and does not wait, and can be captured in a graph.
+/// A plan with its arrays: it holds their borrows, so that it can be run again and again, and captured.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    plan: &'a Plan,
+    stream: &'a CudaStream,
+    call: Call,
+    /// They record, when they are dropped, that the stream has used the arrays.
+    _guards: Vec<SyncOnDrop<'a>>,
+}
+
+impl Bound<'_> {
+    /// Appends the whole call to the stream: it allocates nothing and does not wait, and can be captured in a graph.
     ///
     /// The outputs are there when the stream has come so far; [`Plan::statistics`] reads the scalars. Data that is not
     /// finite, and weights that are negative or all zero, give NaN where they reach.
     ///
     /// # Errors
-    /// [`Error::Shape`] where an array has not the plan's extents, [`Error::Value`] where the samples have another type
-    /// than the plan, [`Error::Device`] where the driver refuses a launch.
+    /// [`Error::Device`] where the driver refuses a launch, [`Error::Value`] where the plan asks for more shared memory
+    /// than the device has.
+    pub fn run(&mut self, kernels: &Kernels) -> Result<()> {
+        Phase::RUN.into_iter().try_for_each(|phase| self.phase(kernels, phase))
+    }
+
+    /// Appends one phase.
+    ///
+    /// # Errors
+    /// As [`Bound::run`].
+    pub fn phase(&mut self, kernels: &Kernels, phase: Phase) -> Result<()> {
+        // SAFETY: `Plan::bind` compared every array's length with the extents of the plan and filled the table; the
+        // borrows in here say that outputs and workspace alias nothing and live as long.
+        unsafe { self.plan.launch(kernels, self.stream, &self.call, phase) }
+    }
+}
+
+impl Plan {
+    /// Appends a call with one head to `stream`, as [`Bound::run`] does.
+    ///
+    /// # Errors
+    /// As [`Plan::bind`] and [`Bound::run`].
     pub fn run<T: Element + DeviceRepr>(
         &self,
         kernels: &Kernels,
-        stream: &CudaStream,
-        inputs: &Inputs<'_, T>,
+        stream: &Arc<CudaStream>,
+        inputs: Inputs<'_, T>,
         workspace: &mut CudaSlice<u8>,
-        outputs: &mut Outputs<'_>,
+        outputs: Outputs<'_>,
     ) -> Result<()> {
-        self.check(inputs, workspace, outputs)?;
-        // The guards record, when they are dropped, that the stream has used the arrays.
-        let mut guards = Vec::new();
-        macro_rules! pointer {
-            ($view:expr, $method:ident) => {{
-                let (pointer, guard) = $view.$method(stream);
-                guards.push(guard);
-                pointer
-            }};
-        }
-        macro_rules! optional {
-            ($view:expr, $method:ident) => {
-                match $view {
-                    Some(view) => pointer!(view, $method),
-                    None => 0,
-                }
-            };
-        }
-        let mut params = self.params(pointer!(workspace, device_ptr_mut));
-        params.generated_data = pointer!(inputs.generated, device_ptr) as *const _;
-        params.positive_data = optional!(&inputs.positives, device_ptr) as *const _;
-        params.negative_data = optional!(&inputs.negatives, device_ptr) as *const _;
-        params.generated_weight = optional!(&inputs.weight_generated, device_ptr) as *const _;
-        params.negative_weight = optional!(&inputs.weight_negatives, device_ptr) as *const _;
-        params.positive_weight = optional!(&inputs.weight_positives, device_ptr) as *const _;
-        params.force = optional!(&mut outputs.force, device_ptr_mut) as *mut _;
-        params.gradient = optional!(&mut outputs.gradient, device_ptr_mut) as *mut _;
-        params.loss = optional!(&mut outputs.loss, device_ptr_mut) as *mut _;
-        // SAFETY: `check` compared every array's length with the extents in `params`; the borrows say that outputs and
-        // workspace alias nothing; the guards order later uses of the arrays after this stream's.
-        unsafe { self.launch(kernels, stream, &params) }
+        self.bind(stream, [(inputs, outputs)], workspace)?.run(kernels)
     }
 
-    /// Appends the launches of a call on raw device pointers.
+    /// Binds the plan to a stream and to arrays, one pair of inputs and outputs a head, in the order of the plan's shapes.
+    ///
+    /// With several heads it copies their table to the workspace, so it comes before a capture, not within.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an array has not the plan's extents, [`Error::Value`] where the samples have another type
+    /// than the plan, [`Error::Device`] where the driver refuses the copy.
+    pub fn bind<'a, T: Element + DeviceRepr>(
+        &'a self,
+        stream: &'a Arc<CudaStream>,
+        heads: impl IntoIterator<Item = (Inputs<'a, T>, Outputs<'a>)>,
+        workspace: &'a mut CudaSlice<u8>,
+    ) -> Result<Bound<'a>> {
+        if T::DTYPE != self.dtype {
+            return Err(Error::value(OP, "the samples' type", self.dtype.name(), T::DTYPE));
+        }
+        if workspace.len() < self.workspace_bytes() {
+            return Err(Error::shape(OP, "workspace", [self.workspace_bytes()], [workspace.len()]));
+        }
+        let mut guards = Vec::new();
+        let mut pointers = Vec::with_capacity(self.heads.len());
+        for (at, (inputs, outputs)) in heads.into_iter().enumerate() {
+            let head = self.heads.get(at).ok_or_else(|| Error::shape(OP, "heads", [self.heads.len()], [at + 1]))?;
+            pointers.push(pointers_of(&head.shape, stream, inputs, outputs, &mut guards)?);
+        }
+        if pointers.len() != self.heads.len() {
+            return Err(Error::shape(OP, "heads", [self.heads.len()], [pointers.len()]));
+        }
+        let address = workspace.device_ptr_mut(stream).0;
+        let call = self.call(&pointers, address);
+        if !call.table().is_empty() {
+            let mut table = workspace.slice_mut(self.table..self.table + call.table().len());
+            stream
+                .memcpy_htod(call.table(), &mut table)
+                .map_err(|error| failed("copying the table of heads", error))?;
+        }
+        guards.push(workspace.device_ptr_mut(stream).1);
+        Ok(Bound { plan: self, stream, call, _guards: guards })
+    }
+
+    /// Appends the launches of a phase on raw addresses.
+    ///
+    /// # Errors
+    /// As [`Bound::run`].
     ///
     /// # Safety
-    /// `params` is [`Plan`]'s own with pointers to arrays of its extents, in the memory of the stream's context, that stay
-    /// alive until the stream has passed; outputs and workspace alias nothing.
-    unsafe fn launch(&self, kernels: &Kernels, stream: &CudaStream, params: &DriftParams) -> Result<()> {
-        let blocks = self.blocks;
-        let temperatures = self.spec().temperatures.len() as u32;
-        let [distances, norm, force] = &kernels.typed[match self.dtype() {
+    /// `call` is this plan's, of addresses of arrays with its extents, in the memory of the stream's context, that stay
+    /// alive until the stream has passed; outputs and workspace alias nothing; with several heads, [`Call::table`] lies
+    /// at [`Plan::table_offset`] in the workspace; the phases before have run on the same workspace.
+    pub unsafe fn launch(&self, kernels: &Kernels, stream: &CudaStream, call: &Call, phase: Phase) -> Result<()> {
+        if self.options.shared_bytes > kernels.shared_bytes {
+            return Err(Error::value(
+                OP,
+                "shared_bytes",
+                format!("at most {}", kernels.shared_bytes),
+                self.options.shared_bytes,
+            ));
+        }
+        let dtype = match self.dtype {
             Dtype::F32 => 0,
             Dtype::F16 => 1,
             Dtype::Bf16 => 2,
-        }];
-        let launches = [
-            ("distances", distances, blocks.distances),
-            ("reduce_scale", &kernels.reduce_scale, 1),
-            ("row_statistics", &kernels.row_statistics, blocks.rows),
-            ("column_statistics", &kernels.column_statistics, blocks.columns),
-            ("masses", &kernels.masses, blocks.rows),
-            ("norm", norm, blocks.norms),
-            ("reduce_norms", &kernels.reduce_norms, temperatures),
-            ("force", force, blocks.force),
-            ("losses", &kernels.losses, blocks.losses),
-        ];
-        // Without groups there is nothing but the scalars.
-        for (name, function, blocks) in launches.into_iter().filter(|launch| launch.2 > 0) {
+        };
+        let products = if self.tensor_cores() { &kernels.tensor[dtype - 1] } else { &kernels.plain[dtype] };
+        let statistics = &kernels.statistics[dtype];
+        let blocks = |launch: params::Launch| self.blocks[launch as usize];
+        let heads = self.heads.len() as u32;
+        let temperatures = self.spec.temperatures.len() as u32;
+        let norms = if self.fused { &products.group } else { &products.norm };
+        let launches: &[(&str, &CudaFunction, u32, usize)] = match phase {
+            Phase::Distances => &[
+                ("distances", &products.distances, blocks(params::Launch_kDistances), self.shared[0]),
+                ("join", &kernels.join, blocks(params::Launch_kJoin), 0),
+                ("reduce_scale", &kernels.reduce_scale, heads, 0),
+            ],
+            Phase::Scale => &[("derive_scale", &kernels.derive_scale, heads, 0)],
+            Phase::Norms => &[
+                ("rows", &statistics.rows, blocks(params::Launch_kRows), 0),
+                ("columns", &statistics.columns, blocks(params::Launch_kColumns), 0),
+                ("masses", &statistics.masses, blocks(params::Launch_kRows), 0),
+                ("norms", norms, blocks(params::Launch_kNorms), self.shared[1]),
+                ("reduce_norms", &kernels.reduce_norms, heads * temperatures, 0),
+            ],
+            Phase::Theta => &[("derive_norms", &kernels.derive_norms, heads * temperatures, 0)],
+            Phase::Force => &[
+                ("force", &products.force, blocks(params::Launch_kForce), self.shared[2]),
+                ("losses", &kernels.losses, blocks(params::Launch_kLosses), 0),
+            ],
+        };
+        // A launch without blocks is an error to the driver, and nothing to us.
+        for &(name, function, blocks, shared) in launches.iter().filter(|launch| launch.2 > 0) {
             let config =
-                LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS as u32, 1, 1), shared_mem_bytes: 0 };
-            // SAFETY: every kernel takes one `DriftParams` by value; the pointers are the caller's promise.
-            unsafe { stream.launch_builder(function).arg(params).launch(config) }
+                LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared as u32 };
+            // SAFETY: every kernel takes one `DriftCall` by value; the addresses are the caller's promise.
+            unsafe { stream.launch_builder(function).arg(&call.params).launch(config) }
                 .map_err(|error| failed(name, error))?;
         }
         Ok(())
     }
 
-    /// Waits for the stream and reads the statistics of the last run in the workspace.
+    /// Where a head's sums lie in the workspace, bytes: eight-byte floats that are added where a head is spread over
+    /// devices. First, after [`Phase::Distances`]: sum d w, sum w, coordinates that are not finite, groups. Second, after
+    /// [`Phase::Norms`]: the squared force of each of eight temperatures.
+    pub fn sums(&self, head: usize) -> [std::ops::Range<usize>; 2] {
+        let start = head * size_of::<DriftScalars>();
+        let middle = start + std::mem::offset_of!(DriftScalars, squares);
+        [start..middle, middle..start + std::mem::offset_of!(DriftScalars, scale)]
+    }
+
+    /// Waits for the stream and reads the scalars of the last run in the workspace, one entry a head.
     ///
     /// # Errors
     /// [`Error::Shape`] where the workspace is too small, [`Error::Device`] where the driver reports that the run failed.
-    pub fn statistics(&self, stream: &Arc<CudaStream>, workspace: &CudaSlice<u8>) -> Result<Statistics> {
-        self.check_length("workspace", workspace.len(), self.layout.bytes)?;
-        let view = workspace.slice(self.layout.scalars..self.layout.scalars + size_of::<DriftScalars>());
-        let mut bytes = [0u8; size_of::<DriftScalars>()];
-        stream.memcpy_dtoh(&view, &mut bytes).map_err(|error| failed("reading the statistics", error))?;
-        stream.synchronize().map_err(|error| failed("waiting for the run", error))?;
-        let number = |at: usize| {
-            let mut number = [0; 8];
-            number.copy_from_slice(&bytes[8 * at..8 * at + 8]);
-            f64::from_le_bytes(number)
-        };
-        let doubles = |offset: usize| offset / size_of::<f64>();
-        let at = |offset| number(doubles(offset));
-        Ok(Statistics {
-            scale: crate::Scale {
-                scale: at(std::mem::offset_of!(DriftScalars, scale)),
-                sigma: at(std::mem::offset_of!(DriftScalars, sigma)),
-                distance: at(std::mem::offset_of!(DriftScalars, distance)),
-            },
-            loss_r: (0..self.spec().temperatures.len())
-                .map(|r| number(doubles(std::mem::offset_of!(DriftScalars, f2)) + r))
-                .collect(),
-            nonfinite: at(std::mem::offset_of!(DriftScalars, nonfinite)) as u64,
-        })
-    }
-
-    fn check_length(&self, argument: &'static str, got: usize, expected: usize) -> Result<()> {
-        if got >= expected { Ok(()) } else { Err(Error::shape(OP, argument, [expected], [got])) }
-    }
-
-    fn check<T: Element>(
-        &self,
-        inputs: &Inputs<'_, T>,
-        workspace: &CudaSlice<u8>,
-        outputs: &Outputs<'_>,
-    ) -> Result<()> {
-        use cudarc::driver::DeviceSlice;
-        if T::DTYPE != self.dtype() {
-            return Err(Error::value(OP, "the samples' type", self.dtype().name(), T::DTYPE));
+    pub fn statistics(&self, stream: &Arc<CudaStream>, workspace: &CudaSlice<u8>) -> Result<Vec<Statistics>> {
+        let mut scalars = vec![DriftScalars::zeroed(); self.heads.len()];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut scalars);
+        if workspace.len() < self.workspace_bytes() {
+            return Err(Error::shape(OP, "workspace", [self.workspace_bytes()], [workspace.len()]));
         }
-        let shape = self.shape();
-        let exact = |argument: &'static str, got: Option<usize>, extents: &[usize]| {
-            let expected: usize = extents.iter().product();
-            match got {
-                Some(got) if got != expected => Err(Error::shape(OP, argument, extents, [got])),
-                _ => Ok(()),
+        let view = workspace.slice(..bytes.len());
+        stream.memcpy_dtoh(&view, bytes).map_err(|error| failed("reading the statistics", error))?;
+        stream.synchronize().map_err(|error| failed("waiting for the run", error))?;
+        let of = |scalars: &DriftScalars| Statistics {
+            scale: crate::Scale { scale: scalars.scale, sigma: scalars.sigma, distance: scalars.distance },
+            loss_r: scalars.f2[..self.spec.temperatures.len()].to_vec(),
+            nonfinite: scalars.nonfinite as u64,
+        };
+        Ok(scalars.iter().map(of).collect())
+    }
+}
+
+/// The addresses of a head's arrays, which must have the extents of `shape`; and the guards of their use.
+fn pointers_of<'a, T: Element + DeviceRepr>(
+    shape: &DriftShape,
+    stream: &'a CudaStream,
+    inputs: Inputs<'a, T>,
+    outputs: Outputs<'a>,
+    guards: &mut Vec<SyncOnDrop<'a>>,
+) -> Result<Pointers> {
+    let exact = |argument: &'static str, got: usize, extents: &[usize]| {
+        if got == extents.iter().product::<usize>() { Ok(()) } else { Err(Error::shape(OP, argument, extents, [got])) }
+    };
+    macro_rules! address {
+        ($view:expr) => {{
+            let (address, guard) = $view.view_ptr(stream);
+            guards.push(guard);
+            address
+        }};
+        ($view:expr, $argument:literal, $extents:expr) => {
+            match $view {
+                Some(view) => {
+                    exact($argument, view.len(), $extents)?;
+                    address!(view)
+                }
+                None => 0,
             }
         };
-        let (b, g, n, p, d) = (shape.groups, shape.generated, shape.negatives, shape.positives, shape.dim);
-        exact("generated", Some(inputs.generated.len()), &[b, g, d])?;
-        exact("positives", Some(inputs.positives.as_ref().map_or(0, DeviceSlice::len)), &[b, p, d])?;
-        exact("negatives", Some(inputs.negatives.as_ref().map_or(0, DeviceSlice::len)), &[b, n, d])?;
-        exact("weight_generated", inputs.weight_generated.as_ref().map(DeviceSlice::len), &[b, g])?;
-        exact("weight_negatives", inputs.weight_negatives.as_ref().map(DeviceSlice::len), &[b, n])?;
-        exact("weight_positives", inputs.weight_positives.as_ref().map(DeviceSlice::len), &[b, p])?;
-        exact("force", outputs.force.as_ref().map(DeviceSlice::len), &[b, g, d])?;
-        exact("gradient", outputs.gradient.as_ref().map(DeviceSlice::len), &[b, g, d])?;
-        exact("loss", outputs.loss.as_ref().map(DeviceSlice::len), &[b])?;
-        self.check_length("workspace", workspace.len(), self.layout.bytes)
     }
-
-    /// The parameters of the kernels, with the arrays of the workspace that begins at that address.
-    fn params(&self, workspace: u64) -> DriftParams {
-        let (spec, shape, layout) = (self.spec(), self.shape(), &self.layout);
-        let int = |extent: usize| extent as i32; // `Plan::new` has compared them
-        let mut rate = [0.0; crate::MAX_TEMPERATURES];
-        for (rate, &r) in rate.iter_mut().zip(&spec.temperatures) {
-            *rate = match spec.kernel {
-                Kernel::Laplace => 1.0 / r,
-                Kernel::Gaussian => 0.5 / (r * r),
-                Kernel::Matern32 => 3f64.sqrt() / r,
-                Kernel::Matern52 => 5f64.sqrt() / r,
-            } as f32;
-        }
-        let (mask, mask_value) = match spec.self_mask {
-            SelfMask::Add(value) => (params::MaskKind_kMaskAdd, value),
-            SelfMask::Set(value) => (params::MaskKind_kMaskSet, value),
-            SelfMask::Remove => (params::MaskKind_kMaskRemove, 0.0),
-            SelfMask::Keep => (params::MaskKind_kMaskKeep, 0.0),
-        };
-        let (floor_kind, affinity_floor) = match spec.affinity_floor {
-            AffinityFloor::Product(floor) => (params::FloorKind_kFloorProduct, floor),
-            AffinityFloor::Normalizer(floor) => (params::FloorKind_kFloorNormalizer, floor),
-            AffinityFloor::None => (params::FloorKind_kFloorNone, 0.0),
-        };
-        let (normalize, norm_floor) = match spec.force_norm {
-            ForceNorm::Rms(floor) => (1, floor),
-            ForceNorm::None => (0, 0.0),
-        };
-        let array = |offset: usize| workspace + offset as u64;
-        DriftParams {
-            groups: int(shape.groups),
-            generated: int(shape.generated),
-            negatives: int(shape.negatives),
-            positives: int(shape.positives),
-            targets: int(shape.targets()),
-            dim: int(shape.dim),
-            temperatures: int(spec.temperatures.len()),
-            kernel: match spec.kernel {
-                Kernel::Laplace => params::KernelKind_kLaplace,
-                Kernel::Gaussian => params::KernelKind_kGaussian,
-                Kernel::Matern32 => params::KernelKind_kMatern32,
-                Kernel::Matern52 => params::KernelKind_kMatern52,
-            },
-            scale_kind: match spec.feature_scale {
-                FeatureScale::Official => params::ScaleKind_kScaleOfficial,
-                FeatureScale::Paper => params::ScaleKind_kScalePaper,
-                FeatureScale::Raw => params::ScaleKind_kScaleRaw,
-            },
-            mask,
-            floor_kind,
-            weights: match spec.weights {
-                WeightRule::Affinity => params::WeightKind_kWeightAffinity,
-                WeightRule::Logit => params::WeightKind_kWeightLogit,
-                WeightRule::Ignored => params::WeightKind_kWeightIgnored,
-            },
-            normalize,
-            constant_self: spec.numerics.constant_self_distance.into(),
-            mask_value: mask_value as f32,
-            min_squared: spec.min_squared_distance as f32,
-            affinity_floor: affinity_floor as f32,
-            norm_floor,
-            rate,
-            generated_data: std::ptr::null(),
-            negative_data: std::ptr::null(),
-            positive_data: std::ptr::null(),
-            generated_weight: std::ptr::null(),
-            negative_weight: std::ptr::null(),
-            positive_weight: std::ptr::null(),
-            distances: array(layout.distances) as *mut _,
-            row_least: array(layout.row_least) as *mut _,
-            column_least: array(layout.column_least) as *mut _,
-            row_log: array(layout.row_log) as *mut _,
-            column_log: array(layout.column_log) as *mut _,
-            mass: array(layout.mass) as *mut _,
-            distance_sums: array(layout.distance_sums) as *mut _,
-            norm_sums: array(layout.norm_sums) as *mut _,
-            loss_sums: array(layout.loss_sums) as *mut _,
-            scalars: array(layout.scalars) as *mut _,
-            force: std::ptr::null_mut(),
-            gradient: std::ptr::null_mut(),
-            loss: std::ptr::null_mut(),
-        }
-    }
+    let (b, g, n, p, d) = (shape.groups, shape.generated, shape.negatives, shape.positives, shape.dim);
+    exact("generated", inputs.generated.len(), &[b, g, d])?;
+    exact("positives", inputs.positives.as_ref().map_or(0, CudaView::len), &[b, p, d])?;
+    exact("negatives", inputs.negatives.as_ref().map_or(0, CudaView::len), &[b, n, d])?;
+    Ok(Pointers {
+        samples: [
+            address!(inputs.generated),
+            address!(inputs.negatives, "negatives", &[b, n, d]),
+            address!(inputs.positives, "positives", &[b, p, d]),
+        ],
+        weights: [
+            address!(inputs.weight_generated, "weight_generated", &[b, g]),
+            address!(inputs.weight_negatives, "weight_negatives", &[b, n]),
+            address!(inputs.weight_positives, "weight_positives", &[b, p]),
+        ],
+        force: address!(outputs.force, "force", &[b, g, d]),
+        gradient: address!(outputs.gradient, "gradient", &[b, g, d]),
+        loss: address!(outputs.loss, "loss", &[b]),
+    })
 }

@@ -5,8 +5,10 @@
 //! The driver's library is opened at run time: no toolkit is needed to build or to run. `cudarc` is re-exported, so that
 //! a caller's contexts, streams and slices have the same types.
 //!
-//! So far every shape runs on the plain kernels, in f32 arithmetic; those on tensor cores are in the making.
+//! Samples in f32 run on plain kernels, in f32 arithmetic throughout; those in half precision on tensor cores, with
+//! coefficients rounded to their type before the last product ([`Options::plain`] has them run like the others).
 
+mod call;
 mod context;
 mod fnv;
 mod image;
@@ -14,8 +16,9 @@ mod launch;
 mod params;
 mod plan;
 
+pub use call::{Call, Pointers};
 pub use context::{Gpu, probe};
 pub use cudarc;
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
-pub use launch::{Inputs, Kernels, Outputs, Statistics};
-pub use plan::Plan;
+pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Statistics};
+pub use plan::{Options, Plan};

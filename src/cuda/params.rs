@@ -1,6 +1,15 @@
 // kernels/params.h, by `cargo xtask bindings`. Not written by hand.
 #![allow(dead_code, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 pub const kMaxTemperatures: ::core::ffi::c_int = 8;
+pub const kThreads: ::core::ffi::c_int = 256;
+pub const kTile: ::core::ffi::c_int = 64;
+pub const kMaxColumns: ::core::ffi::c_int = 224;
+pub const kStageRow: ::core::ffi::c_int = 128;
+pub const kStages: ::core::ffi::c_int = 2;
+pub const kMaxSlots: ::core::ffi::c_int = 4;
+pub const kRange: ::core::ffi::c_int = 128;
+pub const kCoefficientPad: ::core::ffi::c_int = 16;
+pub const kTilePad: ::core::ffi::c_int = 8;
 pub const KernelKind_kLaplace: KernelKind = 0;
 pub const KernelKind_kGaussian: KernelKind = 1;
 pub const KernelKind_kMatern32: KernelKind = 2;
@@ -23,49 +32,61 @@ pub const WeightKind_kWeightAffinity: WeightKind = 0;
 pub const WeightKind_kWeightLogit: WeightKind = 1;
 pub const WeightKind_kWeightIgnored: WeightKind = 2;
 pub type WeightKind = ::core::ffi::c_uint;
+pub const Launch_kDistances: Launch = 0;
+pub const Launch_kJoin: Launch = 1;
+pub const Launch_kRows: Launch = 2;
+pub const Launch_kColumns: Launch = 3;
+pub const Launch_kNorms: Launch = 4;
+pub const Launch_kForce: Launch = 5;
+pub const Launch_kLosses: Launch = 6;
+pub const Launch_kLaunches: Launch = 7;
+pub type Launch = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct DriftScalars {
+    pub weighted: f64,
+    pub weights: f64,
+    pub nonfinite: f64,
+    pub groups: f64,
+    pub squares: [f64; 8usize],
     pub scale: f64,
     pub sigma: f64,
     pub distance: f64,
     pub f2: [f64; 8usize],
     pub theta: [f64; 8usize],
-    pub nonfinite: f64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 160usize];
+    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 248usize];
     ["Alignment of DriftScalars"][::core::mem::align_of::<DriftScalars>() - 8usize];
-    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 0usize];
-    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 8usize];
-    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 16usize];
-    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 24usize];
-    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 88usize];
-    ["Offset of field: DriftScalars::nonfinite"][::core::mem::offset_of!(DriftScalars, nonfinite) - 152usize];
+    ["Offset of field: DriftScalars::weighted"][::core::mem::offset_of!(DriftScalars, weighted) - 0usize];
+    ["Offset of field: DriftScalars::weights"][::core::mem::offset_of!(DriftScalars, weights) - 8usize];
+    ["Offset of field: DriftScalars::nonfinite"][::core::mem::offset_of!(DriftScalars, nonfinite) - 16usize];
+    ["Offset of field: DriftScalars::groups"][::core::mem::offset_of!(DriftScalars, groups) - 24usize];
+    ["Offset of field: DriftScalars::squares"][::core::mem::offset_of!(DriftScalars, squares) - 32usize];
+    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 96usize];
+    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 104usize];
+    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 112usize];
+    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 120usize];
+    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 184usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct DriftParams {
+pub struct DriftHead {
     pub groups: ::core::ffi::c_int,
     pub generated: ::core::ffi::c_int,
     pub negatives: ::core::ffi::c_int,
     pub positives: ::core::ffi::c_int,
     pub targets: ::core::ffi::c_int,
     pub dim: ::core::ffi::c_int,
-    pub temperatures: ::core::ffi::c_int,
-    pub kernel: KernelKind,
-    pub scale_kind: ScaleKind,
-    pub mask: MaskKind,
-    pub floor_kind: FloorKind,
-    pub weights: WeightKind,
-    pub normalize: ::core::ffi::c_int,
-    pub constant_self: ::core::ffi::c_int,
-    pub mask_value: f32,
-    pub min_squared: f32,
-    pub affinity_floor: f32,
-    pub norm_floor: f64,
-    pub rate: [f32; 8usize],
+    pub columns: ::core::ffi::c_int,
+    pub slices: ::core::ffi::c_int,
+    pub slice: ::core::ffi::c_int,
+    pub width: ::core::ffi::c_int,
+    pub ranges: ::core::ffi::c_int,
+    pub range: ::core::ffi::c_int,
+    pub records: ::core::ffi::c_int,
+    pub first: [::core::ffi::c_uint; 7usize],
     pub generated_data: *const ::core::ffi::c_void,
     pub negative_data: *const ::core::ffi::c_void,
     pub positive_data: *const ::core::ffi::c_void,
@@ -73,6 +94,7 @@ pub struct DriftParams {
     pub negative_weight: *const f32,
     pub positive_weight: *const f32,
     pub distances: *mut f32,
+    pub partial: *mut f32,
     pub row_least: *mut f32,
     pub column_least: *mut f32,
     pub row_log: *mut f32,
@@ -88,49 +110,99 @@ pub struct DriftParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftParams"][::core::mem::size_of::<DriftParams>() - 264usize];
-    ["Alignment of DriftParams"][::core::mem::align_of::<DriftParams>() - 8usize];
-    ["Offset of field: DriftParams::groups"][::core::mem::offset_of!(DriftParams, groups) - 0usize];
-    ["Offset of field: DriftParams::generated"][::core::mem::offset_of!(DriftParams, generated) - 4usize];
-    ["Offset of field: DriftParams::negatives"][::core::mem::offset_of!(DriftParams, negatives) - 8usize];
-    ["Offset of field: DriftParams::positives"][::core::mem::offset_of!(DriftParams, positives) - 12usize];
-    ["Offset of field: DriftParams::targets"][::core::mem::offset_of!(DriftParams, targets) - 16usize];
-    ["Offset of field: DriftParams::dim"][::core::mem::offset_of!(DriftParams, dim) - 20usize];
-    ["Offset of field: DriftParams::temperatures"][::core::mem::offset_of!(DriftParams, temperatures) - 24usize];
-    ["Offset of field: DriftParams::kernel"][::core::mem::offset_of!(DriftParams, kernel) - 28usize];
-    ["Offset of field: DriftParams::scale_kind"][::core::mem::offset_of!(DriftParams, scale_kind) - 32usize];
-    ["Offset of field: DriftParams::mask"][::core::mem::offset_of!(DriftParams, mask) - 36usize];
-    ["Offset of field: DriftParams::floor_kind"][::core::mem::offset_of!(DriftParams, floor_kind) - 40usize];
-    ["Offset of field: DriftParams::weights"][::core::mem::offset_of!(DriftParams, weights) - 44usize];
-    ["Offset of field: DriftParams::normalize"][::core::mem::offset_of!(DriftParams, normalize) - 48usize];
-    ["Offset of field: DriftParams::constant_self"][::core::mem::offset_of!(DriftParams, constant_self) - 52usize];
-    ["Offset of field: DriftParams::mask_value"][::core::mem::offset_of!(DriftParams, mask_value) - 56usize];
-    ["Offset of field: DriftParams::min_squared"][::core::mem::offset_of!(DriftParams, min_squared) - 60usize];
-    ["Offset of field: DriftParams::affinity_floor"][::core::mem::offset_of!(DriftParams, affinity_floor) - 64usize];
-    ["Offset of field: DriftParams::norm_floor"][::core::mem::offset_of!(DriftParams, norm_floor) - 72usize];
-    ["Offset of field: DriftParams::rate"][::core::mem::offset_of!(DriftParams, rate) - 80usize];
-    ["Offset of field: DriftParams::generated_data"][::core::mem::offset_of!(DriftParams, generated_data) - 112usize];
-    ["Offset of field: DriftParams::negative_data"][::core::mem::offset_of!(DriftParams, negative_data) - 120usize];
-    ["Offset of field: DriftParams::positive_data"][::core::mem::offset_of!(DriftParams, positive_data) - 128usize];
-    ["Offset of field: DriftParams::generated_weight"]
-        [::core::mem::offset_of!(DriftParams, generated_weight) - 136usize];
-    ["Offset of field: DriftParams::negative_weight"][::core::mem::offset_of!(DriftParams, negative_weight) - 144usize];
-    ["Offset of field: DriftParams::positive_weight"][::core::mem::offset_of!(DriftParams, positive_weight) - 152usize];
-    ["Offset of field: DriftParams::distances"][::core::mem::offset_of!(DriftParams, distances) - 160usize];
-    ["Offset of field: DriftParams::row_least"][::core::mem::offset_of!(DriftParams, row_least) - 168usize];
-    ["Offset of field: DriftParams::column_least"][::core::mem::offset_of!(DriftParams, column_least) - 176usize];
-    ["Offset of field: DriftParams::row_log"][::core::mem::offset_of!(DriftParams, row_log) - 184usize];
-    ["Offset of field: DriftParams::column_log"][::core::mem::offset_of!(DriftParams, column_log) - 192usize];
-    ["Offset of field: DriftParams::mass"][::core::mem::offset_of!(DriftParams, mass) - 200usize];
-    ["Offset of field: DriftParams::distance_sums"][::core::mem::offset_of!(DriftParams, distance_sums) - 208usize];
-    ["Offset of field: DriftParams::norm_sums"][::core::mem::offset_of!(DriftParams, norm_sums) - 216usize];
-    ["Offset of field: DriftParams::loss_sums"][::core::mem::offset_of!(DriftParams, loss_sums) - 224usize];
-    ["Offset of field: DriftParams::scalars"][::core::mem::offset_of!(DriftParams, scalars) - 232usize];
-    ["Offset of field: DriftParams::force"][::core::mem::offset_of!(DriftParams, force) - 240usize];
-    ["Offset of field: DriftParams::gradient"][::core::mem::offset_of!(DriftParams, gradient) - 248usize];
-    ["Offset of field: DriftParams::loss"][::core::mem::offset_of!(DriftParams, loss) - 256usize];
+    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 240usize];
+    ["Alignment of DriftHead"][::core::mem::align_of::<DriftHead>() - 8usize];
+    ["Offset of field: DriftHead::groups"][::core::mem::offset_of!(DriftHead, groups) - 0usize];
+    ["Offset of field: DriftHead::generated"][::core::mem::offset_of!(DriftHead, generated) - 4usize];
+    ["Offset of field: DriftHead::negatives"][::core::mem::offset_of!(DriftHead, negatives) - 8usize];
+    ["Offset of field: DriftHead::positives"][::core::mem::offset_of!(DriftHead, positives) - 12usize];
+    ["Offset of field: DriftHead::targets"][::core::mem::offset_of!(DriftHead, targets) - 16usize];
+    ["Offset of field: DriftHead::dim"][::core::mem::offset_of!(DriftHead, dim) - 20usize];
+    ["Offset of field: DriftHead::columns"][::core::mem::offset_of!(DriftHead, columns) - 24usize];
+    ["Offset of field: DriftHead::slices"][::core::mem::offset_of!(DriftHead, slices) - 28usize];
+    ["Offset of field: DriftHead::slice"][::core::mem::offset_of!(DriftHead, slice) - 32usize];
+    ["Offset of field: DriftHead::width"][::core::mem::offset_of!(DriftHead, width) - 36usize];
+    ["Offset of field: DriftHead::ranges"][::core::mem::offset_of!(DriftHead, ranges) - 40usize];
+    ["Offset of field: DriftHead::range"][::core::mem::offset_of!(DriftHead, range) - 44usize];
+    ["Offset of field: DriftHead::records"][::core::mem::offset_of!(DriftHead, records) - 48usize];
+    ["Offset of field: DriftHead::first"][::core::mem::offset_of!(DriftHead, first) - 52usize];
+    ["Offset of field: DriftHead::generated_data"][::core::mem::offset_of!(DriftHead, generated_data) - 80usize];
+    ["Offset of field: DriftHead::negative_data"][::core::mem::offset_of!(DriftHead, negative_data) - 88usize];
+    ["Offset of field: DriftHead::positive_data"][::core::mem::offset_of!(DriftHead, positive_data) - 96usize];
+    ["Offset of field: DriftHead::generated_weight"][::core::mem::offset_of!(DriftHead, generated_weight) - 104usize];
+    ["Offset of field: DriftHead::negative_weight"][::core::mem::offset_of!(DriftHead, negative_weight) - 112usize];
+    ["Offset of field: DriftHead::positive_weight"][::core::mem::offset_of!(DriftHead, positive_weight) - 120usize];
+    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 128usize];
+    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 136usize];
+    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 144usize];
+    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 152usize];
+    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 160usize];
+    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 168usize];
+    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 176usize];
+    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 184usize];
+    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 192usize];
+    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 200usize];
+    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 208usize];
+    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 216usize];
+    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 224usize];
+    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 232usize];
 };
-impl Default for DriftParams {
+impl Default for DriftHead {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct DriftCall {
+    pub temperatures: ::core::ffi::c_int,
+    pub kernel: KernelKind,
+    pub scale_kind: ScaleKind,
+    pub mask: MaskKind,
+    pub floor_kind: FloorKind,
+    pub weights: WeightKind,
+    pub normalize: ::core::ffi::c_int,
+    pub constant_self: ::core::ffi::c_int,
+    pub fused: ::core::ffi::c_int,
+    pub slots: ::core::ffi::c_int,
+    pub mask_value: f32,
+    pub min_squared: f32,
+    pub affinity_floor: f32,
+    pub norm_floor: f64,
+    pub rate: [f32; 8usize],
+    pub heads: ::core::ffi::c_int,
+    pub table: *const DriftHead,
+    pub head: DriftHead,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 352usize];
+    ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
+    ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
+    ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
+    ["Offset of field: DriftCall::scale_kind"][::core::mem::offset_of!(DriftCall, scale_kind) - 8usize];
+    ["Offset of field: DriftCall::mask"][::core::mem::offset_of!(DriftCall, mask) - 12usize];
+    ["Offset of field: DriftCall::floor_kind"][::core::mem::offset_of!(DriftCall, floor_kind) - 16usize];
+    ["Offset of field: DriftCall::weights"][::core::mem::offset_of!(DriftCall, weights) - 20usize];
+    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 24usize];
+    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 28usize];
+    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 32usize];
+    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 36usize];
+    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 40usize];
+    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 44usize];
+    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 48usize];
+    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 56usize];
+    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 64usize];
+    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 96usize];
+    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 104usize];
+    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 112usize];
+};
+impl Default for DriftCall {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.

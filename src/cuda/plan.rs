@@ -1,38 +1,108 @@
-//! Shapes to bytes and blocks; pure, so that it is tested without anything of CUDA.
+//! Shapes to tiles, bytes and blocks; pure, so that it is tested without anything of CUDA.
 
+use super::params;
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 
 const OP: &str = "cuda plan";
-/// Rows and columns of a block's tile, `kTile` of kernels/common.cuh.
-const TILE: usize = 64;
-/// Threads of a block, `kThreads`.
-pub(super) const THREADS: usize = 256;
+const TILE: usize = params::kTile as usize;
+const THREADS: usize = params::kThreads as usize;
 const WARP: usize = 32;
+const STAGE_ROW: usize = params::kStageRow as usize;
+const STAGES: usize = params::kStages as usize;
+const RANGE: usize = params::kRange as usize;
+const MAX_COLUMNS: usize = params::kMaxColumns as usize;
+/// Targets of a contraction's tile where not all of them are one tile: its coefficients and stages take 82 KiB in f32.
+const WIDTH: usize = 160;
 /// Where arrays begin in the workspace, bytes; what `cuMemAlloc` guarantees of its start.
 const ALIGN: usize = 256;
+/// Shared memory that kernels take beside what the plan gives them, and the driver's own KiB.
+pub(super) const STATIC_SHARED: usize = 5 << 10;
+/// Blocks that fill a GPU, two for each multiprocessor of an H100. Fewer are cut along the coordinates.
+const ENOUGH_BLOCKS: usize = 264;
+/// Coordinates that a slice has at least, so that it is not shorter than its start and its end.
+const MIN_SLICE: usize = 512;
+/// Distances of points in so few coordinates are formed anew faster than read.
+const FEW_COORDINATES: usize = 8;
 
-/// A drift call on a device: what it computes, how much workspace it needs, in which launches it runs.
-///
-/// It owns nothing on the device and can be used from several threads and on several streams, each with a workspace of
-/// its own.
-///
-/// Every shape takes the same plan so far, the plain one: distances [B, G, T] are stored in f32, coefficients are formed
-/// from them wherever they are needed, and the force of each temperature is formed twice, once for its norm and once in
-/// the sum over temperatures.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    spec: DriftSpec,
-    shape: DriftShape,
-    dtype: Dtype,
-    pub(super) layout: Layout,
-    pub(super) blocks: Blocks,
+/// How a plan may go about its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether samples in half precision run on the plain f32 kernels rather than on tensor cores. Samples in f32 always
+    /// do.
+    pub plain: bool,
+    /// Bytes of shared memory that a block may have, as [`Kernels::shared_bytes`](super::Kernels::shared_bytes) knows of
+    /// a device. The default is 99 KiB, which every device from compute capability 8.0 on has.
+    pub shared_bytes: usize,
+    /// Whether the distances [B, G, T] are kept in the workspace, or formed anew at each use; by default the plan
+    /// decides.
+    pub keep_distances: Option<bool>,
 }
 
-/// Offsets of the arrays in the workspace, bytes.
+impl Default for Options {
+    fn default() -> Self {
+        Self { plain: false, shared_bytes: 99 << 10, keep_distances: None }
+    }
+}
+
+/// Drift calls on a device: what they compute, how much workspace they need, in which launches they run.
+///
+/// A plan has one head or several, each with extents, a scale and force norms of its own; the number of launches does
+/// not grow with them. It owns nothing on the device and can be used from several threads and on several streams, each
+/// with a workspace of its own.
+///
+/// What it decides:
+/// - Where G <= 64 and T <= 224 in every head, a group is one block from its distances to its norms: five launches.
+///   Otherwise rows and columns of distances have launches of their own, and tiles of targets stream by: eight.
+/// - Samples in half precision go to tensor cores, and coefficients are then rounded to the samples' type.
+/// - Where there are fewer than 264 blocks, distances are cut into slices of at least 512 coordinates, which one more
+///   launch adds up in order.
+/// - Distances are kept, except where groups stream and D <= 8: then they are formed anew at each use, and the workspace
+///   is of the order of the samples.
+/// - Force norms are accumulated from the forces themselves, with one more read of the targets. The zero-sum identity
+///   (spec 2.3) would need the targets' distances among themselves, G T^2 multiply-adds in f32 a temperature and group,
+///   which at G = 64, T = 160 take an H100 longer than that read until D is about 2000.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) spec: DriftSpec,
+    pub(super) dtype: Dtype,
+    pub(super) options: Options,
+    pub(super) heads: Vec<Head>,
+    /// Is a group one block from its statistics to its norms?
+    pub(super) fused: bool,
+    /// Temperatures in shared memory at a time, then.
+    pub(super) slots: usize,
+    /// Blocks of each launch.
+    pub(super) blocks: [u32; LAUNCHES],
+    /// Bytes of shared memory of a block in the launches of distances, norms, force.
+    pub(super) shared: [usize; 3],
+    /// Where the table of several heads lies in the workspace; the scalars lie at its start.
+    pub(super) table: usize,
+    bytes: usize,
+}
+
+pub(super) const LAUNCHES: usize = params::Launch_kLaunches as usize;
+
+/// One head of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub shape: DriftShape,
+    pub columns: usize,
+    pub slices: usize,
+    pub slice: usize,
+    pub width: usize,
+    pub ranges: usize,
+    pub range: usize,
+    pub records: usize,
+    pub first: [u32; LAUNCHES],
+    pub layout: Layout,
+}
+
+/// Offsets of a head's arrays in the workspace, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    pub scalars: usize,
+    /// `usize::MAX` where distances are not kept.
     pub distances: usize,
+    pub partial: usize,
     pub row_least: usize,
     pub column_least: usize,
     pub row_log: usize,
@@ -41,73 +111,177 @@ pub(super) struct Layout {
     pub distance_sums: usize,
     pub norm_sums: usize,
     pub loss_sums: usize,
-    pub bytes: usize,
 }
 
-/// Blocks of each launch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Blocks {
-    pub distances: u32,
-    pub rows: u32,
-    pub columns: u32,
-    pub norms: u32,
-    pub force: u32,
-    pub losses: u32,
+fn product(factors: &[usize]) -> Option<usize> {
+    factors.iter().try_fold(1usize, |n, &factor| n.checked_mul(factor))
+}
+
+/// The least common size of equal tiles, in steps of 32, that `tiles` of them cover.
+fn even(extent: usize, at_most: usize) -> usize {
+    extent.div_ceil(extent.div_ceil(at_most).max(1)).next_multiple_of(WARP)
 }
 
 impl Plan {
     /// Plans a call of `spec` on samples of `shape` in `dtype`.
     ///
     /// # Errors
-    /// What [`DriftSpec::validate`] and [`DriftShape::validate`] refuse; [`Error::TooLarge`] where an extent does not fit
-    /// into 31 bits, or a launch would have more than 2^31 - 1 blocks.
+    /// As [`Plan::grouped`].
     pub fn new(spec: &DriftSpec, shape: DriftShape, dtype: Dtype) -> Result<Self> {
+        Self::grouped(spec, &[shape], dtype, Options::default())
+    }
+
+    /// Plans one call for several heads.
+    ///
+    /// # Errors
+    /// What [`DriftSpec::validate`] and [`DriftShape::validate`] refuse; [`Error::Value`] without heads, or where
+    /// `shared_bytes` is too small; [`Error::TooLarge`] where an extent does not fit into 31 bits, or a launch would have
+    /// more than 2^31 - 1 blocks.
+    pub fn grouped(spec: &DriftSpec, shapes: &[DriftShape], dtype: Dtype, options: Options) -> Result<Self> {
         spec.validate()?;
-        shape.validate()?;
-        let DriftShape { groups, generated, dim, .. } = shape;
-        let (targets, temperatures) = (shape.targets(), spec.temperatures.len());
-        let too_large = |what| Error::TooLarge { op: OP, what, got: format!("{shape:?}") };
-        if [groups, targets, dim].iter().any(|&extent| i32::try_from(extent).is_err()) {
-            return Err(too_large("an extent"));
+        if shapes.is_empty() {
+            return Err(Error::value(OP, "shapes", "at least one head", 0));
         }
-        let product = |factors: &[usize]| factors.iter().try_fold(1usize, |n, &factor| n.checked_mul(factor));
-        let blocks = |factors: &[usize]| {
-            let count = product(factors).filter(|&count| i32::try_from(count).is_ok());
-            count.map(|count| count as u32).ok_or_else(|| too_large("the grid of a launch"))
+        for shape in shapes {
+            shape.validate()?;
+            let extents = [shape.groups, shape.targets(), shape.dim];
+            if extents.iter().any(|&extent| i32::try_from(extent).is_err()) {
+                return Err(too_large("an extent", shape));
+            }
+        }
+        let Some(available) = options.shared_bytes.checked_sub(STATIC_SHARED) else {
+            return Err(Error::value(OP, "shared_bytes", "at least 90 KiB", options.shared_bytes));
         };
-        let tiles = |extent: usize| extent.div_ceil(TILE);
-        let blocks = Blocks {
-            distances: blocks(&[groups, tiles(generated), tiles(targets)])?,
-            rows: blocks(&[groups.saturating_mul(generated).div_ceil(THREADS / WARP)])?,
-            columns: blocks(&[groups, targets.div_ceil(WARP)])?,
-            norms: blocks(&[temperatures, groups, tiles(generated), tiles(dim)])?,
-            force: blocks(&[groups, tiles(generated), tiles(dim)])?,
-            losses: blocks(&[groups.div_ceil(THREADS)])?,
+        let tensor = dtype != Dtype::F32 && !options.plain;
+        let coefficient = if tensor { 2 } else { size_of::<f32>() };
+        let temperatures = spec.temperatures.len();
+        let contraction = |width: usize, slots: usize| {
+            let row = width * coefficient + params::kCoefficientPad as usize;
+            STAGES * width * STAGE_ROW + slots * TILE * row
         };
-        let mut layout = Layout::default();
-        let mut place = |elements: &[usize], size: usize| {
-            let offset = layout.bytes;
-            let bytes = product(elements).and_then(|count| count.checked_mul(size));
-            let end = bytes.and_then(|bytes| offset.checked_add(bytes)?.checked_next_multiple_of(ALIGN));
-            layout.bytes = end.filter(|&end| isize::try_from(end).is_ok()).ok_or_else(|| too_large("the workspace"))?;
-            Ok::<_, Error>(offset)
+
+        let one_block = |shape: &DriftShape| shape.generated <= TILE && shape.targets() <= MAX_COLUMNS;
+        let whole = |shape: &DriftShape| shape.targets().next_multiple_of(WARP);
+        let widest = shapes.iter().map(whole).max().unwrap_or(0);
+        let blocks = shapes.iter().map(|shape| shape.groups).fold(0, usize::saturating_add);
+        let cut = |shape: &DriftShape| {
+            let most = shape.dim.div_ceil(MIN_SLICE);
+            ENOUGH_BLOCKS.div_ceil(blocks.saturating_mul(shape.generated.div_ceil(TILE)).max(1)).clamp(1, most)
         };
-        let (float, double) = (size_of::<f32>(), size_of::<f64>());
-        let placed = Layout {
-            scalars: place(&[1], size_of::<super::params::DriftScalars>())?,
-            distances: place(&[groups, generated, targets], float)?,
-            row_least: place(&[groups, generated], float)?,
-            column_least: place(&[groups, targets], float)?,
-            row_log: place(&[groups, generated, temperatures], float)?,
-            column_log: place(&[groups, targets, temperatures], float)?,
-            mass: place(&[groups, generated, temperatures, 2], float)?,
-            distance_sums: place(&[blocks.distances as usize, 3], double)?,
-            norm_sums: place(&[blocks.norms as usize], double)?,
-            loss_sums: place(&[blocks.force as usize], double)?,
+        let fused =
+            shapes.iter().all(|shape| one_block(shape) && cut(shape) == 1) && contraction(widest, 1) <= available;
+        let at_most = if dtype != Dtype::F32 && !tensor { params::kMaxSlots / 2 } else { params::kMaxSlots };
+        let slots =
+            (1..=temperatures.min(at_most as usize)).rev().find(|&slots| contraction(widest, slots) <= available);
+        let slots = slots.filter(|_| fused).unwrap_or(1);
+
+        let mut plan = Self {
+            spec: spec.clone(),
+            dtype,
+            options,
+            heads: Vec::with_capacity(shapes.len()),
+            fused,
+            slots,
+            blocks: [0; LAUNCHES],
+            shared: [0; 3],
+            table: 0,
             bytes: 0,
         };
-        let layout = Layout { bytes: layout.bytes, ..placed };
-        Ok(Self { spec: spec.clone(), shape, dtype, layout, blocks })
+        plan.place(&[shapes.len()], size_of::<params::DriftScalars>(), &shapes[0])?;
+        plan.table = plan.place(&[shapes.len()], size_of::<params::DriftHead>(), &shapes[0])?;
+        for shape in shapes {
+            let head = plan.head(shape, cut(shape))?;
+            let rows = if head.columns >= shape.targets() && shape.generated.next_multiple_of(TILE) <= head.columns {
+                head.columns
+            } else {
+                head.columns + TILE
+            };
+            let tile = TILE * (head.columns + params::kTilePad as usize) * size_of::<f32>();
+            plan.shared[0] = plan.shared[0].max(tile).max(STAGES * rows * STAGE_ROW);
+            plan.shared[1] = plan.shared[1].max(contraction(head.width, slots));
+            plan.shared[2] = plan.shared[2].max(contraction(head.width, 1));
+            plan.heads.push(head);
+        }
+        let most = plan.shared.iter().copied().max().unwrap_or(0);
+        if most > available {
+            let expected = format!("at least {}", most + STATIC_SHARED);
+            return Err(Error::value(OP, "shared_bytes", expected, options.shared_bytes));
+        }
+        Ok(plan)
+    }
+
+    /// Appends an array to the workspace.
+    fn place(&mut self, elements: &[usize], size: usize, shape: &DriftShape) -> Result<usize> {
+        let offset = self.bytes;
+        let bytes = product(elements).and_then(|count| count.checked_mul(size));
+        let end = bytes.and_then(|bytes| offset.checked_add(bytes)?.checked_next_multiple_of(ALIGN));
+        self.bytes =
+            end.filter(|&end| isize::try_from(end).is_ok()).ok_or_else(|| too_large("the workspace", shape))?;
+        Ok(offset)
+    }
+
+    /// Plans a head, and gives it its blocks and its part of the workspace.
+    fn head(&mut self, shape: &DriftShape, cut: usize) -> Result<Head> {
+        let DriftShape { groups, generated, dim, .. } = *shape;
+        let (targets, temperatures) = (shape.targets(), self.spec.temperatures.len());
+        let tiles_i = generated.div_ceil(TILE);
+        let slice = dim.div_ceil(cut).next_multiple_of(RANGE);
+        let slices = dim.div_ceil(slice);
+        let columns = even(targets.max(TILE), MAX_COLUMNS);
+        let tiles_j = targets.div_ceil(columns);
+        let width = if self.fused { targets.next_multiple_of(WARP) } else { even(targets, WIDTH) };
+        // With one tile of targets the sums of a stage are final; with several a block keeps those of a range.
+        let range = if targets <= width { slice } else { RANGE };
+        let ranges = dim.div_ceil(range);
+
+        let one = |flag: bool| usize::from(flag);
+        let rows = groups.saturating_mul(generated).div_ceil(THREADS / WARP);
+        let distances = [groups, slices, tiles_i, tiles_j];
+        let counts: [(params::Launch, &[usize]); LAUNCHES] = [
+            (params::Launch_kDistances, &distances),
+            (params::Launch_kJoin, &[one(slices > 1), rows]),
+            (params::Launch_kRows, &[one(!self.fused), rows]),
+            (params::Launch_kColumns, &[one(!self.fused), groups, targets.div_ceil(WARP)]),
+            (params::Launch_kNorms, &[if self.fused { 1 } else { temperatures }, groups, tiles_i, ranges]),
+            (params::Launch_kForce, &[groups, tiles_i, ranges]),
+            (params::Launch_kLosses, &[one(tiles_i * ranges > 1), groups.div_ceil(THREADS)]),
+        ];
+        let first = self.blocks;
+        for (launch, factors) in counts {
+            let blocks = &mut self.blocks[launch as usize];
+            let end = product(factors).and_then(|count| count.checked_add(*blocks as usize));
+            let end = end.and_then(|end| i32::try_from(end).ok());
+            *blocks = end.ok_or_else(|| too_large("the grid of a launch", shape))?.unsigned_abs();
+        }
+        let count = |launch: params::Launch| (self.blocks[launch as usize] - first[launch as usize]) as usize;
+        let distance_blocks = count(params::Launch_kDistances);
+        let (records, counts) = match slices {
+            1 => (distance_blocks, 0),
+            _ => (count(params::Launch_kJoin), distance_blocks),
+        };
+        // A record of a block that has a row in each temperature.
+        let (norms, losses) = (product(&[temperatures, groups, tiles_i, ranges]), count(params::Launch_kForce));
+        let norms = norms.ok_or_else(|| too_large("the workspace", shape))?;
+
+        let keep = match self.options.keep_distances {
+            Some(keep) => keep || slices > 1,
+            None => self.fused || slices > 1 || dim > FEW_COORDINATES,
+        };
+        let (float, double) = (size_of::<f32>(), size_of::<f64>());
+        let pairs = [groups, generated, targets];
+        let layout = Layout {
+            distances: if keep { self.place(&pairs, float, shape)? } else { usize::MAX },
+            partial: self.place(&[if slices > 1 { slices } else { 0 }, groups, generated, targets], float, shape)?,
+            row_least: self.place(&[groups, generated], float, shape)?,
+            column_least: self.place(&[groups, targets], float, shape)?,
+            row_log: self.place(&[groups, generated, temperatures], float, shape)?,
+            column_log: self.place(&[groups, targets, temperatures], float, shape)?,
+            mass: self.place(&[groups, generated, temperatures, 3], float, shape)?,
+            distance_sums: self.place(&[3 * records + counts], double, shape)?,
+            norm_sums: self.place(&[norms], double, shape)?,
+            loss_sums: self.place(&[losses], double, shape)?,
+        };
+        Ok(Head { shape: *shape, columns, slices, slice, width, ranges, range, records, first, layout })
     }
 
     /// What is computed.
@@ -115,9 +289,9 @@ impl Plan {
         &self.spec
     }
 
-    /// The extents of the samples.
-    pub fn shape(&self) -> DriftShape {
-        self.shape
+    /// The extents of each head's samples.
+    pub fn shapes(&self) -> impl ExactSizeIterator<Item = DriftShape> + '_ {
+        self.heads.iter().map(|head| head.shape)
     }
 
     /// The type of the samples.
@@ -125,10 +299,26 @@ impl Plan {
         self.dtype
     }
 
+    /// Whether products run on tensor cores.
+    pub fn tensor_cores(&self) -> bool {
+        self.dtype != Dtype::F32 && !self.options.plain
+    }
+
+    /// Kernels that a run launches.
+    pub fn launches(&self) -> usize {
+        // Masses go by the rows; the scalars are reduced twice.
+        let rows = self.blocks[params::Launch_kRows as usize];
+        self.blocks.iter().chain([&rows]).filter(|&&blocks| blocks > 0).count() + 2
+    }
+
     /// Bytes of device memory that a run needs beside its inputs and outputs; their content does not matter.
     pub fn workspace_bytes(&self) -> usize {
-        self.layout.bytes
+        self.bytes
     }
+}
+
+fn too_large(what: &'static str, shape: &DriftShape) -> Error {
+    Error::TooLarge { op: OP, what, got: format!("{shape:?}") }
 }
 
 #[cfg(test)]
@@ -139,24 +329,39 @@ mod tests {
         DriftShape { groups, generated, negatives, positives, dim }
     }
 
+    fn plan(shapes: &[DriftShape], dtype: Dtype, options: Options) -> Plan {
+        Plan::grouped(&DriftSpec::official(), shapes, dtype, options).unwrap()
+    }
+
     #[test]
     fn arrays_lie_apart_and_are_large_enough() {
-        let plan = Plan::new(&DriftSpec::official(), shape(3, 65, 7, 60, 130), Dtype::F32).unwrap();
-        let layout = plan.layout;
-        let ends = [
-            (layout.scalars, 160),
-            (layout.distances, 3 * 65 * 132 * 4),
-            (layout.row_least, 3 * 65 * 4),
-            (layout.column_least, 3 * 132 * 4),
-            (layout.row_log, 3 * 65 * 3 * 4),
-            (layout.column_log, 3 * 132 * 3 * 4),
-            (layout.mass, 3 * 65 * 3 * 2 * 4),
-            (layout.distance_sums, 3 * 2 * 3 * 3 * 8),
-            (layout.norm_sums, 3 * 3 * 2 * 3 * 8),
-            (layout.loss_sums, 3 * 2 * 3 * 8),
-        ];
-        for (k, (offset, bytes)) in ends.into_iter().enumerate() {
-            let next = ends.get(k + 1).map_or(layout.bytes, |next| next.0);
+        let shapes = [shape(3, 65, 7, 60, 130), shape(1, 4, 0, 4, 2000)];
+        let plan = plan(&shapes, Dtype::F32, Options::default());
+        let mut ends =
+            vec![(0, 2 * size_of::<params::DriftScalars>()), (plan.table, 2 * size_of::<params::DriftHead>())];
+        for head in &plan.heads {
+            let DriftShape { groups: b, generated: g, dim, .. } = head.shape;
+            let (t, layout) = (head.shape.targets(), &head.layout);
+            let (tiles_i, tiles_j) = (g.div_ceil(64), t.div_ceil(head.columns));
+            let blocks = b * tiles_i * tiles_j * head.slices;
+            let (records, counts) = if head.slices > 1 { ((b * g).div_ceil(8), blocks) } else { (blocks, 0) };
+            assert!(head.slices * head.slice >= dim && head.ranges * head.range >= dim);
+            ends.extend([
+                (layout.distances, b * g * t * 4),
+                (layout.partial, if head.slices > 1 { head.slices * b * g * t * 4 } else { 0 }),
+                (layout.row_least, b * g * 4),
+                (layout.column_least, b * t * 4),
+                (layout.row_log, b * g * 3 * 4),
+                (layout.column_log, b * t * 3 * 4),
+                (layout.mass, b * g * 3 * 3 * 4),
+                (layout.distance_sums, (3 * records + counts) * 8),
+                (layout.norm_sums, 3 * b * tiles_i * head.ranges * 8),
+                (layout.loss_sums, b * tiles_i * head.ranges * 8),
+            ]);
+        }
+        assert_eq!(plan.heads[1].slices, 4);
+        for (k, &(offset, bytes)) in ends.iter().enumerate() {
+            let next = ends.get(k + 1).map_or(plan.workspace_bytes(), |next| next.0);
             assert!(offset % ALIGN == 0 && offset + bytes <= next && next < offset + bytes + ALIGN, "array {k}");
         }
     }
@@ -164,12 +369,67 @@ mod tests {
     #[test]
     fn sizes_beyond_an_index_are_refused() {
         let plan = |shape| Plan::new(&DriftSpec::official(), shape, Dtype::F16);
-        // More than 2^31 pairs, fewer than 2^31 blocks.
-        assert!(plan(shape(1, 60_000, 0, 60_000, 8)).unwrap().workspace_bytes() > 1 << 34);
-        assert!(plan(shape(131_072, 64, 32, 64, 6)).is_ok());
+        // More than 2^31 pairs, and more than 2^31 coordinates, in fewer than 2^31 blocks.
+        assert!(plan(shape(1, 60_000, 0, 60_000, 16)).unwrap().workspace_bytes() > 1 << 34);
+        assert!(plan(shape(131_072, 64, 32, 64, 640)).unwrap().workspace_bytes() > 1 << 32);
         assert!(matches!(plan(shape(1 << 31, 1, 0, 1, 1)), Err(Error::TooLarge { .. })));
         assert!(matches!(plan(shape(1, 1, 0, 1 << 31, 1)), Err(Error::TooLarge { .. })));
-        assert!(matches!(plan(shape(1 << 30, 64, 0, 64, 128)), Err(Error::TooLarge { .. })));
-        assert!(plan(shape(0, 4, 0, 4, 2)).unwrap().blocks.force == 0);
+        assert!(matches!(plan(shape(1 << 30, 640, 0, 640, 128)), Err(Error::TooLarge { .. })));
+        assert!(plan(shape(0, 4, 0, 4, 2)).unwrap().blocks[params::Launch_kForce as usize] == 0);
+        assert!(matches!(
+            Plan::grouped(&DriftSpec::official(), &[], Dtype::F32, Options::default()),
+            Err(Error::Value { argument: "shapes", .. })
+        ));
+    }
+
+    #[test]
+    fn small_groups_take_five_launches_however_many_heads() {
+        // Spec 11.2, a label: heads of (locations, coordinates).
+        let kinds =
+            [(1024, 640, 3), (256, 1280, 3), (256, 640, 6), (64, 2560, 4), (64, 1280, 6), (64, 640, 6), (16, 5120, 2)];
+        let more = [(16, 2560, 8), (16, 1280, 6), (4, 5120, 4), (4, 2560, 8), (1, 5120, 8), (1, 4096, 1), (1, 2560, 8)];
+        let rest = [(1, 1280, 6), (1, 640, 6), (1, 4, 1)];
+        let kinds = kinds.into_iter().chain(more).chain(rest);
+        let heads: Vec<_> = kinds.flat_map(|(f, d, n)| vec![shape(f, 64, 32, 64, d); n]).collect();
+        assert_eq!(heads.len(), 86);
+        for dtype in Dtype::ALL {
+            let one = plan(&[shape(8192, 64, 32, 64, 640)], dtype, Options::default());
+            let all = plan(&heads, dtype, Options::default());
+            assert_eq!((one.launches(), all.launches()), (5, 5), "{dtype}");
+        }
+        let pixel = plan(&[shape(8192, 64, 32, 128, 640)], Dtype::Bf16, Options::default());
+        assert_eq!(pixel.launches(), 5);
+    }
+
+    #[test]
+    fn what_the_plan_decides() {
+        let options = Options::default();
+        let h100 = Options { shared_bytes: 227 << 10, ..options };
+        // As many temperatures in a pass as shared memory holds.
+        assert_eq!(plan(&[shape(8192, 64, 32, 64, 640)], Dtype::F16, options).slots, 2);
+        assert_eq!(plan(&[shape(8192, 64, 32, 64, 640)], Dtype::F16, h100).slots, 3);
+        // Few groups are cut, and add up their distances in one more launch.
+        let few = plan(&[shape(2, 64, 32, 64, 196_608)], Dtype::Bf16, options);
+        assert!(!few.fused && few.heads[0].slices == 128 && few.launches() == 10);
+        assert_eq!(plan(&[shape(128, 64, 32, 64, 5120)], Dtype::Bf16, options).heads[0].slices, 3);
+        // Points of the plane are not worth a matrix of distances.
+        let toy = plan(&[shape(1, 2048, 0, 2048, 2)], Dtype::F32, options);
+        assert!(toy.workspace_bytes() < 1 << 20, "{} bytes", toy.workspace_bytes());
+        let kept = plan(&[shape(1, 2048, 0, 2048, 2)], Dtype::F32, Options { keep_distances: Some(true), ..options });
+        assert!(kept.workspace_bytes() > 2048 * 4096 * 4);
+        // Every plan keeps to the shared memory that it may have.
+        for (g, t) in [(1, 1), (64, 160), (64, 96), (64, 64), (65, 300), (200, 500), (17, 224)] {
+            for dtype in Dtype::ALL {
+                let plan = plan(&[shape(300, g, 0, t, 64)], dtype, options);
+                assert!(plan.shared.iter().all(|bytes| bytes + STATIC_SHARED <= 99 << 10), "{g} {t} {dtype}");
+            }
+        }
+        let error = Plan::grouped(
+            &DriftSpec::official(),
+            &[shape(1, 4, 0, 4, 2)],
+            Dtype::F32,
+            Options { shared_bytes: 4 << 10, ..options },
+        );
+        assert!(matches!(error, Err(Error::Value { argument: "shared_bytes", .. })));
     }
 }

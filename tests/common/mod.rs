@@ -133,6 +133,24 @@ impl Case {
         }
     }
 
+    /// Some of the groups.
+    pub fn groups(&self, range: std::ops::Range<usize>) -> Self {
+        let part = |all: &[f32]| {
+            let each = all.len() / self.shape.groups;
+            all[range.start * each..range.end * each].to_vec()
+        };
+        let weights = |weights: &Option<Vec<f32>>| weights.as_deref().map(part);
+        Self {
+            shape: DriftShape { groups: range.len(), ..self.shape },
+            generated: part(&self.generated),
+            negatives: part(&self.negatives),
+            positives: part(&self.positives),
+            weight_generated: weights(&self.weight_generated),
+            weight_negatives: weights(&self.weight_negatives),
+            weight_positives: weights(&self.weight_positives),
+        }
+    }
+
     /// Moves every sample.
     pub fn translated(mut self, by: f32) -> Self {
         for v in self.samples() {

@@ -38,6 +38,11 @@ fn log_kernel(kernel: Kernel, n: f32, tau: f32) -> f32 {
 
 /// F_tot [B, G, D].
 pub fn force(spec: &DriftSpec, case: &Case) -> Vec<f32> {
+    force_rounded(spec, case, None)
+}
+
+/// F_tot [B, G, D], its coefficients, summed over the temperatures, rounded before the last product.
+pub fn force_rounded(spec: &DriftSpec, case: &Case, round: Option<fn(f32) -> f32>) -> Vec<f32> {
     let s = case.shape;
     let (t, d, g) = (s.targets(), s.dim, s.generated);
     let negative = s.generated + s.negatives;
@@ -86,8 +91,10 @@ pub fn force(spec: &DriftSpec, case: &Case) -> Vec<f32> {
     };
 
     let mut total = vec![0.0f32; s.groups * g * d];
+    let mut coefficients = vec![0.0f32; s.groups * g * t];
     for &r in &spec.temperatures {
         let mut f = vec![0.0f32; total.len()];
+        let mut of_r = vec![0.0f32; coefficients.len()];
         for b in 0..s.groups {
             let (y, w) = (targets(b), weights(b));
             let removed = |i: usize, j: usize| {
@@ -141,6 +148,7 @@ pub fn force(spec: &DriftSpec, case: &Case) -> Vec<f32> {
                 let minus: f32 = a[..negative].iter().sum();
                 let plus: f32 = a[negative..].iter().sum();
                 let c: Vec<f32> = (0..t).map(|j| if j < negative { -a[j] * plus } else { a[j] * minus }).collect();
+                of_r[(b * g + i) * t..(b * g + i + 1) * t].copy_from_slice(&c);
                 let mass: f32 = c.iter().sum();
                 for k in 0..d {
                     let pulled: f32 = (0..t).map(|j| c[j] * (y[j * d + k] / sigma)).sum();
@@ -155,6 +163,21 @@ pub fn force(spec: &DriftSpec, case: &Case) -> Vec<f32> {
         };
         for (total, f) in total.iter_mut().zip(&f) {
             *total += f / theta;
+        }
+        for (sum, c) in coefficients.iter_mut().zip(&of_r) {
+            *sum += c / theta;
+        }
+    }
+    let Some(round) = round else { return total };
+    for b in 0..s.groups {
+        let y = targets(b);
+        for i in 0..g {
+            let c: Vec<f32> = coefficients[(b * g + i) * t..(b * g + i + 1) * t].iter().map(|c| round(*c)).collect();
+            let mass: f32 = c.iter().sum();
+            for k in 0..d {
+                let pulled: f32 = (0..t).map(|j| c[j] * (y[j * d + k] / sigma)).sum();
+                total[(b * g + i) * d + k] = pulled - mass * (y[i * d + k] / sigma);
+            }
         }
     }
     total

@@ -1,0 +1,118 @@
+// Phase B, first half: the softmax statistics of rows and columns for every temperature, and of each row the masses
+// S- = sum of A over the negatives, S+ = sum over the positives (spec 2.2 (6)), and its greatest coefficient.
+//
+// Numerics: of a row or column the least normalised distance m is found first, then sum_j exp(log k(n_j) - log k(m)), so
+// that the targets that matter never underflow. Sums are f32 over at most T / 32 terms a lane, then a tree. A row
+// without any pair has m = inf and the logarithm -inf; none of its affinities is asked for. NaN reaches every sum.
+#pragma once
+
+#include "common.cuh"
+
+namespace statistics {
+
+// Temperatures that a thread keeps sums of at a time.
+constexpr int kAtOnce = 4;
+
+// A row, by a warp: lanes along the targets.
+template <typename T>
+__device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head, int b, int i) {
+    const int lane = threadIdx.x % kWarp;
+    const float unit = static_cast<float>(head.scalars->distance);
+    float least_n = kInfinity;
+    for (int j = lane; j < head.targets; j += kWarp) {
+        if (removed(call, i, j, weight(call, head, b, j))) continue;
+        least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
+    }
+    least_n = warp_least(least_n);
+    const long long at = static_cast<long long>(b) * head.generated + i;
+    for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
+        float sum[kAtOnce] = {};
+        for (int j = lane; j < head.targets; j += kWarp) {
+            const float w = weight(call, head, b, j);
+            if (removed(call, i, j, w)) continue;
+            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+            const float factor = call.weights == kWeightLogit ? w : 1.0f;
+#pragma unroll
+            for (int k = 0; k < kAtOnce; ++k) {
+                if (r0 + k < call.temperatures) {
+                    sum[k] += factor * expf(log_ratio(call.kernel, n, least_n, call.rate[r0 + k]));
+                }
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+            const float total = warp_sum(sum[k]);
+            if (lane == 0 && r0 + k < call.temperatures) head.row_log[at * call.temperatures + r0 + k] = logf(total);
+        }
+    }
+    if (lane == 0) head.row_least[at] = least_n;
+}
+
+// A column, by a thread.
+template <typename T>
+__device__ __forceinline__ void column(const DriftCall& call, const DriftHead& head, int b, int j) {
+    const float w = weight(call, head, b, j);
+    const float unit = static_cast<float>(head.scalars->distance);
+    float least_n = kInfinity;
+    for (int i = 0; i < head.generated; ++i) {
+        if (removed(call, i, j, w)) continue;
+        least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
+    }
+    const long long at = static_cast<long long>(b) * head.targets + j;
+    head.column_least[at] = least_n;
+    for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
+        float sum[kAtOnce] = {};
+        for (int i = 0; i < head.generated; ++i) {
+            if (removed(call, i, j, w)) continue;
+            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+#pragma unroll
+            for (int k = 0; k < kAtOnce; ++k) {
+                if (r0 + k < call.temperatures) sum[k] += expf(log_ratio(call.kernel, n, least_n, call.rate[r0 + k]));
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+            if (r0 + k < call.temperatures) head.column_log[at * call.temperatures + r0 + k] = logf(sum[k]);
+        }
+    }
+}
+
+// The masses of a row, by a warp, when the statistics of the row and of all columns are there.
+template <typename T>
+__device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& head, int b, int i) {
+    const int lane = threadIdx.x % kWarp;
+    const float unit = static_cast<float>(head.scalars->distance);
+    const long long at = static_cast<long long>(b) * head.generated + i;
+    const float row_least = head.row_least[at];
+#pragma unroll 1
+    for (int r = 0; r < call.temperatures; ++r) {
+        const float row_log = head.row_log[at * call.temperatures + r];
+        float negative = 0.0f, positive = 0.0f, peak_negative = 0.0f, peak_positive = 0.0f;
+        for (int j = lane; j < head.targets; j += kWarp) {
+            const float w = weight(call, head, b, j);
+            if (removed(call, i, j, w)) continue;
+            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+            const long long column = static_cast<long long>(b) * head.targets + j;
+            const Norms norms = {row_least, head.column_least[column], row_log,
+                                 head.column_log[column * call.temperatures + r]};
+            const float a = affinity(call, n, w, call.rate[r], norms);
+            if (j >= head.generated + head.negatives) {
+                positive += a;
+                peak_positive = fmaxf(peak_positive, a);
+            } else {
+                negative += a;
+                peak_negative = fmaxf(peak_negative, a);
+            }
+        }
+        const float minus = warp_sum(negative), plus = warp_sum(positive);
+        const float peak_minus = -warp_least(-peak_negative), peak_plus = -warp_least(-peak_positive);
+        if (lane == 0) {
+            float* mass = head.mass + 3 * (at * call.temperatures + r);
+            mass[0] = minus;
+            mass[1] = plus;
+            mass[2] = fmaxf(peak_minus * plus, peak_plus * minus);
+        }
+    }
+}
+
+}  // namespace statistics

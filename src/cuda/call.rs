@@ -1,0 +1,161 @@
+//! A plan and pointers to what the kernels are launched with: kernels/params.h.
+
+use super::params::{self, DriftCall, DriftHead, DriftScalars};
+use super::plan::{Head, Plan};
+use crate::{AffinityFloor, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+
+/// Addresses of a head's arrays on the device; 0 for what is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pointers {
+    /// Generated samples [B, G, D], negatives [B, N, D], positives [B, P, D].
+    pub samples: [u64; 3],
+    /// Their weights [B, G], [B, N], [B, P], in f32; 0 where all are 1.
+    pub weights: [u64; 3],
+    /// Where the force [B, G, D] goes, in f32.
+    pub force: u64,
+    /// Where the gradient [B, G, D] goes, in f32.
+    pub gradient: u64,
+    /// Where the loss `[B]` goes, in f32.
+    pub loss: u64,
+}
+
+/// What the kernels of a plan are launched with.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub(super) params: DriftCall,
+    /// With several heads: what must lie at `table` in the workspace before a launch.
+    pub(super) table: Vec<DriftHead>,
+}
+
+impl Call {
+    /// Several heads: what must lie in the workspace at [`Plan::table_offset`] before the first launch. Empty for one.
+    pub fn table(&self) -> &[u8] {
+        // SAFETY: `DriftHead` is `repr(C)` without padding between its fields, all of them numbers and addresses.
+        unsafe { std::slice::from_raw_parts(self.table.as_ptr().cast(), size_of_val(self.table.as_slice())) }
+    }
+}
+
+impl Plan {
+    /// Where the table of several heads goes in the workspace, bytes.
+    pub fn table_offset(&self) -> usize {
+        self.table
+    }
+
+    /// What the kernels are launched with, for arrays at these addresses, one entry a head, and a workspace that begins
+    /// at `workspace`.
+    pub fn call(&self, heads: &[Pointers], workspace: u64) -> Call {
+        let table: Vec<DriftHead> =
+            self.heads.iter().zip(heads).enumerate().map(|(at, (head, p))| filled(at, head, p, workspace)).collect();
+        let mut params = self.params();
+        params.heads = table.len() as i32;
+        if let [head] = table[..] {
+            params.head = head;
+            return Call { params, table: Vec::new() };
+        }
+        params.table = (workspace + self.table as u64) as *const _;
+        Call { params, table }
+    }
+
+    fn params(&self) -> DriftCall {
+        let spec = &self.spec;
+        let mut rate = [0.0; crate::MAX_TEMPERATURES];
+        for (rate, &r) in rate.iter_mut().zip(&spec.temperatures) {
+            *rate = match spec.kernel {
+                Kernel::Laplace => 1.0 / r,
+                Kernel::Gaussian => 0.5 / (r * r),
+                Kernel::Matern32 => 3f64.sqrt() / r,
+                Kernel::Matern52 => 5f64.sqrt() / r,
+            } as f32;
+        }
+        let (mask, mask_value) = match spec.self_mask {
+            SelfMask::Add(value) => (params::MaskKind_kMaskAdd, value),
+            SelfMask::Set(value) => (params::MaskKind_kMaskSet, value),
+            SelfMask::Remove => (params::MaskKind_kMaskRemove, 0.0),
+            SelfMask::Keep => (params::MaskKind_kMaskKeep, 0.0),
+        };
+        let (floor_kind, affinity_floor) = match spec.affinity_floor {
+            AffinityFloor::Product(floor) => (params::FloorKind_kFloorProduct, floor),
+            AffinityFloor::Normalizer(floor) => (params::FloorKind_kFloorNormalizer, floor),
+            AffinityFloor::None => (params::FloorKind_kFloorNone, 0.0),
+        };
+        let (normalize, norm_floor) = match spec.force_norm {
+            ForceNorm::Rms(floor) => (1, floor),
+            ForceNorm::None => (0, 0.0),
+        };
+        DriftCall {
+            temperatures: spec.temperatures.len() as i32,
+            kernel: match spec.kernel {
+                Kernel::Laplace => params::KernelKind_kLaplace,
+                Kernel::Gaussian => params::KernelKind_kGaussian,
+                Kernel::Matern32 => params::KernelKind_kMatern32,
+                Kernel::Matern52 => params::KernelKind_kMatern52,
+            },
+            scale_kind: match spec.feature_scale {
+                FeatureScale::Official => params::ScaleKind_kScaleOfficial,
+                FeatureScale::Paper => params::ScaleKind_kScalePaper,
+                FeatureScale::Raw => params::ScaleKind_kScaleRaw,
+            },
+            mask,
+            floor_kind,
+            weights: match spec.weights {
+                WeightRule::Affinity => params::WeightKind_kWeightAffinity,
+                WeightRule::Logit => params::WeightKind_kWeightLogit,
+                WeightRule::Ignored => params::WeightKind_kWeightIgnored,
+            },
+            normalize,
+            constant_self: spec.numerics.constant_self_distance.into(),
+            fused: self.fused.into(),
+            slots: self.slots as i32,
+            mask_value: mask_value as f32,
+            min_squared: spec.min_squared_distance as f32,
+            affinity_floor: affinity_floor as f32,
+            norm_floor,
+            rate,
+            ..DriftCall::default()
+        }
+    }
+}
+
+fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftHead {
+    let (shape, layout) = (head.shape, &head.layout);
+    let int = |extent: usize| extent as i32; // the plan has compared them
+    let array = |offset: usize| if offset == usize::MAX { 0 } else { workspace + offset as u64 };
+    let [generated_data, negative_data, positive_data] = pointers.samples.map(|at| at as *const _);
+    let [generated_weight, negative_weight, positive_weight] = pointers.weights.map(|at| at as *const _);
+    DriftHead {
+        groups: int(shape.groups),
+        generated: int(shape.generated),
+        negatives: int(shape.negatives),
+        positives: int(shape.positives),
+        targets: int(shape.targets()),
+        dim: int(shape.dim),
+        columns: int(head.columns),
+        slices: int(head.slices),
+        slice: int(head.slice),
+        width: int(head.width),
+        ranges: int(head.ranges),
+        range: int(head.range),
+        records: int(head.records),
+        first: head.first,
+        generated_data,
+        negative_data,
+        positive_data,
+        generated_weight,
+        negative_weight,
+        positive_weight,
+        distances: array(layout.distances) as *mut _,
+        partial: array(layout.partial) as *mut _,
+        row_least: array(layout.row_least) as *mut _,
+        column_least: array(layout.column_least) as *mut _,
+        row_log: array(layout.row_log) as *mut _,
+        column_log: array(layout.column_log) as *mut _,
+        mass: array(layout.mass) as *mut _,
+        distance_sums: array(layout.distance_sums) as *mut _,
+        norm_sums: array(layout.norm_sums) as *mut _,
+        loss_sums: array(layout.loss_sums) as *mut _,
+        scalars: (workspace + (at * size_of::<DriftScalars>()) as u64) as *mut _,
+        force: pointers.force as *mut _,
+        gradient: pointers.gradient as *mut _,
+        loss: pointers.loss as *mut _,
+    }
+}
