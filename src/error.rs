@@ -45,11 +45,29 @@ pub enum Error {
         /// The extents that were asked for.
         got: String,
     },
+    /// A library of NVIDIA's is not there.
+    #[error("{library} was not found: {advice}")]
+    LibraryMissing {
+        /// Its file.
+        library: &'static str,
+        /// Where it comes from.
+        advice: &'static str,
+    },
     /// No CUDA device can be used.
     #[error("no CUDA device: {problem}")]
-    NoCuda {
-        /// What was missing or refused, and what to do.
+    NoDevice {
+        /// What the driver refused, and what to do.
         problem: String,
+    },
+    /// The device has no room for an array.
+    #[error("{op}: the device has no room for {what} of {bytes} bytes; take fewer groups at a time")]
+    DeviceMemory {
+        /// The operation.
+        op: &'static str,
+        /// The array.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
     },
     /// The device takes no image of the kernels that can be had here.
     #[error("no CUDA kernels: {problem} (the driver is for CUDA {driver}, NVRTC is {nvrtc})")]

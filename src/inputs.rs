@@ -216,6 +216,16 @@ impl<'a, T: Copy> DriftInputs<'a, T> {
         self.generated
     }
 
+    /// The samples of all groups, generated, negatives, positives, each with its weights.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn blocks(&self) -> [(&'a [T], Option<&'a [f32]>); 3] {
+        [
+            (self.generated.as_slice(), self.weight_generated),
+            (self.negatives.map_or(&[][..], |n| n.as_slice()), self.weight_negatives),
+            (self.positives.as_slice(), self.weight_positives),
+        ]
+    }
+
     /// The three blocks of targets of group `b` in target order, each [n, D].
     pub(crate) fn target_blocks(&self, b: usize) -> [&'a [T]; 3] {
         [self.generated.group(b), self.negatives.map_or(&[][..], |n| n.group(b)), self.positives.group(b)]

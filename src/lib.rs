@@ -9,6 +9,7 @@
 //! - [`DriftSpec`]: what to compute. Presets for the official code, the paper and the notebook.
 //! - [`DriftInputs`], [`Points`]: the samples, borrowed, in f32, [`struct@f16`] or [`struct@bf16`].
 //! - [`cpu::drift()`]: one call. [`cpu::Plan`]: its phases, for several workers or chunks over B.
+//! - `cuda` (feature `cuda`): the same on NVIDIA GPUs, on the caller's streams and arrays.
 //! - [`mod@reference`]: the same in f64, to be read beside the formulas; the oracle of every test.
 //! - [`FieldSpec`], [`cpu::field()`]: mean-shift and kernel-score fields of two point sets.
 //! - [`generator`], [`train`], [`data`], [`metrics`], [`rng`]: a training run, all of it.
@@ -31,6 +32,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
+mod drift;
 mod dtype;
 mod error;
 mod field;
@@ -43,6 +45,7 @@ pub mod rng;
 mod spec;
 pub mod train;
 
+pub use drift::Drift;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use field::{Field, FieldInputs, FieldSpec};

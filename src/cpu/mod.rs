@@ -44,8 +44,9 @@ pub(crate) mod simd;
 mod sums;
 mod tile;
 
+pub use crate::Drift;
 pub use ceilings::{Ceilings, ceilings};
-pub use drift::{Drift, drift};
+pub use drift::drift;
 pub use field::field;
 pub(crate) use gemm::{pack, pack_transposed, packed_len, product, transpose};
 pub use plan::{Plan, Workspace};

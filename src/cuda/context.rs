@@ -1,8 +1,13 @@
-//! Which device there is.
+//! Which device there is, and calls from and to the host's memory.
 
-use cudarc::driver::{DriverError, result, sys};
+use std::sync::Arc;
 
-use crate::{Error, Result};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, result, sys};
+
+use super::{Inputs, Kernels, Options, Outputs, Plan, Statistics};
+use crate::{Drift, DriftInputs, DriftSpec, Element, Error, Result, WeightRule};
+
+const OP: &str = "cuda drift";
 
 /// What every simulated device's name contains (crates/cuda-sim); it is no evidence about a GPU.
 pub(super) const SIMULATOR: &str = "simulator";
@@ -28,16 +33,16 @@ pub struct Gpu {
 /// It loads the driver's library and asks it; no context is made and no memory taken.
 ///
 /// # Errors
-/// [`Error::NoCuda`] where the library is missing, the driver refuses, or it has no device.
+/// [`Error::LibraryMissing`] without the driver's library, [`Error::NoDevice`] where it refuses or has no device.
 pub fn probe() -> Result<Gpu> {
     // cudarc panics where the library is missing, so ask first.
     // SAFETY: loads a library, whose initialisation the driver defines to be harmless.
     if !unsafe { sys::is_culib_present() } {
-        return Err(no_cuda("libcuda.so was not found: is an NVIDIA driver installed?"));
+        return Err(Error::LibraryMissing { library: "libcuda.so", advice: "it comes with the NVIDIA driver" });
     }
     result::init().map_err(|error| refused("cuInit", error))?;
     if result::device::get_count().map_err(|error| refused("cuDeviceGetCount", error))? == 0 {
-        return Err(no_cuda("the driver knows no device (does CUDA_VISIBLE_DEVICES hide it?)"));
+        return Err(no_device("the driver knows no device (does CUDA_VISIBLE_DEVICES hide it?)"));
     }
     let device = result::device::get(0).map_err(|error| refused("cuDeviceGet", error))?;
     let name = result::device::get_name(device).map_err(|error| refused("cuDeviceGetName", error))?;
@@ -63,12 +68,136 @@ pub fn probe() -> Result<Gpu> {
     })
 }
 
-fn no_cuda(problem: impl Into<String>) -> Error {
-    Error::NoCuda { problem: problem.into() }
+/// The first device, with a stream and the kernels: for callers whose samples lie in the host's memory. Those who have
+/// streams and arrays of their own use [`Plan`].
+#[derive(Clone, Debug)]
+pub struct Context {
+    gpu: Gpu,
+    stream: Arc<CudaStream>,
+    kernels: Kernels,
+}
+
+impl Context {
+    /// Opens the first device and loads the kernels into it.
+    ///
+    /// # Errors
+    /// As [`probe()`] and [`Kernels::load`]; [`Error::Device`] where the driver gives no context or stream.
+    pub fn new() -> Result<Self> {
+        let gpu = probe()?;
+        let context = CudaContext::new(0).map_err(|error| failed("opening the device", error))?;
+        let stream = context.new_stream().map_err(|error| failed("making a stream", error))?;
+        Ok(Self { gpu, stream, kernels: Kernels::load(&context)? })
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The kernels, loaded into [`Context::stream`]'s context.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// The stream that [`Context::drift`] runs on.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The drift of `inputs` under `spec`, copied to the device and back: what [`cpu::drift()`](crate::cpu::drift()) gives.
+    ///
+    /// # Errors
+    /// As [`Plan::grouped`]; [`Error::Value`] where weights are all zero; [`Error::DeviceMemory`] where the device has no
+    /// room, [`Error::Device`] where the driver fails.
+    pub fn drift<T: Element + DeviceRepr>(&self, spec: &DriftSpec, inputs: &DriftInputs<'_, T>) -> Result<Drift> {
+        let shape = inputs.shape();
+        let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+        let plan = Plan::grouped(spec, &[shape], T::DTYPE, options)?;
+        let blocks = inputs.blocks();
+        let weighs = |(samples, weights): &(&[T], Option<&[f32]>)| {
+            !samples.is_empty() && weights.is_none_or(|weights| weights.iter().any(|w| *w != 0.0))
+        };
+        if shape.groups > 0 && spec.weights != WeightRule::Ignored && !blocks.iter().any(weighs) {
+            return Err(crate::reference::all_weights_zero());
+        }
+
+        let samples = [
+            self.upload("the generated samples", blocks[0].0)?,
+            self.upload("the negatives", blocks[1].0)?,
+            self.upload("the positives", blocks[2].0)?,
+        ];
+        let weights = |k: usize| blocks[k].1.map(|weights| self.upload("weights", weights)).transpose();
+        let weights = [weights(0)?, weights(1)?, weights(2)?];
+        let elements = shape.groups * shape.generated * shape.dim;
+        let mut workspace = self.room::<u8>("the workspace", plan.workspace_bytes())?;
+        let mut force = self.room::<f32>("the force", elements)?;
+        let mut loss = self.room::<f32>("the loss", shape.groups)?;
+
+        let view = |k: usize| samples[k].slice(..blocks[k].0.len());
+        let some = |k: usize| Some(view(k)).filter(|view| !view.is_empty());
+        let weight = |k: usize| Some(weights[k].as_ref()?.slice(..blocks[k].1?.len())).filter(|view| !view.is_empty());
+        let inputs = Inputs {
+            generated: view(0),
+            negatives: some(1),
+            positives: some(2),
+            weight_generated: weight(0),
+            weight_negatives: weight(1),
+            weight_positives: weight(2),
+        };
+        let outputs = Outputs {
+            force: Some(force.slice_mut(..elements)),
+            loss: Some(loss.slice_mut(..shape.groups)),
+            ..Outputs::default()
+        };
+        plan.run(&self.kernels, &self.stream, inputs, &mut workspace, outputs)?;
+        let Statistics { scale, loss_r, nonfinite } = plan
+            .statistics(&self.stream, &workspace)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| no_device("it reports nothing"))?;
+        let elements_per_group = shape.generated * shape.dim;
+        let (force, loss) = (self.download(&force, elements)?, self.download(&loss, shape.groups)?);
+        Ok(Drift { force, loss, scale, loss_r, nonfinite, elements_per_group })
+    }
+
+    /// A copy on the device. There is no empty allocation: what is empty has room for one element.
+    fn upload<T: DeviceRepr>(&self, what: &'static str, from: &[T]) -> Result<CudaSlice<T>> {
+        let mut to = self.room(what, from.len())?;
+        if !from.is_empty() {
+            self.stream.memcpy_htod(from, &mut to).map_err(|error| failed("copying to the device", error))?;
+        }
+        Ok(to)
+    }
+
+    fn room<T: DeviceRepr>(&self, what: &'static str, count: usize) -> Result<CudaSlice<T>> {
+        let count = count.max(1);
+        // SAFETY: what is not copied here, kernels write before they read it.
+        unsafe { self.stream.alloc(count) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Error::DeviceMemory { op: OP, what, bytes: count.saturating_mul(size_of::<T>()) }
+            }
+            _ => failed("making room on the device", error),
+        })
+    }
+
+    fn download(&self, from: &CudaSlice<f32>, count: usize) -> Result<Vec<f32>> {
+        let mut to = vec![0.0; count];
+        if count > 0 {
+            let copied = self.stream.memcpy_dtoh(&from.slice(..count), &mut to);
+            copied
+                .and_then(|()| self.stream.synchronize())
+                .map_err(|error| failed("copying from the device", error))?;
+        }
+        Ok(to)
+    }
+}
+
+fn no_device(problem: impl Into<String>) -> Error {
+    Error::NoDevice { problem: problem.into() }
 }
 
 fn refused(call: &str, error: DriverError) -> Error {
-    no_cuda(format!("{call} answers {}; see what nvidia-smi says", name(error)))
+    no_device(format!("{call} answers {}; see what nvidia-smi says", name(error)))
 }
 
 /// The driver's name for an error, as CUDA_ERROR_OUT_OF_MEMORY.

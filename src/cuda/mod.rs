@@ -1,9 +1,11 @@
 //! The drift on CUDA devices.
 //!
-//! [`probe()`] says which device there is, or why there is none; [`Kernels::load`] brings the kernels into a context;
-//! [`Plan`] lays a call out, and [`Plan::run`] appends it to the caller's stream, on the caller's arrays and workspace.
-//! The driver's library is opened at run time: no toolkit is needed to build or to run. `cudarc` is re-exported, so that
-//! a caller's contexts, streams and slices have the same types.
+//! [`Context`] computes from and to the host's memory, one line for one call. Under it, for programs whose samples are on
+//! the device already: [`probe()`] says which device there is, or why there is none; [`Kernels::load`] brings the kernels
+//! into a context; [`Plan`] lays calls out, and [`Plan::run`] or [`Bound::run`] appends them to the caller's stream, on
+//! the caller's arrays and workspace. [`Plan::launch`] does the same on raw addresses. The driver's library is opened at
+//! run time: no toolkit is needed to build or to run. `cudarc` is re-exported, so that a caller's contexts, streams and
+//! slices have the same types.
 //!
 //! Samples in f32 run on plain kernels, in f32 arithmetic throughout; those in half precision on tensor cores, with
 //! coefficients rounded to their type before the last product ([`Options::plain`] has them run like the others).
@@ -17,7 +19,7 @@ mod params;
 mod plan;
 
 pub use call::{Call, Pointers};
-pub use context::{Gpu, probe};
+pub use context::{Context, Gpu, probe};
 pub use cudarc;
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
 pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Statistics};

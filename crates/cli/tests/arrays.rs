@@ -32,6 +32,17 @@ fn golden_drifts_through_files() {
         }
         assert_eq!((got["nonfinite"].0.len(), &got["nonfinite"].2[..]), (0, &[0.0][..]));
         assert_eq!(got.len(), 7);
+        if cuda() {
+            succeeds(&["drift", "--in", path.to_str().unwrap(), "--out", &out, "--backend", "cuda"]);
+            let got = read_npz(&folder.path("out.npz"));
+            for key in DRIFT_KEYS {
+                let reference = &want[&format!("ref_f64_{key}")];
+                let official = relative_error(&want[&format!("official_f32_{key}")].2, &reference.2);
+                let error = relative_error(&got[key].2, &reference.2);
+                let bound = (4.0 * official).clamp(5e-6, 2e-4);
+                assert!(error <= bound, "{name} {key} by CUDA: {error:e} exceeds {bound:e}");
+            }
+        }
         // Inputs that f16 holds exactly lose nothing by it.
         if name.starts_with("fp16rep") {
             succeeds(&["drift", "--in", path.to_str().unwrap(), "--out", &out, "--dtype", "f16"]);
@@ -225,7 +236,10 @@ fn wrong_shapes_keys_and_values() {
         fails(&all, 2, "--help");
     }
     fails(&["drift", "--in", &case], 2, "--out");
-    fails(&["drift", "--in", &case, "--out", &out, "--backend", "cuda"], 1, "no CUDA backend");
+    let mut without = cudrift();
+    without.args(["drift", "--in", &case, "--out", &out, "--backend", "cuda"]);
+    let without = without.env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "").output().unwrap();
+    assert_failed("without a device", &without, 1, "--backend cpu computes the same");
     assert_eq!(std::fs::read_to_string(folder.path("out.npz")).unwrap(), "an earlier result");
     // nothing half-written lies about
     assert_eq!(std::fs::read_dir(folder.path("")).unwrap().count(), 3);

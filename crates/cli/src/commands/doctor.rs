@@ -1,7 +1,7 @@
 //! `cudrift doctor`: what was found, and what to do about what is missing.
 
 use crate::error::{Error, Result, say};
-use cudrift::{DriftInputs, DriftSpec, Points, cpu, cuda, reference};
+use cudrift::{Drift, DriftInputs, DriftSpec, Points, cpu, cuda, reference};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -18,7 +18,6 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     if cfg!(debug_assertions) {
         line("build", "with debug assertions: add --release to cargo for full speed")?;
     }
-    line("CUDA backend", "not in this build; the CPU backend computes the same results")?;
     match driver_library() {
         Some(path) => line("NVIDIA driver", &path.display().to_string())?,
         None => line("NVIDIA driver", "libcuda.so not found in the usual folders (needed for a GPU only)")?,
@@ -38,12 +37,31 @@ pub(crate) fn run(_: &Args) -> Result<()> {
         }
         Err(error) => line("GPU", &error.to_string())?,
     }
-    let error = self_check()?;
-    line("self check", &format!("largest error of the CPU backend against the f64 reference: {error:.1e}"))?;
-    if !(error <= 1e-5) {
-        return Err(Error::message(format!(
-            "the CPU backend is wrong on this machine (error {error:e}); try CUDRIFT_ISA=baseline and report it"
-        )));
+    let image = cuda::image();
+    match image.absent {
+        None => {
+            let cubins: Vec<String> = image.architectures.iter().map(|arch| format!("sm_{arch}")).collect();
+            let cubins = if cubins.is_empty() { "no machine code".to_owned() } else { cubins.join(" ") };
+            line("CUDA kernels", &format!("in this build: {cubins}, PTX for the rest (nvcc {})", image.compiler))?;
+        }
+        Some(why) => line("CUDA kernels", &format!("not in this build ({why}); NVRTC compiles them at first use"))?,
+    }
+    let checked = |what: &str, error: f64, advice: &str| {
+        line("self check", &format!("largest error of the {what} backend against the f64 reference: {error:.1e}"))?;
+        // Written so that NaN fails.
+        let right = error <= 1e-5;
+        let wrong = format!("the {what} backend is wrong on this machine (error {error:e}); {advice}");
+        if right { Ok(()) } else { Err(Error::message(wrong)) }
+    };
+    checked("CPU", self_check(cpu::drift)?, "try CUDRIFT_ISA=baseline and report it")?;
+    if cuda::probe().is_ok() {
+        match cuda::Context::new() {
+            Ok(device) => {
+                let error = self_check(|spec, inputs| device.drift(spec, inputs))?;
+                checked("CUDA", error, "try CUDRIFT_CUDA_IMAGE=nvrtc, update the driver and report it")?;
+            }
+            Err(error) => line("self check", &format!("the CUDA backend: {error}"))?,
+        }
     }
     Ok(())
 }
@@ -60,7 +78,7 @@ fn driver_library() -> Option<PathBuf> {
 }
 
 /// The largest error of the force, over its largest value, on a case of 24 x 56 pairs in 20 coordinates.
-fn self_check() -> Result<f64> {
+fn self_check(drift: impl Fn(&DriftSpec, &DriftInputs<'_, f32>) -> cudrift::Result<Drift>) -> Result<f64> {
     let value = |k: usize| ((k * k % 7919) as f32 * 0.37).sin();
     let samples = |from: usize, n: usize| (from..from + n * 20).map(value).collect::<Vec<f32>>();
     let (generated, positives) = (samples(0, 24), samples(1000, 32));
@@ -69,7 +87,7 @@ fn self_check() -> Result<f64> {
     let spec = DriftSpec::official();
     let inputs = DriftInputs::new(Points::new(&generated, [1, 24, 20])?, Points::new(&positives, [1, 32, 20])?)?;
     let inputs64 = DriftInputs::new(Points::new(&generated64, [1, 24, 20])?, Points::new(&positives64, [1, 32, 20])?)?;
-    let (got, want) = (cpu::drift(&spec, &inputs)?, reference::drift(&spec, &inputs64)?);
+    let (got, want) = (drift(&spec, &inputs)?, reference::drift(&spec, &inputs64)?);
     let largest = want.force.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let pairs = got.force.iter().zip(&want.force);
     let errors = pairs.map(|(got, want)| (f64::from(*got) - want).abs() / largest);

@@ -4,6 +4,7 @@ use super::{Backend, KernelName, Preset, warn_nonfinite};
 use crate::arrays::{Array, Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result, note};
 use clap::ValueEnum;
+use cudrift::cuda::cudarc::driver::DeviceRepr;
 use cudrift::{DriftInputs, DriftSpec, Element, Points, bf16, cpu, f16};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,6 @@ enum DtypeName {
 const KEYS: [&str; 7] = ["gen", "pos", "neg", "weight_gen", "weight_neg", "weight_pos", "R_list"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    args.backend.check()?;
     let mut arrays = read_npz(&args.input, &KEYS, is_reference)?;
     let mut spec = args.preset.spec();
     if let Some(kernel) = args.kernel {
@@ -116,10 +116,11 @@ impl Case {
         Ok(Self { generated, positives, negatives, weights })
     }
 
-    fn drift<T: Element>(&self, spec: &DriftSpec, round: fn(f32) -> T, args: &Args) -> Result<()> {
+    fn drift<T: Element + DeviceRepr>(&self, spec: &DriftSpec, round: fn(f32) -> T, args: &Args) -> Result<()> {
         let round = |s: &Samples| s.values.iter().map(|v| round(*v)).collect::<Vec<T>>();
         let (generated, positives) = (round(&self.generated), round(&self.positives));
         let negatives = self.negatives.as_ref().map(round);
+        let device = args.backend.device()?;
         let build = || {
             let mut inputs = DriftInputs::new(
                 Points::new(&generated, self.generated.shape)?,
@@ -138,7 +139,11 @@ impl Case {
             if let Some(w) = weight_positives {
                 inputs = inputs.weight_positives(w)?;
             }
-            Ok((inputs, cpu::drift(spec, &inputs)?))
+            let drift = match &device {
+                Some(device) => device.drift(spec, &inputs)?,
+                None => cpu::drift(spec, &inputs)?,
+            };
+            Ok((inputs, drift))
         };
         let (inputs, result) =
             build().map_err(|error: cudrift::Error| Error::format(&args.input, error.to_string()))?;

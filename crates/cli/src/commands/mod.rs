@@ -10,6 +10,7 @@ mod train;
 
 use crate::error::{Error, Result, note};
 use clap::{Subcommand, ValueEnum};
+use cudrift::cuda;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -44,7 +45,7 @@ impl Command {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Backend {
-    /// CUDA where this build and this machine have it, else the CPU
+    /// An NVIDIA GPU where there is one, else the CPU
     #[default]
     Auto,
     /// The CPU
@@ -54,13 +55,32 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// Refuses what this build does not have.
-    pub(crate) fn check(self) -> Result<()> {
+    /// The device to compute on, or nothing for the CPU.
+    ///
+    /// `auto` takes a GPU where there is one and says so where it cannot be used. The simulator, which is for tests, it
+    /// leaves alone.
+    pub(crate) fn device(self) -> Result<Option<cuda::Context>> {
+        let problem = match (self, cuda::probe()) {
+            (Self::Cpu, _) | (Self::Auto, Err(_)) => return Ok(None),
+            (Self::Auto, Ok(gpu)) if gpu.simulated => return Ok(None),
+            (Self::Auto | Self::Cuda, Ok(_)) => match cuda::Context::new() {
+                Ok(context) => return Ok(Some(context)),
+                Err(problem) => problem,
+            },
+            (Self::Cuda, Err(problem)) => problem,
+        };
+        if self == Self::Cuda {
+            return Err(Error::message(format!("--backend cuda: {problem}; --backend cpu computes the same")));
+        }
+        note(&format!("warning: {problem}; computing on the CPU"));
+        Ok(None)
+    }
+
+    /// Refuses a device for what only the CPU does so far.
+    pub(crate) fn cpu_only(self, what: &str) -> Result<()> {
         match self {
             Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda => {
-                Err(Error::message("this build has no CUDA backend; use --backend cpu, or auto, which picks the CPU"))
-            }
+            Self::Cuda => Err(Error::message(format!("{what} has no CUDA backend yet; use --backend cpu or auto"))),
         }
     }
 }

@@ -22,6 +22,17 @@ pub fn succeeds(args: &[&str]) -> Output {
     output
 }
 
+/// Is there a CUDA device, or the simulator that `cargo xtask test` puts in its place? Where one is required there is.
+pub fn cuda() -> bool {
+    let required = |name| std::env::var_os(name).is_some_and(|value| value == "1");
+    let there = cudrift::cuda::probe().is_ok();
+    assert!(there || !required("CUDRIFT_REQUIRE_CUDA") && !required("CUDRIFT_REQUIRE_GPU"), "there is no CUDA device");
+    if !there {
+        eprintln!("SKIPPED: no CUDA device; `cargo xtask test` has the simulator");
+    }
+    there
+}
+
 /// Asserts the status, that standard error is one line, and that it contains `hint`.
 #[track_caller]
 pub fn fails(args: &[&str], status: i32, hint: &str) {
