@@ -147,10 +147,19 @@ struct Tensor {
     }
 };
 
-// What turns a row of sums into forces: the power of two that its coefficients were divided by, and the sum of what was
-// rounded.
+// What turns sums into forces: of a row, the power of two that its coefficients were divided by, and the sum of what was
+// rounded; of all, 1 / sigma, and what turns a force into a gradient.
 struct Rows {
     float unit[kMaxSlots][kTile], rest[kMaxSlots][kTile];
+    float scale, slope;
+
+    // One thread divides for all, in f64.
+    __device__ __forceinline__ void start(const DriftHead& head) {
+        if (threadIdx.x != 0) return;
+        const double sigma = head.scalars->sigma;
+        scale = static_cast<float>(1.0 / sigma);
+        slope = static_cast<float>(-2.0 / (static_cast<double>(head.generated) * head.dim * sigma));
+    }
 };
 
 // The power of two next below x, and its inverse; 1 where there is none.
@@ -175,6 +184,7 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
         const long long query = static_cast<long long>(b) * head.generated + (inside ? i : 0);
         const int begin = kNorm ? r + slot : 0, end = kNorm ? begin + 1 : call.temperatures;
         float bound = 0.0f;
+#pragma unroll 1
         for (int k = begin; k < end; ++k) {
             const float peak = head.mass[3 * (query * call.temperatures + k) + 2];
             bound += kNorm ? peak : peak / static_cast<float>(head.scalars->theta[k]);
@@ -184,6 +194,7 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
         const float row_least = head.row_least[query];
         float rest = 0.0f;
         C* to = c.row(slot, row);
+#pragma unroll 1
         for (int column = lane; column < c.width; column += kWarp) {
             const int j = j0 + column;
             float sum = 0.0f;
@@ -194,6 +205,7 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
                     const long long target = static_cast<long long>(b) * head.targets + j;
                     const float column_least = head.column_least[target];
                     const bool attracts = j >= head.generated + head.negatives;
+#pragma unroll 1
                     for (int k = begin; k < end; ++k) {
                         const Norms norms = {row_least, column_least, head.row_log[query * call.temperatures + k],
                                              head.column_log[target * call.temperatures + k]};
@@ -216,17 +228,25 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
     }
 }
 
-// What a block works on.
-struct Block {
-    int b, i0, d_begin, d_end;
+// A stage of a block: a stretch of coordinates, a tile of targets, a stage along the stretch, in that order.
+struct Step {
+    int d0, tile, lane;
+
+    __device__ __forceinline__ void advance(int lanes, int tiles, int stretch) {
+        if (++lane < lanes) return;
+        lane = 0;
+        if (++tile < tiles) return;
+        tile = 0;
+        d0 += stretch;
+    }
 };
 
 // A force from its sum: minus what the rounding left over, times the row's power of two.
 template <typename T>
 __device__ __forceinline__ float force(const DriftHead& head, const Rows& rows, int b, int i0, int slot, int row, int d,
-                                       float sum, float origin, float scale) {
+                                       float sum, float origin) {
     const float x = to_float(target<T>(head, b, i0 + row)[d]) - origin;
-    return (sum - rows.rest[slot][row] * x) * (rows.unit[slot][row] * scale);
+    return (sum - rows.rest[slot][row] * x) * (rows.unit[slot][row] * rows.scale);
 }
 
 // The statistics of a group, then the norms.
@@ -241,6 +261,7 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     const DriftHead& head = head_of(call, kNorms, &b);
     const bool words = whole_words<T>(head);
     const int stage_bytes = head.width * kStageRow;
+    rows.start(head);
 
     for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) statistics::row<T>(call, head, b, i);
     if (threadIdx.x < head.targets) statistics::column<T>(call, head, b, threadIdx.x);
@@ -250,7 +271,6 @@ __device__ __forceinline__ void group(const DriftCall& call) {
 
     const Coefficients<C> c = {reinterpret_cast<C*>(stages + kStages * stage_bytes),
                                head.width + kCoefficientPad / static_cast<int>(sizeof(C)), head.width};
-    const float scale = static_cast<float>(1.0 / head.scalars->sigma);
 #pragma unroll 1
     for (int r0 = 0; r0 < call.temperatures; r0 += call.slots) {
         const int slots = min(call.slots, call.temperatures - r0);
@@ -277,7 +297,7 @@ __device__ __forceinline__ void group(const DriftCall& call) {
                 float sum = 0.0f;
                 product.take(s, [&](int row, int d, float f, float origin) {
                     if (row >= head.generated || d0 + d >= head.dim) return;
-                    f = force<T>(head, rows, b, 0, s, row, d0 + d, f, origin, scale);
+                    f = force<T>(head, rows, b, 0, s, row, d0 + d, f, origin);
                     sum = fmaf(f, f, sum);
                 });
                 squares[s] += sum;
@@ -313,45 +333,43 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     const int stage_bytes = head.width * kStageRow;
     const Coefficients<C> c = {reinterpret_cast<C*>(stages + kStages * stage_bytes),
                                head.width + kCoefficientPad / static_cast<int>(sizeof(C)), head.width};
-    const float scale = static_cast<float>(1.0 / head.scalars->sigma);
-    const float slope = static_cast<float>(-2.0 / (static_cast<double>(head.generated) * head.dim * head.scalars->sigma));
+    rows.start(head);
 
-    // Stages along the coordinates that are summed side by side, and within a stretch of so many the order is: tile of
-    // targets, stage.
+    // Tiles of targets go by for so many stages along the coordinates at a time.
     const int wide = tiles_j > 1 ? Product::kSlots : 1;
-    const int stretch = wide * kStageDim<T>;
-    const int steps = tiles_of(d_end - d_begin, stretch) * tiles_j * wide;
-    const auto load = [&](int step) {
-        const int d = d_begin + step / (wide * tiles_j) * stretch + step % wide * kStageDim<T>;
-        fill<T>(stages + step % kStages * stage_bytes, head, words, b, step / wide % tiles_j * head.width, head.width, d);
+    const auto load = [&](const Step& step, int stage) {
+        const int d = step.d0 + step.lane * kStageDim<T>;
+        fill<T>(stages + stage * stage_bytes, head, words, b, step.tile * head.width, head.width, d);
         copy_commit();
     };
     Product product;
     double squares = 0.0;
-    load(0);
+    Step step = {d_begin, 0, 0}, next = step;
+    int stage = 0;
+    load(step, stage);
 #pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
+    for (; step.d0 < d_end; step = next, stage ^= 1) {
         copy_wait();
         __syncthreads();
-        if (step + 1 < steps) load(step + 1);
-        const int lane = step % wide, tile = step / wide % tiles_j;
-        if (lane == 0 && (tiles_j > 1 || step == 0)) {
-            build<T, C, kNorm>(call, head, c, &rows, b, i0, tile * head.width, r, 1);
+        next.advance(wide, tiles_j, wide * kStageDim<T>);
+        if (next.d0 < d_end) load(next, stage ^ 1);
+        if (step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin)) {
+            build<T, C, kNorm>(call, head, c, &rows, b, i0, step.tile * head.width, r, 1);
             __syncthreads();
         }
-        const int d0 = d_begin + step / (wide * tiles_j) * stretch + lane * kStageDim<T>;
+        const int d0 = step.d0 + step.lane * kStageDim<T>;
         product.at(head, b, d0);
-        product.add(lane, lane + 1, true, c, stages + step % kStages * stage_bytes);
-        if (tile + 1 < tiles_j) continue;
+        product.add(step.lane, step.lane + 1, true, c, stages + stage * stage_bytes);
+        if (step.tile + 1 < tiles_j) continue;
         float sum = 0.0f;
-        product.take(lane, [&](int row, int d, float f, float origin) {
+        product.take(step.lane, [&](int row, int d, float f, float origin) {
             if (i0 + row >= head.generated || d0 + d >= d_end) return;
-            f = force<T>(head, rows, b, i0, 0, row, d0 + d, f, origin, scale);
+            f = force<T>(head, rows, b, i0, 0, row, d0 + d, f, origin);
             sum = fmaf(f, f, sum);
             if (kNorm) return;
             const long long at = (static_cast<long long>(b) * head.generated + i0 + row) * head.dim + d0 + d;
             if (head.force != nullptr) head.force[at] = f;
-            if (head.gradient != nullptr) head.gradient[at] = slope * f;
+            if (head.gradient != nullptr) head.gradient[at] = rows.slope * f;
         });
         squares += sum;
     }
@@ -368,19 +386,23 @@ __device__ __forceinline__ void run(const DriftCall& call) {
 
 }  // namespace contraction
 
-#define CONTRACTION(TYPE, RUNG, SLOTS, NAME)                                                                         \
-    extern "C" __global__ void __launch_bounds__(kThreads, 2) group_##NAME(const __grid_constant__ DriftCall call) { \
-        contraction::group<TYPE, contraction::RUNG<TYPE, SLOTS>>(call);                                              \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(kThreads, 2) norm_##NAME(const __grid_constant__ DriftCall call) {  \
-        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, true>(call);                       \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(kThreads, 2) force_##NAME(const __grid_constant__ DriftCall call) { \
-        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, false>(call);                      \
+// BLOCKS: that a multiprocessor holds at least. The plain rung on halves, which is there to be compared with, has room
+// for no second one.
+#define CONTRACTION(TYPE, RUNG, SLOTS, BLOCKS, NAME)                                                                   \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) group_##NAME(                                       \
+        const __grid_constant__ DriftCall call) {                                                                      \
+        contraction::group<TYPE, contraction::RUNG<TYPE, SLOTS>>(call);                                                \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) norm_##NAME(const __grid_constant__ DriftCall call) { \
+        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, true>(call);                         \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) force_##NAME(                                       \
+        const __grid_constant__ DriftCall call) {                                                                      \
+        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, false>(call);                        \
     }
 
-CONTRACTION(float, Plain, kMaxSlots, f32)
-CONTRACTION(Half, Plain, kMaxSlots / 2, f16)
-CONTRACTION(Bfloat, Plain, kMaxSlots / 2, bf16)
-CONTRACTION(Half, Tensor, kMaxSlots, f16_tensor)
-CONTRACTION(Bfloat, Tensor, kMaxSlots, bf16_tensor)
+CONTRACTION(float, Plain, kMaxSlots, 2, f32)
+CONTRACTION(Half, Plain, kMaxSlots / 2, 1, f16)
+CONTRACTION(Bfloat, Plain, kMaxSlots / 2, 1, bf16)
+CONTRACTION(Half, Tensor, kMaxSlots, 2, f16_tensor)
+CONTRACTION(Bfloat, Tensor, kMaxSlots, 2, bf16_tensor)

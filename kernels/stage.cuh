@@ -6,6 +6,7 @@
 #include "common.cuh"
 #include "ptx/copy.cuh"
 
+static_assert(kStages == 2, "stages alternate");
 constexpr int kWord = 16;
 constexpr int kWordsPerRow = kStageRow / kWord;
 

@@ -1,8 +1,9 @@
-//! Repository chores: `cargo xtask test`, `cargo xtask cuda`, `cargo xtask bindings`, `cargo xtask ci`.
+//! Repository chores; `cargo xtask` names them.
 
 #[cfg(feature = "bindings")]
 mod bindings;
 mod cuda;
+mod kernels;
 mod python;
 mod simulator;
 
@@ -15,8 +16,10 @@ cargo xtask test          every quick test: documentation examples, then unit, i
 cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
                           more with each lesser instruction set forced, and every benchmark run once
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
+cargo xtask kernels       assembles the CUDA kernels for every architecture of a release and prints their registers, shared
+                          memory and instructions; fails where one spills
 cargo xtask bindings      writes src/cuda/params.rs from kernels/params.h; with --check says whether it is as it should be
-cargo xtask ci            formatting, lints, documentation, bindings; prints only what is wrong";
+cargo xtask ci            formatting, lints, documentation, bindings, kernels; prints only what is wrong";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         ["test"] => test(false),
         ["test", "--full"] => test(true),
         ["cuda"] => cuda(),
+        ["kernels"] => kernels().inspect(|table| print!("{table}")).is_some(),
         ["bindings"] => bindings(&[]),
         ["bindings", "--check"] => bindings(&["--check"]),
         ["ci"] => ci(),
@@ -52,6 +56,13 @@ fn cuda() -> bool {
             false
         }
     }
+}
+
+/// A table of what the assembler makes of the kernels, unless it is bad.
+fn kernels() -> Option<String> {
+    let nvcc = cuda::nvcc(&target()).map_err(|error| eprintln!("xtask: no CUDA compiler: {error}")).ok()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+    kernels::report(&root, &target(), &nvcc).map_err(|error| eprintln!("xtask: {error}")).ok()
 }
 
 /// Writes the parameters of the kernels as Rust.
@@ -141,6 +152,7 @@ fn ci() -> bool {
         && run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
         && run(&mut doc)
         && bindings(&["--check"])
+        && kernels().is_some()
 }
 
 fn cargo(args: &[&str]) -> Command {
