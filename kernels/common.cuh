@@ -7,8 +7,9 @@
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarps = kThreads / kWarp;
-constexpr float kInfinity = __builtin_huge_valf();
 constexpr float kMaxFinite = 3.4028235e38f;
+
+__device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 
 __device__ __forceinline__ int tiles_of(int n, int tile) { return (n + tile - 1) / tile; }
 

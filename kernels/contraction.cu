@@ -255,6 +255,7 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     using C = typename Product::Coefficient;
     extern __shared__ uint4 shared[];
     __shared__ Rows rows;
+    __shared__ statistics::RowSums row_sums;
     __shared__ double scratch[kWarps];
     char* stages = reinterpret_cast<char*>(shared);
     int b;
@@ -266,7 +267,11 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) statistics::row<T>(call, head, b, i);
     if (threadIdx.x < head.targets) statistics::column<T>(call, head, b, threadIdx.x);
     __syncthreads();
-    for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) statistics::masses<T>(call, head, b, i);
+    row_sums.clear();
+    for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
+        statistics::masses<T>(call, head, b, i, &row_sums);
+    }
+    row_sums.store(call, head, b, head.groups);
     __syncthreads();
 
     const Coefficients<C> c = {reinterpret_cast<C*>(stages + kStages * stage_bytes),

@@ -5,6 +5,10 @@
 // Temperatures of one call at most.
 constexpr int kMaxTemperatures = 8;
 
+// What is summed over the rows of each temperature: the mass of the negatives, that of the positives, the effective sample
+// size of either (spec 6.6).
+constexpr int kRowSums = 4;
+
 // Threads of a block, of every kernel.
 constexpr int kThreads = 256;
 // Queries of a block's tile.
@@ -41,8 +45,8 @@ enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kF
 // What a head reports, in device memory.
 struct DriftScalars {
     // Sums, which are added where a head is spread over devices: of d w, of w, of coordinates that are not finite, of
-    // groups, of each temperature's squared force.
-    double weighted, weights, nonfinite, groups, squares[kMaxTemperatures];
+    // groups; of each temperature's squared force, and over its rows, of kRowSums.
+    double weighted, weights, nonfinite, groups, squares[kMaxTemperatures], rows[kMaxTemperatures][kRowSums];
     // What follows from the first three: the mean distance (spec 2.2 (2)), what coordinates are divided by (3), what
     // distances are divided by (4).
     double scale, sigma, distance;
@@ -73,8 +77,9 @@ struct DriftHead {
     // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
     // [B, G, R, 3].
     float *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
-    // One record per block: distances 3 doubles; norms one double, temperatures outermost; losses one double.
-    double *distance_sums, *norm_sums, *loss_sums;
+    // One record per block: distances 3 doubles; norms one double and masses kRowSums, temperatures outermost; losses one
+    // double.
+    double *distance_sums, *norm_sums, *row_sums, *loss_sums;
     DriftScalars *scalars;
 
     // Results, or null: force and gradient [B, G, D], loss [B].

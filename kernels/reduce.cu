@@ -78,6 +78,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_norms(const __g
     const long long tiles = call.fused ? 1 : tiles_of(head.generated, kTile) * head.ranges;
     const long long records = head.groups * tiles;
     const double sum = reduce::sum(head.norm_sums + r * records, records, 1, scratch);
+    // Masses go by the group where that is one block, by eight rows elsewhere.
+    const long long rows = static_cast<long long>(head.groups) * head.generated;
+    const long long blocks = call.fused ? head.groups : (rows + kWarps - 1) / kWarps;
+    for (int k = 0; k < kRowSums; ++k) {
+        const double row_sum = reduce::sum(head.row_sums + r * blocks * kRowSums + k, blocks, kRowSums, scratch);
+        if (threadIdx.x == 0) head.scalars->rows[r][k] = row_sum;
+    }
     if (threadIdx.x != 0) return;
     head.scalars->squares[r] = sum;
     reduce::norm(call, head, r);

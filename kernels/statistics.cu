@@ -9,19 +9,34 @@
 
 namespace statistics {
 
-// What to do with the row of this warp.
-template <typename T, bool kMasses>
-__device__ __forceinline__ void rows(const DriftCall& call) {
+// The row of this warp, or nothing.
+struct Row {
+    int b, i;
+};
+
+__device__ __forceinline__ bool row_of(const DriftHead& head, int block, Row* row) {
+    const long long at = static_cast<long long>(block) * kWarps + threadIdx.x / kWarp;
+    *row = {static_cast<int>(at / head.generated), static_cast<int>(at % head.generated)};
+    return at < static_cast<long long>(head.groups) * head.generated;
+}
+
+template <typename T>
+__device__ __forceinline__ void all_rows(const DriftCall& call) {
     int block;
     const DriftHead& head = head_of(call, kRows, &block);
-    const long long at = static_cast<long long>(block) * kWarps + threadIdx.x / kWarp;
-    if (at >= static_cast<long long>(head.groups) * head.generated) return;
-    const int b = static_cast<int>(at / head.generated), i = static_cast<int>(at % head.generated);
-    if (kMasses) {
-        masses<T>(call, head, b, i);
-    } else {
-        row<T>(call, head, b, i);
-    }
+    Row at;
+    if (row_of(head, block, &at)) row<T>(call, head, at.b, at.i);
+}
+
+template <typename T>
+__device__ __forceinline__ void all_masses(const DriftCall& call) {
+    __shared__ RowSums rows;
+    int block;
+    const DriftHead& head = head_of(call, kRows, &block);
+    rows.clear();
+    Row at;
+    if (row_of(head, block, &at)) masses<T>(call, head, at.b, at.i, &rows);
+    rows.store(call, head, block, (static_cast<long long>(head.groups) * head.generated + kWarps - 1) / kWarps);
 }
 
 template <typename T>
@@ -35,7 +50,7 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
     const bool inside = j < head.targets;
     const float w = inside ? weight(call, head, b, j) : 0.0f;
     const float unit = static_cast<float>(head.scalars->distance);
-    float least_n = kInfinity;
+    float least_n = infinity();
     for (int i = warp; inside && i < head.generated; i += kWarps) {
         if (removed(call, i, j, w)) continue;
         least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
@@ -71,13 +86,13 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
 
 #define STATISTICS(TYPE, NAME)                                                                                        \
     extern "C" __global__ void __launch_bounds__(kThreads, 2) rows_##NAME(const __grid_constant__ DriftCall call) {    \
-        statistics::rows<TYPE, false>(call);                                                                           \
+        statistics::all_rows<TYPE>(call);                                                                              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(kThreads, 2) columns_##NAME(const __grid_constant__ DriftCall call) { \
         statistics::columns<TYPE>(call);                                                                               \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(kThreads, 2) masses_##NAME(const __grid_constant__ DriftCall call) {  \
-        statistics::rows<TYPE, true>(call);                                                                            \
+        statistics::all_masses<TYPE>(call);                                                                            \
     }
 
 STATISTICS(float, f32)

@@ -18,7 +18,7 @@ template <typename T>
 __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head, int b, int i) {
     const int lane = threadIdx.x % kWarp;
     const float unit = static_cast<float>(head.scalars->distance);
-    float least_n = kInfinity;
+    float least_n = infinity();
     for (int j = lane; j < head.targets; j += kWarp) {
         if (removed(call, i, j, weight(call, head, b, j))) continue;
         least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
@@ -53,7 +53,7 @@ template <typename T>
 __device__ __forceinline__ void column(const DriftCall& call, const DriftHead& head, int b, int j) {
     const float w = weight(call, head, b, j);
     const float unit = static_cast<float>(head.scalars->distance);
-    float least_n = kInfinity;
+    float least_n = infinity();
     for (int i = 0; i < head.generated; ++i) {
         if (removed(call, i, j, w)) continue;
         least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
@@ -77,9 +77,38 @@ __device__ __forceinline__ void column(const DriftCall& call, const DriftHead& h
     }
 }
 
+// The sums over the rows of a block, each warp's apart.
+struct RowSums {
+    double sums[kMaxTemperatures][kRowSums][kWarps];
+
+    __device__ __forceinline__ void clear() {
+        for (int k = threadIdx.x; k < kMaxTemperatures * kRowSums * kWarps; k += kThreads) (&sums[0][0][0])[k] = 0.0;
+        __syncthreads();
+    }
+
+    // Stores the block's record, one of `records` for each temperature.
+    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long record, long long records) {
+        __syncthreads();
+        if (threadIdx.x >= call.temperatures * kRowSums) return;
+        const int r = threadIdx.x / kRowSums, which = threadIdx.x % kRowSums;
+        double sum = 0.0;
+        for (int k = 0; k < kWarps; ++k) sum += sums[r][which][k];
+        head.row_sums[(r * records + record) * kRowSums + which] = sum;
+    }
+};
+
+// Affinities are squared times this, so that squares of 1e-31 are no zeros yet and those of 1e6 finite.
+constexpr float kRaise = 1099511627776.0f;
+
+// The effective sample size from a mass and its raised squares; 0 without mass.
+__device__ __forceinline__ double effective(float mass, float squares) {
+    const double raised = static_cast<double>(mass) * kRaise;
+    return squares == 0.0f ? 0.0 : raised * raised / squares;
+}
+
 // The masses of a row, by a warp, when the statistics of the row and of all columns are there.
 template <typename T>
-__device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& head, int b, int i) {
+__device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& head, int b, int i, RowSums* rows) {
     const int lane = threadIdx.x % kWarp;
     const float unit = static_cast<float>(head.scalars->distance);
     const long long at = static_cast<long long>(b) * head.generated + i;
@@ -88,6 +117,7 @@ __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& h
     for (int r = 0; r < call.temperatures; ++r) {
         const float row_log = head.row_log[at * call.temperatures + r];
         float negative = 0.0f, positive = 0.0f, peak_negative = 0.0f, peak_positive = 0.0f;
+        float squares_negative = 0.0f, squares_positive = 0.0f;
         for (int j = lane; j < head.targets; j += kWarp) {
             const float w = weight(call, head, b, j);
             if (removed(call, i, j, w)) continue;
@@ -98,9 +128,11 @@ __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& h
             const float a = affinity(call, n, w, call.rate[r], norms);
             if (j >= head.generated + head.negatives) {
                 positive += a;
+                squares_positive = fmaf(a * kRaise, a * kRaise, squares_positive);
                 peak_positive = fmaxf(peak_positive, a);
             } else {
                 negative += a;
+                squares_negative = fmaf(a * kRaise, a * kRaise, squares_negative);
                 peak_negative = fmaxf(peak_negative, a);
             }
         }
@@ -111,6 +143,15 @@ __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& h
             mass[0] = minus;
             mass[1] = plus;
             mass[2] = fmaxf(peak_minus * plus, peak_plus * minus);
+        }
+        const float square_minus = warp_sum(squares_negative), square_plus = warp_sum(squares_positive);
+        if (lane == 0) {
+            double(*sums)[kWarps] = rows->sums[r];
+            const int warp = threadIdx.x / kWarp;
+            sums[0][warp] += minus;
+            sums[1][warp] += plus;
+            sums[2][warp] += effective(minus, square_minus);
+            sums[3][warp] += effective(plus, square_plus);
         }
     }
 }

@@ -41,3 +41,14 @@ impl Drift {
         generated.iter().zip(&self.force).map(|(x, f)| scaled(x) + f).collect()
     }
 }
+
+/// How the affinities of one temperature are spread, as means over the queries of a call; each of the negatives, then of
+/// the positives.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowMeans {
+    /// The mass sum_j A_ij of a row: S-, S+ of spec 2.2 (6).
+    pub mass: [f64; 2],
+    /// The effective sample size (sum_j A_ij)^2 / sum_j A_ij^2 of a row (spec 6.6), from 1 to the block's size; 0 where
+    /// the block has no mass, or none that f32 holds.
+    pub effective: [f64; 2],
+}

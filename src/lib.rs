@@ -45,7 +45,7 @@ pub mod rng;
 mod spec;
 pub mod train;
 
-pub use drift::Drift;
+pub use drift::{Drift, RowMeans};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use field::{Field, FieldInputs, FieldSpec};

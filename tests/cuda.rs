@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{Case, Convert, check, golden_files, naive, read_npz, relative_error};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan, Statistics, cudarc};
-use cudrift::{DriftSpec, Dtype, Error, Kernel, bf16, f16};
+use cudrift::{AffinityFloor, DriftSpec, Dtype, Error, Kernel, bf16, f16};
 
 /// The device, or nothing where there is none and none is required.
 fn device() -> Option<cuda::Gpu> {
@@ -188,6 +188,16 @@ fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcome, t
     check(&format!("{what} gradient"), relative_error(&got.gradient, &want.grad), bound);
     check(&format!("{what} loss"), relative_error(&got.loss, &want.loss), 2.0 * bound);
     check(&format!("{what} loss_R"), relative_error(&got.statistics.loss_r, &want.loss_r), 2.0 * bound);
+    for (k, (got, want)) in got.statistics.rows.iter().zip(&want.rows).enumerate() {
+        // Affinities are f32 in every rung, of exponents in the hundreds.
+        let bound = 2e-4;
+        check(&format!("{what} masses {k}"), relative_error(&got.mass, &want.mass), bound);
+        // Without a floor, what the Gaussian leaves of far rows is below anything that f32 holds.
+        if spec.kernel != Kernel::Gaussian || spec.affinity_floor != AffinityFloor::None {
+            check(&format!("{what} effective samples {k}"), relative_error(&got.effective, &want.effective), bound);
+        }
+    }
+    assert_eq!(got.statistics.rows.len(), want.rows.len());
     let (got, want) = (&got.statistics.scale, want.scale);
     check(&format!("{what} scale"), relative_error(&[got.scale, got.sigma], &[want.scale, want.sigma]), 2e-6);
 }

@@ -152,6 +152,7 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
         mass: array(layout.mass) as *mut _,
         distance_sums: array(layout.distance_sums) as *mut _,
         norm_sums: array(layout.norm_sums) as *mut _,
+        row_sums: array(layout.row_sums) as *mut _,
         loss_sums: array(layout.loss_sums) as *mut _,
         scalars: (workspace + (at * size_of::<DriftScalars>()) as u64) as *mut _,
         force: pointers.force as *mut _,

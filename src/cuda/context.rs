@@ -150,7 +150,7 @@ impl Context {
             ..Outputs::default()
         };
         plan.run(&self.kernels, &self.stream, inputs, &mut workspace, outputs)?;
-        let Statistics { scale, loss_r, nonfinite } = plan
+        let Statistics { scale, loss_r, nonfinite, .. } = plan
             .statistics(&self.stream, &workspace)?
             .into_iter()
             .next()

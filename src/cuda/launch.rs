@@ -12,7 +12,7 @@ use super::call::{Call, Pointers};
 use super::context::failed;
 use super::params::{self, DriftCall, DriftScalars};
 use super::plan::{Plan, STATIC_SHARED};
-use crate::{DriftShape, Dtype, Element, Error, Result};
+use crate::{DriftShape, Dtype, Element, Error, Result, RowMeans};
 
 const OP: &str = "cuda drift";
 const THREADS: u32 = params::kThreads as u32;
@@ -92,6 +92,8 @@ pub struct Statistics {
     pub scale: crate::Scale,
     /// f2, the mean square of each temperature's force, `[R]`.
     pub loss_r: Vec<f64>,
+    /// How each temperature's affinities are spread, `[R]`.
+    pub rows: Vec<RowMeans>,
     /// How many input coordinates are NaN or infinite.
     pub nonfinite: u64,
 }
@@ -321,7 +323,8 @@ impl Plan {
 
     /// Where a head's sums lie in the workspace, bytes: eight-byte floats that are added where a head is spread over
     /// devices. First, after [`Phase::Distances`]: sum d w, sum w, coordinates that are not finite, groups. Second, after
-    /// [`Phase::Norms`]: the squared force of each of eight temperatures.
+    /// [`Phase::Norms`]: the squared force of each of eight temperatures, and of each the sums
+    /// over the rows from which [`RowMeans`] follow.
     pub fn sums(&self, head: usize) -> [std::ops::Range<usize>; 2] {
         let start = head * size_of::<DriftScalars>();
         let middle = start + std::mem::offset_of!(DriftScalars, squares);
@@ -341,12 +344,21 @@ impl Plan {
         let view = workspace.slice(..bytes.len());
         stream.memcpy_dtoh(&view, bytes).map_err(|error| failed("reading the statistics", error))?;
         stream.synchronize().map_err(|error| failed("waiting for the run", error))?;
-        let of = |scalars: &DriftScalars| Statistics {
-            scale: crate::Scale { scale: scalars.scale, sigma: scalars.sigma, distance: scalars.distance },
-            loss_r: scalars.f2[..self.spec.temperatures.len()].to_vec(),
-            nonfinite: scalars.nonfinite as u64,
+        let temperatures = self.spec.temperatures.len();
+        let of = |(scalars, head): (&DriftScalars, &super::plan::Head)| {
+            let rows = (scalars.groups * head.shape.generated as f64).max(1.0);
+            let means = |[minus, plus, few, many]: [f64; 4]| RowMeans {
+                mass: [minus / rows, plus / rows],
+                effective: [few / rows, many / rows],
+            };
+            Statistics {
+                scale: crate::Scale { scale: scalars.scale, sigma: scalars.sigma, distance: scalars.distance },
+                loss_r: scalars.f2[..temperatures].to_vec(),
+                rows: scalars.rows[..temperatures].iter().copied().map(means).collect(),
+                nonfinite: scalars.nonfinite as u64,
+            }
         };
-        Ok(scalars.iter().map(of).collect())
+        Ok(scalars.iter().zip(&self.heads).map(of).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 // kernels/params.h, by `cargo xtask bindings`. Not written by hand.
 #![allow(dead_code, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 pub const kMaxTemperatures: ::core::ffi::c_int = 8;
+pub const kRowSums: ::core::ffi::c_int = 4;
 pub const kThreads: ::core::ffi::c_int = 256;
 pub const kTile: ::core::ffi::c_int = 64;
 pub const kMaxColumns: ::core::ffi::c_int = 224;
@@ -49,6 +50,7 @@ pub struct DriftScalars {
     pub nonfinite: f64,
     pub groups: f64,
     pub squares: [f64; 8usize],
+    pub rows: [[f64; 4usize]; 8usize],
     pub scale: f64,
     pub sigma: f64,
     pub distance: f64,
@@ -57,18 +59,19 @@ pub struct DriftScalars {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 248usize];
+    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 504usize];
     ["Alignment of DriftScalars"][::core::mem::align_of::<DriftScalars>() - 8usize];
     ["Offset of field: DriftScalars::weighted"][::core::mem::offset_of!(DriftScalars, weighted) - 0usize];
     ["Offset of field: DriftScalars::weights"][::core::mem::offset_of!(DriftScalars, weights) - 8usize];
     ["Offset of field: DriftScalars::nonfinite"][::core::mem::offset_of!(DriftScalars, nonfinite) - 16usize];
     ["Offset of field: DriftScalars::groups"][::core::mem::offset_of!(DriftScalars, groups) - 24usize];
     ["Offset of field: DriftScalars::squares"][::core::mem::offset_of!(DriftScalars, squares) - 32usize];
-    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 96usize];
-    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 104usize];
-    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 112usize];
-    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 120usize];
-    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 184usize];
+    ["Offset of field: DriftScalars::rows"][::core::mem::offset_of!(DriftScalars, rows) - 96usize];
+    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 352usize];
+    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 360usize];
+    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 368usize];
+    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 376usize];
+    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 440usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -102,6 +105,7 @@ pub struct DriftHead {
     pub mass: *mut f32,
     pub distance_sums: *mut f64,
     pub norm_sums: *mut f64,
+    pub row_sums: *mut f64,
     pub loss_sums: *mut f64,
     pub scalars: *mut DriftScalars,
     pub force: *mut f32,
@@ -110,7 +114,7 @@ pub struct DriftHead {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 240usize];
+    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 248usize];
     ["Alignment of DriftHead"][::core::mem::align_of::<DriftHead>() - 8usize];
     ["Offset of field: DriftHead::groups"][::core::mem::offset_of!(DriftHead, groups) - 0usize];
     ["Offset of field: DriftHead::generated"][::core::mem::offset_of!(DriftHead, generated) - 4usize];
@@ -141,11 +145,12 @@ const _: () = {
     ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 176usize];
     ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 184usize];
     ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 192usize];
-    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 200usize];
-    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 208usize];
-    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 216usize];
-    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 224usize];
-    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 232usize];
+    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 200usize];
+    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 208usize];
+    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 216usize];
+    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 224usize];
+    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 232usize];
+    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 240usize];
 };
 impl Default for DriftHead {
     fn default() -> Self {
@@ -181,7 +186,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 352usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 360usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];

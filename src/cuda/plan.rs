@@ -110,6 +110,7 @@ pub(super) struct Layout {
     pub mass: usize,
     pub distance_sums: usize,
     pub norm_sums: usize,
+    pub row_sums: usize,
     pub loss_sums: usize,
 }
 
@@ -263,6 +264,7 @@ impl Plan {
         let (norms, losses) = (product(&[temperatures, groups, tiles_i, ranges]), count(params::Launch_kForce));
         let norms = norms.ok_or_else(|| too_large("the workspace", shape))?;
 
+        let row_records = if self.fused { groups } else { rows };
         let keep = match self.options.keep_distances {
             Some(keep) => keep || slices > 1,
             None => self.fused || slices > 1 || dim > FEW_COORDINATES,
@@ -279,6 +281,7 @@ impl Plan {
             mass: self.place(&[groups, generated, temperatures, 3], float, shape)?,
             distance_sums: self.place(&[3 * records + counts], double, shape)?,
             norm_sums: self.place(&[norms], double, shape)?,
+            row_sums: self.place(&[temperatures, row_records, params::kRowSums as usize], double, shape)?,
             loss_sums: self.place(&[losses], double, shape)?,
         };
         Ok(Head { shape: *shape, columns, slices, slice, width, ranges, range, records, first, layout })
@@ -356,6 +359,7 @@ mod tests {
                 (layout.mass, b * g * 3 * 3 * 4),
                 (layout.distance_sums, (3 * records + counts) * 8),
                 (layout.norm_sums, 3 * b * tiles_i * head.ranges * 8),
+                (layout.row_sums, 3 * (b * g).div_ceil(8) * 4 * 8),
                 (layout.loss_sums, b * tiles_i * head.ranges * 8),
             ]);
         }

@@ -2,7 +2,9 @@
 
 use super::{log_kernel, log_sum_exp, squared_distance};
 use crate::spec::{clip_min, theta};
-use crate::{AffinityFloor, DriftInputs, DriftSpec, Error, FeatureScale, Result, Scale, SelfMask, WeightRule};
+use crate::{
+    AffinityFloor, DriftInputs, DriftSpec, Error, FeatureScale, Result, RowMeans, Scale, SelfMask, WeightRule,
+};
 
 /// Everything that one drift call computes, in f64.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Drift {
     pub grad: Vec<f64>,
     /// C, the coefficients of each temperature, `[R]` of [B, G, T].
     pub coefficients: Vec<Vec<f64>>,
+    /// How each temperature's affinities are spread, `[R]`; spec 2.2 (6), 6.6.
+    pub rows: Vec<RowMeans>,
     /// F, the force of each temperature before it is divided by theta, `[R]` of [B, G, D].
     pub force_r: Vec<Vec<f64>>,
 }
@@ -84,9 +88,11 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let mut loss_r = Vec::new();
     let mut coefficients = Vec::new();
     let mut force_r = Vec::new();
+    let mut rows = Vec::new();
     for &temperature in &spec.temperatures {
         let mut c = vec![0.0; d.len()];
         let mut f = vec![0.0; force.len()];
+        let mut means = RowMeans::default();
         for b in 0..groups {
             // (5) self mask; (6) logits
             let removed = |i: usize, j: usize| {
@@ -134,6 +140,13 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
                 }
                 let s_minus: f64 = a[..negative].iter().sum();
                 let s_plus: f64 = a[negative..].iter().sum();
+                for (k, (block, mass)) in [(&a[..negative], s_minus), (&a[negative..], s_plus)].into_iter().enumerate()
+                {
+                    let squares: f64 = block.iter().map(|a| a * a).sum();
+                    means.mass[k] += mass / (groups * queries) as f64;
+                    means.effective[k] +=
+                        if mass == 0.0 { 0.0 } else { mass * mass / squares / (groups * queries) as f64 };
+                }
                 for j in 0..targets {
                     let c_ij = if j < negative { -a[j] * s_plus } else { a[j] * s_minus };
                     c[pair(b, i, j)] = c_ij;
@@ -154,6 +167,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
         loss_r.push(f2);
         coefficients.push(c);
         force_r.push(f);
+        rows.push(means);
     }
 
     // (7) goal, (8) loss, and the closed form of its gradient
@@ -164,7 +178,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let loss = residual.chunks(per_group).map(|r| r.iter().map(|r| r * r).sum::<f64>() / per_group as f64).collect();
     let grad = force.iter().map(|f| -2.0 * f / (per_group as f64 * scale.sigma)).collect();
     let scale = if groups == 0 { scale.of_nothing() } else { scale };
-    Ok(Drift { scale, loss_r, loss, force, goal, grad, coefficients, force_r })
+    Ok(Drift { scale, loss_r, loss, force, goal, grad, coefficients, rows, force_r })
 }
 
 pub(crate) fn all_weights_zero() -> Error {
