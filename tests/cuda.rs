@@ -192,8 +192,9 @@ fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcome, t
         // Affinities are f32 in every rung, of exponents in the hundreds.
         let bound = 2e-4;
         check(&format!("{what} masses {k}"), relative_error(&got.mass, &want.mass), bound);
-        // Without a floor, what the Gaussian leaves of far rows is below anything that f32 holds.
-        if spec.kernel != Kernel::Gaussian || spec.affinity_floor != AffinityFloor::None {
+        // Without a floor, what far rows have of mass is below anything that f32 holds.
+        let floored = matches!(spec.affinity_floor, AffinityFloor::Product(_));
+        if floored || (spec.kernel == Kernel::Laplace && want.mass.iter().all(|mass| *mass > 1e-3)) {
             check(&format!("{what} effective samples {k}"), relative_error(&got.effective, &want.effective), bound);
         }
     }
@@ -580,25 +581,39 @@ fn a_head_on_two_workers() {
     judge::<f32>("two workers", &spec, &case, &got, false, 5e-6);
 }
 
-/// Random shapes, types, kernels, dialects, temperatures and weights; a fixed sample of them.
+/// Random shapes, types, kernels, dialects, temperatures, weights and ways to go about it.
 fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let mut random = common::Normal::new(seed);
         let mut below = |n: u64| (random.bits() % n) as usize;
-        let shape = [1 + below(3), 1 + below(70), below(20), 1 + below(70), 1 + below(90)];
+        // Most groups are one block, some are tiles; some samples are long, some are a few coordinates.
+        let (most, long) = (if below(4) == 0 { 260 } else { 70 }, [8, 90, 90, 700][below(4)]);
+        let shape = [1 + below(3), 1 + below(most / 2), below(20), 1 + below(most), 1 + below(long)];
         let (name, mut spec) = dialects()[below(3)].clone();
         spec.kernel = Kernel::ALL[below(4)];
-        let raw = name == "notebook";
-        spec.temperatures = (0..1 + below(4)).map(|r| (if raw { 2.0 } else { 0.08 }) * (1.0 + r as f64)).collect();
+        // Raw distances are near sqrt(2 D).
+        let unit = if name == "notebook" { 0.3 * (2.0 * shape[4] as f64).sqrt() } else { 0.08 };
+        spec.temperatures = (0..1 + below(8)).map(|r| unit * (1.0 + r as f64)).collect();
         let weighted = below(2) == 0;
         let dtype = below(3);
+        let keep_distances = [None, Some(false), Some(true)][below(3)];
         let case = Case::random(seed, shape);
         let case = if weighted { case.weighted(seed) } else { case };
-        let what = format!("case {seed}: {name} {} {:?}", spec.kernel, spec.temperatures);
-        match dtype {
-            0 => bench.compare::<f32>(&what, &spec, &case, 2e-5),
-            1 => bench.compare::<f16>(&what, &spec, &case, 2e-5),
-            _ => bench.compare::<bf16>(&what, &spec, &case, 2e-5),
+        let what = format!("case {seed}: {name} {} {:?} {keep_distances:?}", spec.kernel, spec.temperatures);
+        for plain in [true, false] {
+            let options = Options { plain, keep_distances, ..bench.options };
+            macro_rules! judged {
+                ($element:ty) => {{
+                    let got = bench.run_with::<$element>(&spec, &case, options);
+                    judge::<$element>(&what, &spec, &case, &got, !plain, 2e-5);
+                }};
+            }
+            match dtype {
+                0 if plain => judged!(f32),
+                0 => {}
+                1 => judged!(f16),
+                _ => judged!(bf16),
+            }
         }
     }
 }
@@ -613,5 +628,24 @@ fn random_calls() {
 #[ignore = "minutes: `cargo xtask test --full` runs it"]
 fn many_random_calls() {
     let Some(bench) = Bench::new() else { return };
+    random_cases(&bench, 24..524);
+}
+
+#[test]
+#[ignore = "minutes: `cargo xtask test --full` runs it"]
+fn many_random_calls_on_another_device() {
+    const DEVICE: &str = "CUDRIFT_SIM_DEVICE";
+    let Some(gpu) = device().filter(|gpu| gpu.simulated) else { return };
+    if gpu.capability != (9, 0) {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["many_random_calls_on_another_device", "--exact", "--nocapture", "--include-ignored"]);
+        let output = child.env(DEVICE, "sm_90").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{err}");
+        return;
+    }
+    let mut bench = Bench::new().unwrap();
+    // As much shared memory as the device has, so that more temperatures go by in a pass.
+    bench.options.shared_bytes = bench.kernels.shared_bytes();
     random_cases(&bench, 24..524);
 }
