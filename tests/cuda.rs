@@ -581,6 +581,71 @@ fn a_head_on_two_workers() {
     judge::<f32>("two workers", &spec, &case, &got, false, 5e-6);
 }
 
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_is_lost() {
+    let Some(gpu) = device() else { return };
+    let context = cuda::Context::new().unwrap();
+    let spec = DriftSpec::official();
+    // A matrix of distances half as large again as the device.
+    let side = ((gpu.memory as f64 * 1.5 / 8.0).sqrt() as usize).next_multiple_of(64);
+    let samples = vec![0.5f32; side * 9];
+    let points = cudrift::Points::new(&samples, [1, side, 9]).unwrap();
+    let inputs = cudrift::DriftInputs::new(points, points).unwrap();
+    let small = Case::random(80, [2, 8, 3, 9, 5]);
+    let before = context.drift(&spec, &small.inputs()).unwrap();
+    context.stream().synchronize().unwrap();
+    let free = || cudarc::driver::result::mem_get_info().unwrap().0;
+    let unused = free();
+    let error = context.drift(&spec, &inputs).unwrap_err();
+    assert!(
+        matches!(error, Error::DeviceMemory { what: "the workspace", bytes, .. } if bytes > side * side * 8),
+        "{error}"
+    );
+    context.stream().synchronize().unwrap();
+    assert_eq!(free(), unused, "the refused call kept something");
+    assert_eq!(context.drift(&spec, &small.inputs()).unwrap(), before);
+    // More shared memory than there is.
+    let Some(bench) = Bench::new() else { return };
+    let options = Options { shared_bytes: 1 << 20, ..Options::default() };
+    let mut loaded = bench.load_with::<f32>(&spec, &small, options);
+    let error = bench.enqueue(&mut loaded).unwrap_err();
+    assert!(matches!(error, Error::Value { argument: "shared_bytes", .. }), "{error}");
+    bench.compare::<f32>("afterwards", &spec, &small, 5e-6);
+}
+
+/// In a process of its own, for the context is lost.
+#[test]
+fn a_failed_kernel_is_named() {
+    const CHILD: &str = "CUDRIFT_CUDA_CHILD";
+    if device().is_none_or(|gpu| !gpu.simulated) {
+        return;
+    }
+    if std::env::var_os(CHILD).is_none() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output =
+            child.args(["a_failed_kernel_is_named", "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{err}");
+        return;
+    }
+    let bench = Bench::new().unwrap();
+    let plan = Plan::new(&DriftSpec::official(), Case::random(81, [1, 4, 0, 4, 3]).shape, Dtype::F32).unwrap();
+    let mut workspace = bench.workspace(&plan);
+    let address = cudarc::driver::DevicePtrMut::device_ptr_mut(&mut workspace, &bench.stream).0;
+    // Nothing lies at these addresses.
+    let call = plan.call(&[cuda::Pointers { samples: [8, 0, 64], ..cuda::Pointers::default() }], address);
+    // SAFETY: none: the simulator catches it.
+    let launched = unsafe { plan.launch(&bench.kernels, &bench.stream, &call, Phase::Distances) };
+    let error = launched.and_then(|()| plan.statistics(&bench.stream, &workspace).map(drop)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Device { problem, .. } if problem.contains("CUDA_ERROR_ILLEGAL_ADDRESS")),
+        "{error}"
+    );
+    // The context says so from now on, as the driver's do.
+    let error = plan.statistics(&bench.stream, &workspace).unwrap_err();
+    assert!(error.to_string().contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{error}");
+}
+
 /// Random shapes, types, kernels, dialects, temperatures, weights and ways to go about it.
 fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
     for seed in seeds {
