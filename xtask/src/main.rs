@@ -126,7 +126,7 @@ fn suite(full: bool) -> bool {
             run(test.env("CUDRIFT_ISA", name))
         })
     };
-    let benches = || run(&mut tests(&["test", "--package", "cudrift", "--benches", "--release"]));
+    let benches = || run(&mut tests(&["test", "--package", "cudrift", "--features", "cuda", "--benches", "--release"]));
     // The runner's own summary of the whole suite comes last.
     run(&mut doc) && (!full || lesser() && benches()) && run(&mut all)
 }

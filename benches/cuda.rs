@@ -1,0 +1,125 @@
+//! The drift on a CUDA device: whole calls, and each phase of one, timed by the device's events.
+//!
+//! `cargo bench --features cuda --bench cuda`; `-- bf16` for one type. Without a GPU, every kernel runs once on small
+//! shapes, on the simulator where that stands in for the driver's library, and nothing is timed.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use cudrift::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
+use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan};
+use cudrift::rng::{Purpose, Stream};
+use cudrift::{DriftShape, DriftSpec, Element, bf16, f16};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// [B, G, N, P, D]: heads of the published model (spec 11), its toy, and one big group; and what stands for each without
+/// a GPU.
+const SHAPES: [([usize; 5], [usize; 5]); 6] = [
+    ([2048, 64, 32, 64, 640], [2, 64, 32, 64, 72]),
+    ([1024, 64, 32, 64, 1280], [3, 17, 5, 9, 128]),
+    ([128, 64, 32, 64, 5120], [2, 9, 2, 8, 1100]),
+    ([1024, 64, 32, 128, 640], [2, 64, 32, 128, 40]),
+    ([1, 2048, 0, 2048, 2], [1, 96, 0, 200, 2]),
+    ([1, 4096, 0, 4096, 512], [1, 70, 0, 200, 136]),
+];
+
+struct Arrays<T> {
+    samples: [CudaSlice<T>; 3],
+    gradient: CudaSlice<f32>,
+    loss: CudaSlice<f32>,
+    workspace: CudaSlice<u8>,
+}
+
+impl<T: Element + DeviceRepr> Arrays<T> {
+    fn new(stream: &Arc<CudaStream>, plan: &Plan, shape: DriftShape, round: fn(f32) -> T) -> Self {
+        let samples = [shape.generated, shape.negatives, shape.positives].map(|count| {
+            // A few groups again and again: no kernel's time depends on what is in them.
+            let count = (count * shape.dim).max(1);
+            let few = Stream::new(1, Purpose::Data, count as u64).normals(count * shape.groups.min(4));
+            let all: Vec<T> = few.into_iter().cycle().take(count * shape.groups).map(round).collect();
+            stream.clone_htod(&all).unwrap()
+        });
+        let gradient = stream.alloc_zeros(shape.groups * shape.generated * shape.dim).unwrap();
+        let loss = stream.alloc_zeros(shape.groups).unwrap();
+        Self { samples, gradient, loss, workspace: stream.alloc_zeros(plan.workspace_bytes()).unwrap() }
+    }
+
+    fn bound<'a>(&'a mut self, stream: &'a Arc<CudaStream>, plan: &'a Plan, shape: DriftShape) -> cuda::Bound<'a> {
+        let [generated, negatives, positives] = self.samples.each_ref().map(CudaSlice::as_view);
+        let inputs = Inputs {
+            generated,
+            negatives: (shape.negatives > 0).then_some(negatives),
+            positives: Some(positives),
+            weight_generated: None,
+            weight_negatives: None,
+            weight_positives: None,
+        };
+        let (gradient, loss) = (self.gradient.as_view_mut(), self.loss.as_view_mut());
+        let outputs = Outputs { gradient: Some(gradient), loss: Some(loss), force: None };
+        plan.bind(stream, [(inputs, outputs)], &mut self.workspace).unwrap()
+    }
+}
+
+struct Device {
+    stream: Arc<CudaStream>,
+    kernels: Kernels,
+    simulated: bool,
+}
+
+impl Device {
+    /// What the device's own clock says of `runs`.
+    fn time(&self, mut run: impl FnMut(), runs: u64) -> Duration {
+        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let start = self.stream.record_event(timed).unwrap();
+        (0..runs).for_each(|_| run());
+        let end = self.stream.record_event(timed).unwrap();
+        Duration::from_secs_f64(f64::from(start.elapsed_ms(&end).unwrap()) * 1e-3)
+    }
+
+    fn bench<T: Element + DeviceRepr>(&self, criterion: &mut Criterion, round: fn(f32) -> T) {
+        let spec = DriftSpec::official();
+        for (large, small) in SHAPES {
+            let [groups, generated, negatives, positives, dim] = if self.simulated { small } else { large };
+            let shape = DriftShape { groups, generated, negatives, positives, dim };
+            let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+            let plan = Plan::grouped(&spec, &[shape], T::DTYPE, options).unwrap();
+            let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
+            arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
+            let gradient = self.stream.clone_dtoh(&arrays.gradient).unwrap();
+            assert!(gradient.iter().all(|v| v.is_finite()) && gradient.iter().any(|v| *v != 0.0), "{shape:?}");
+            if self.simulated {
+                println!("{} {shape:?}: ran, not timed", T::DTYPE);
+                continue;
+            }
+            let mut bound = arrays.bound(&self.stream, &plan, shape);
+            let mut bench =
+                criterion.benchmark_group(format!("{}, {groups} {generated} {negatives} {positives} {dim}", T::DTYPE));
+            // The least that can be moved: samples twice, the gradient once.
+            let bytes = groups * dim * (2 * shape.targets() * size_of::<T>() + generated * size_of::<f32>());
+            bench.throughput(Throughput::Bytes(bytes as u64)).sample_size(20);
+            bench.bench_function("whole", |bench| {
+                bench.iter_custom(|runs| self.time(|| bound.run(&self.kernels).unwrap(), runs));
+            });
+            for phase in Phase::RUN {
+                bench.bench_function(BenchmarkId::from_parameter(format!("{phase:?}")), |bench| {
+                    bench.iter_custom(|runs| self.time(|| bound.phase(&self.kernels, phase).unwrap(), runs));
+                });
+            }
+        }
+    }
+}
+
+fn main() {
+    let gpu = match cuda::probe() {
+        Ok(gpu) => gpu,
+        Err(problem) => return println!("nothing to run on: {problem}"),
+    };
+    let context = CudaContext::new(0).unwrap();
+    let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
+    let device = Device { stream, kernels, simulated: gpu.simulated };
+    let mut criterion = Criterion::default().configure_from_args();
+    device.bench::<f32>(&mut criterion, |v| v);
+    device.bench::<f16>(&mut criterion, f16::from_f32);
+    device.bench::<bf16>(&mut criterion, bf16::from_f32);
+    criterion.final_summary();
+}
