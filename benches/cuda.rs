@@ -45,15 +45,9 @@ impl<T: Element + DeviceRepr> Arrays<T> {
     }
 
     fn bound<'a>(&'a mut self, stream: &'a Arc<CudaStream>, plan: &'a Plan, shape: DriftShape) -> cuda::Bound<'a> {
-        let [generated, negatives, positives] = self.samples.each_ref().map(CudaSlice::as_view);
-        let inputs = Inputs {
-            generated,
-            negatives: (shape.negatives > 0).then_some(negatives),
-            positives: Some(positives),
-            weight_generated: None,
-            weight_negatives: None,
-            weight_positives: None,
-        };
+        let [generated, negatives, positives] = &self.samples;
+        let mut inputs = Inputs::new(generated, positives);
+        inputs.negatives = (shape.negatives > 0).then(|| negatives.into());
         let (gradient, loss) = (self.gradient.as_view_mut(), self.loss.as_view_mut());
         let outputs = Outputs { gradient: Some(gradient), loss: Some(loss), force: None };
         plan.bind(stream, [(inputs, outputs)], &mut self.workspace).unwrap()

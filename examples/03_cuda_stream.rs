@@ -36,14 +36,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A run allocates nothing and waits for nothing. One stream needs none of cudarc's events, which a graph would hold.
     // SAFETY: no other stream uses these arrays, and they outlive the graph.
     unsafe { context.disable_event_tracking() };
-    let inputs = Inputs {
-        generated: generated.as_view(),
-        negatives: Some(negatives.as_view()),
-        positives: Some(positives.as_view()),
-        weight_generated: None,
-        weight_negatives: None,
-        weight_positives: None,
-    };
+    let inputs = Inputs::new(&generated, &positives).with_negatives(&negatives);
     let outputs = Outputs { gradient: Some(gradient.as_view_mut()), loss: Some(loss.as_view_mut()), force: None };
     stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
     plan.run(&kernels, &stream, inputs, &mut workspace, outputs)?;

@@ -43,14 +43,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut workspace = stream.alloc_zeros::<u8>(plan.workspace_bytes())?;
 
     let views = heads.iter_mut().map(|head| {
-        let inputs = Inputs {
-            generated: head.generated.as_view(),
-            positives: Some(head.positives.as_view()),
-            negatives: None,
-            weight_generated: None,
-            weight_negatives: None,
-            weight_positives: None,
-        };
+        let inputs = Inputs::new(&head.generated, &head.positives);
         (inputs, Outputs { gradient: Some(head.gradient.as_view_mut()), ..Outputs::default() })
     });
     // Binding copies the table of heads to the workspace; what is bound can run again and again.

@@ -19,14 +19,7 @@ struct Worker {
 
 impl Worker {
     fn phase(&mut self, plan: &Plan, kernels: &Kernels, phase: Phase) -> Result<(), cudrift::Error> {
-        let inputs = Inputs {
-            generated: self.generated.as_view(),
-            positives: Some(self.positives.as_view()),
-            negatives: None,
-            weight_generated: None,
-            weight_negatives: None,
-            weight_positives: None,
-        };
+        let inputs = Inputs::new(&self.generated, &self.positives);
         let outputs = Outputs { gradient: Some(self.gradient.as_view_mut()), ..Outputs::default() };
         plan.bind(&self.stream, [(inputs, outputs)], &mut self.workspace)?.phase(kernels, phase)
     }

@@ -39,36 +39,29 @@ __device__ __forceinline__ const DriftHead& head_of(const DriftCall& call, Launc
     return head;
 }
 
+// The kind of a target, generated, negative or positive; and its number among those.
+__device__ __forceinline__ int kind_of(const DriftHead& head, int j, int* number) {
+    const int kind = (j >= head.generated) + (j >= head.generated + head.negatives);
+    *number = j - (kind > 0 ? head.generated : 0) - (kind > 1 ? head.negatives : 0);
+    return kind;
+}
+
 // Target j of group b: generated, then negatives, then positives.
 template <typename T>
 __device__ __forceinline__ const T* target(const DriftHead& head, int b, int j) {
-    const long long dim = head.dim;
-    if (j < head.generated) {
-        return static_cast<const T*>(head.generated_data) + (static_cast<long long>(b) * head.generated + j) * dim;
-    }
-    j -= head.generated;
-    if (j < head.negatives) {
-        return static_cast<const T*>(head.negative_data) + (static_cast<long long>(b) * head.negatives + j) * dim;
-    }
-    j -= head.negatives;
-    return static_cast<const T*>(head.positive_data) + (static_cast<long long>(b) * head.positives + j) * dim;
+    int number;
+    const Samples& samples = head.samples[kind_of(head, j, &number)];
+    return static_cast<const T*>(samples.data) + b * samples.group + number * samples.sample;
 }
 
 // The weight of target j of group b. One that is negative or not finite is NaN: the host cannot see it, the results do.
 __device__ __forceinline__ float weight(const DriftCall& call, const DriftHead& head, int b, int j) {
-    const float* weights = head.generated_weight;
-    int n = head.generated;
-    if (j >= head.generated + head.negatives) {
-        weights = head.positive_weight;
-        n = head.positives;
-        j -= head.generated + head.negatives;
-    } else if (j >= head.generated) {
-        weights = head.negative_weight;
-        n = head.negatives;
-        j -= head.generated;
-    }
+    int number;
+    const int kind = kind_of(head, j, &number);
+    const float* weights = head.sample_weights[kind];
     if (call.weights == kWeightIgnored || weights == nullptr) return 1.0f;
-    const float w = weights[static_cast<long long>(b) * n + j];
+    const int count = kind == 0 ? head.generated : kind == 1 ? head.negatives : head.positives;
+    const float w = weights[static_cast<long long>(b) * count + number];
     return w >= 0.0f && w <= kMaxFinite ? w : __uint_as_float(0x7fffffffu);
 }
 

@@ -54,8 +54,14 @@ struct DriftScalars {
     double f2[kMaxTemperatures], theta[kMaxTemperatures];
 };
 
-// One head: B groups of G generated, N negatives, P positives, T = G + N + P targets in D coordinates. Arrays are in C
-// order.
+// Samples of one kind: where they are, and how many elements a group and a sample are from the next.
+struct Samples {
+    const void *data;
+    long long group, sample;
+};
+
+// One head: B groups of G generated, N negatives, P positives, T = G + N + P targets in D coordinates. Arrays but the
+// samples are in C order.
 struct DriftHead {
     int groups, generated, negatives, positives, targets, dim;
     // Distances: targets of a tile; slices of so many coordinates.
@@ -67,9 +73,9 @@ struct DriftHead {
     // The head's first block in each launch.
     unsigned first[kLaunches];
 
-    // Samples [B, G, D], [B, N, D], [B, P, D], and their weights, or null where all are 1.
-    const void *generated_data, *negative_data, *positive_data;
-    const float *generated_weight, *negative_weight, *positive_weight;
+    // Generated samples [B, G, D], negatives [B, N, D], positives [B, P, D]; and their weights, or null where all are 1.
+    Samples samples[3];
+    const float *sample_weights[3];
 
     // Workspace. distances [B, G, T], or null where they are formed anew at each use; partial, the squared distances
     // over one slice each, [slices, B, G, T]; the least normalised distance of each row [B, G] and column [B, T]; the

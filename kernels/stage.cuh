@@ -23,10 +23,13 @@ __device__ __forceinline__ const char* word_of(const char* stage, int row, int w
 // Do all samples of a head begin at a whole word, so that words are copied and not elements?
 template <typename T>
 __device__ __forceinline__ bool whole_words(const DriftHead& head) {
-    const unsigned long long starts = reinterpret_cast<unsigned long long>(head.generated_data) |
-                                      reinterpret_cast<unsigned long long>(head.negative_data) |
-                                      reinterpret_cast<unsigned long long>(head.positive_data);
-    return starts % kWord == 0 && head.dim % kWordDim<T> == 0;
+    bool whole = head.dim % kWordDim<T> == 0;
+    for (int kind = 0; kind < 3; ++kind) {
+        const Samples& samples = head.samples[kind];
+        whole &= reinterpret_cast<unsigned long long>(samples.data) % kWord == 0 && samples.group % kWordDim<T> == 0 &&
+                 samples.sample % kWordDim<T> == 0;
+    }
+    return whole;
 }
 
 // Begins to fill rows of a stage with targets j0, j0 + 1, ... of group b, from coordinate d0 on; what is beyond the
@@ -39,7 +42,7 @@ __device__ __forceinline__ void fill(char* stage, const DriftHead& head, bool wo
         const int j = j0 + row;
         char* to = stage + row * kStageRow + ((word ^ (row % kWordsPerRow)) * kWord);
         const bool inside = j < head.targets && d < head.dim;
-        const T* from = inside ? target<T>(head, b, j) + d : static_cast<const T*>(head.generated_data);
+        const T* from = inside ? target<T>(head, b, j) + d : static_cast<const T*>(head.samples[0].data);
         if (words) {
             copy_async(to, from, inside ? kWord : 0);
             continue;

@@ -9,6 +9,8 @@ use crate::{AffinityFloor, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule
 pub struct Pointers {
     /// Generated samples [B, G, D], negatives [B, N, D], positives [B, P, D].
     pub samples: [u64; 3],
+    /// How many elements a group, and a sample, of each is from the next; [0, 0] where there are no gaps.
+    pub strides: [[usize; 2]; 3],
     /// Their weights [B, G], [B, N], [B, P], in f32; 0 where all are 1.
     pub weights: [u64; 3],
     /// Where the force [B, G, D] goes, in f32.
@@ -120,8 +122,14 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
     let (shape, layout) = (head.shape, &head.layout);
     let int = |extent: usize| extent as i32; // the plan has compared them
     let array = |offset: usize| if offset == usize::MAX { 0 } else { workspace + offset as u64 };
-    let [generated_data, negative_data, positive_data] = pointers.samples.map(|at| at as *const _);
-    let [generated_weight, negative_weight, positive_weight] = pointers.weights.map(|at| at as *const _);
+    let counts = [shape.generated, shape.negatives, shape.positives];
+    let samples = std::array::from_fn(|kind| {
+        let [group, sample] = match pointers.strides[kind] {
+            [0, 0] => [counts[kind] * shape.dim, shape.dim],
+            strides => strides,
+        };
+        params::Samples { data: pointers.samples[kind] as *const _, group: group as i64, sample: sample as i64 }
+    });
     DriftHead {
         groups: int(shape.groups),
         generated: int(shape.generated),
@@ -137,12 +145,8 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
         range: int(head.range),
         records: int(head.records),
         first: head.first,
-        generated_data,
-        negative_data,
-        positive_data,
-        generated_weight,
-        negative_weight,
-        positive_weight,
+        samples,
+        sample_weights: pointers.weights.map(|at| at as *const _),
         distances: array(layout.distances) as *mut _,
         partial: array(layout.partial) as *mut _,
         row_least: array(layout.row_least) as *mut _,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, result, sys};
 
-use super::{Inputs, Kernels, Options, Outputs, Plan, Statistics};
+use super::{Inputs, Kernels, Options, Outputs, Plan, Samples, Statistics};
 use crate::{Drift, DriftInputs, DriftSpec, Element, Error, Result, WeightRule};
 
 const OP: &str = "cuda drift";
@@ -137,9 +137,9 @@ impl Context {
         let some = |k: usize| Some(view(k)).filter(|view| !view.is_empty());
         let weight = |k: usize| Some(weights[k].as_ref()?.slice(..blocks[k].1?.len())).filter(|view| !view.is_empty());
         let inputs = Inputs {
-            generated: view(0),
-            negatives: some(1),
-            positives: some(2),
+            generated: view(0).into(),
+            negatives: some(1).map(Samples::from),
+            positives: some(2).map(Samples::from),
             weight_generated: weight(0),
             weight_negatives: weight(1),
             weight_positives: weight(2),

@@ -57,21 +57,85 @@ struct Products {
     force: CudaFunction,
 }
 
+/// Samples of one kind on the device: B groups of n samples of D coordinates.
+#[derive(Debug)]
+pub struct Samples<'a, T> {
+    view: CudaView<'a, T>,
+    /// [0, 0] where there are no gaps.
+    strides: [usize; 2],
+}
+
+impl<'a, T> From<CudaView<'a, T>> for Samples<'a, T> {
+    /// Without gaps.
+    fn from(view: CudaView<'a, T>) -> Self {
+        Self { view, strides: [0, 0] }
+    }
+}
+
+impl<'a, T> From<&'a CudaSlice<T>> for Samples<'a, T> {
+    /// Without gaps.
+    fn from(slice: &'a CudaSlice<T>) -> Self {
+        slice.as_view().into()
+    }
+}
+
+impl<'a, T> Samples<'a, T> {
+    /// Within a larger array: a group is `group` elements from the next, a sample `sample`, and coordinates lie side by
+    /// side. A `group` of 0 gives all groups the same samples.
+    pub fn strided(view: CudaView<'a, T>, group: usize, sample: usize) -> Self {
+        Self { view, strides: [group, sample] }
+    }
+
+    /// Whether `groups` groups of `count` samples of `dim` coordinates lie in the view, filling it where there are no gaps.
+    fn holds(&self, groups: usize, count: usize, dim: usize) -> bool {
+        let [group, sample] = match self.strides {
+            [0, 0] => return self.view.len() == groups * count * dim,
+            strides => strides,
+        };
+        if groups * count == 0 {
+            return true;
+        }
+        let last = (groups - 1).checked_mul(group).zip((count - 1).checked_mul(sample));
+        let end = last.and_then(|(group, sample)| group.checked_add(sample)?.checked_add(dim));
+        end.is_some_and(|end| end <= self.view.len())
+    }
+}
+
 /// Samples and weights of a head, on the device.
 #[derive(Debug)]
 pub struct Inputs<'a, T> {
     /// [B, G, D].
-    pub generated: CudaView<'a, T>,
+    pub generated: Samples<'a, T>,
     /// [B, P, D]; nothing where P is 0.
-    pub positives: Option<CudaView<'a, T>>,
+    pub positives: Option<Samples<'a, T>>,
     /// [B, N, D]; nothing where N is 0.
-    pub negatives: Option<CudaView<'a, T>>,
+    pub negatives: Option<Samples<'a, T>>,
     /// [B, G]; nothing for weights of 1, as for the other two.
     pub weight_generated: Option<CudaView<'a, f32>>,
     /// [B, N].
     pub weight_negatives: Option<CudaView<'a, f32>>,
     /// [B, P].
     pub weight_positives: Option<CudaView<'a, f32>>,
+}
+
+impl<'a, T> Inputs<'a, T> {
+    /// Generated samples and positives; no further negatives, every weight 1. The fields take the rest.
+    pub fn new(generated: impl Into<Samples<'a, T>>, positives: impl Into<Samples<'a, T>>) -> Self {
+        Self {
+            generated: generated.into(),
+            positives: Some(positives.into()),
+            negatives: None,
+            weight_generated: None,
+            weight_negatives: None,
+            weight_positives: None,
+        }
+    }
+
+    /// Adds negatives.
+    pub fn with_negatives(mut self, negatives: impl Into<Samples<'a, T>>) -> Self {
+        self.negatives = Some(negatives.into());
+        self
+    }
 }
 
 /// Where a head's results go; each may be left out.
@@ -390,15 +454,24 @@ fn pointers_of<'a, T: Element + DeviceRepr>(
         };
     }
     let (b, g, n, p, d) = (shape.groups, shape.generated, shape.negatives, shape.positives, shape.dim);
-    exact("generated", inputs.generated.len(), &[b, g, d])?;
-    exact("positives", inputs.positives.as_ref().map_or(0, CudaView::len), &[b, p, d])?;
-    exact("negatives", inputs.negatives.as_ref().map_or(0, CudaView::len), &[b, n, d])?;
+    let mut pointers = Pointers::default();
+    let kinds = [
+        ("generated", Some(inputs.generated), g),
+        ("negatives", inputs.negatives, n),
+        ("positives", inputs.positives, p),
+    ];
+    for (kind, (argument, samples, count)) in kinds.into_iter().enumerate() {
+        let Some(samples) = samples else {
+            exact(argument, 0, &[b, count, d])?;
+            continue;
+        };
+        if !samples.holds(b, count, d) {
+            return Err(Error::shape(OP, argument, [b, count, d], [samples.view.len()]));
+        }
+        pointers.strides[kind] = samples.strides;
+        pointers.samples[kind] = address!(samples.view);
+    }
     Ok(Pointers {
-        samples: [
-            address!(inputs.generated),
-            address!(inputs.negatives, "negatives", &[b, n, d]),
-            address!(inputs.positives, "positives", &[b, p, d]),
-        ],
         weights: [
             address!(inputs.weight_generated, "weight_generated", &[b, g]),
             address!(inputs.weight_negatives, "weight_negatives", &[b, n]),
@@ -407,5 +480,6 @@ fn pointers_of<'a, T: Element + DeviceRepr>(
         force: address!(outputs.force, "force", &[b, g, d]),
         gradient: address!(outputs.gradient, "gradient", &[b, g, d]),
         loss: address!(outputs.loss, "loss", &[b]),
+        ..pointers
     })
 }

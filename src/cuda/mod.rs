@@ -22,5 +22,5 @@ pub use call::{Call, Pointers};
 pub use context::{Context, Gpu, probe};
 pub use cudarc;
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
-pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Statistics};
+pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Samples, Statistics};
 pub use plan::{Options, Plan};

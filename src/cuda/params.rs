@@ -75,6 +75,31 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct Samples {
+    pub data: *const ::core::ffi::c_void,
+    pub group: ::core::ffi::c_longlong,
+    pub sample: ::core::ffi::c_longlong,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Samples"][::core::mem::size_of::<Samples>() - 24usize];
+    ["Alignment of Samples"][::core::mem::align_of::<Samples>() - 8usize];
+    ["Offset of field: Samples::data"][::core::mem::offset_of!(Samples, data) - 0usize];
+    ["Offset of field: Samples::group"][::core::mem::offset_of!(Samples, group) - 8usize];
+    ["Offset of field: Samples::sample"][::core::mem::offset_of!(Samples, sample) - 16usize];
+};
+impl Default for Samples {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct DriftHead {
     pub groups: ::core::ffi::c_int,
     pub generated: ::core::ffi::c_int,
@@ -90,12 +115,8 @@ pub struct DriftHead {
     pub range: ::core::ffi::c_int,
     pub records: ::core::ffi::c_int,
     pub first: [::core::ffi::c_uint; 7usize],
-    pub generated_data: *const ::core::ffi::c_void,
-    pub negative_data: *const ::core::ffi::c_void,
-    pub positive_data: *const ::core::ffi::c_void,
-    pub generated_weight: *const f32,
-    pub negative_weight: *const f32,
-    pub positive_weight: *const f32,
+    pub samples: [Samples; 3usize],
+    pub sample_weights: [*const f32; 3usize],
     pub distances: *mut f32,
     pub partial: *mut f32,
     pub row_least: *mut f32,
@@ -114,7 +135,7 @@ pub struct DriftHead {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 248usize];
+    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 296usize];
     ["Alignment of DriftHead"][::core::mem::align_of::<DriftHead>() - 8usize];
     ["Offset of field: DriftHead::groups"][::core::mem::offset_of!(DriftHead, groups) - 0usize];
     ["Offset of field: DriftHead::generated"][::core::mem::offset_of!(DriftHead, generated) - 4usize];
@@ -130,27 +151,23 @@ const _: () = {
     ["Offset of field: DriftHead::range"][::core::mem::offset_of!(DriftHead, range) - 44usize];
     ["Offset of field: DriftHead::records"][::core::mem::offset_of!(DriftHead, records) - 48usize];
     ["Offset of field: DriftHead::first"][::core::mem::offset_of!(DriftHead, first) - 52usize];
-    ["Offset of field: DriftHead::generated_data"][::core::mem::offset_of!(DriftHead, generated_data) - 80usize];
-    ["Offset of field: DriftHead::negative_data"][::core::mem::offset_of!(DriftHead, negative_data) - 88usize];
-    ["Offset of field: DriftHead::positive_data"][::core::mem::offset_of!(DriftHead, positive_data) - 96usize];
-    ["Offset of field: DriftHead::generated_weight"][::core::mem::offset_of!(DriftHead, generated_weight) - 104usize];
-    ["Offset of field: DriftHead::negative_weight"][::core::mem::offset_of!(DriftHead, negative_weight) - 112usize];
-    ["Offset of field: DriftHead::positive_weight"][::core::mem::offset_of!(DriftHead, positive_weight) - 120usize];
-    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 128usize];
-    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 136usize];
-    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 144usize];
-    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 152usize];
-    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 160usize];
-    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 168usize];
-    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 176usize];
-    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 184usize];
-    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 192usize];
-    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 200usize];
-    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 208usize];
-    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 216usize];
-    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 224usize];
-    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 232usize];
-    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 240usize];
+    ["Offset of field: DriftHead::samples"][::core::mem::offset_of!(DriftHead, samples) - 80usize];
+    ["Offset of field: DriftHead::sample_weights"][::core::mem::offset_of!(DriftHead, sample_weights) - 152usize];
+    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 176usize];
+    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 184usize];
+    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 192usize];
+    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 200usize];
+    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 208usize];
+    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 216usize];
+    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 224usize];
+    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 232usize];
+    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 240usize];
+    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 248usize];
+    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 256usize];
+    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 264usize];
+    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 272usize];
+    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 280usize];
+    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 288usize];
 };
 impl Default for DriftHead {
     fn default() -> Self {
@@ -186,7 +203,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 360usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 408usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];

@@ -14,7 +14,7 @@ const HELP: &str = "\
 cargo xtask test          every quick test: documentation examples, then unit, integration and property tests, those that
                           want a GPU on the simulator of crates/cuda-sim (on the machine's GPU with CUDRIFT_REQUIRE_GPU=1)
 cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
-                          more with each lesser instruction set forced, and every benchmark run once
+                          more with each lesser instruction set forced, every benchmark run once, the package built
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
 cargo xtask kernels       assembles the CUDA kernels for every architecture of a release and prints their registers, shared
                           memory and instructions; fails where one spills
@@ -127,8 +127,11 @@ fn suite(full: bool) -> bool {
         })
     };
     let benches = || run(&mut tests(&["test", "--package", "cudrift", "--features", "cuda", "--benches", "--release"]));
+    // As a user of the registry builds it: with everything on, without nvcc and without target/.
+    let package =
+        || run(&mut cargo(&["package", "--package", "cudrift", "--all-features", "--allow-dirty", "--quiet"]));
     // The runner's own summary of the whole suite comes last.
-    run(&mut doc) && (!full || lesser() && benches()) && run(&mut all)
+    run(&mut doc) && (!full || lesser() && benches() && package()) && run(&mut all)
 }
 
 /// Instruction sets that this machine has and would not choose by itself (`cpu::instruction_set`).
