@@ -7,6 +7,8 @@
 
 #[path = "src/cuda/fnv.rs"]
 pub mod fnv;
+#[path = "src/cuda/lower.rs"]
+pub mod lower;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -20,8 +22,6 @@ type Result<T, E = String> = std::result::Result<T, E>;
 
 /// The architectures of a release: A100, RTX 30, RTX 40 and L40, H100, B200, RTX 50.
 const RELEASE: [u32; 6] = [80, 86, 89, 90, 100, 120];
-/// The PTX version that the image claims, of CUDA 11.8; the instructions that the kernels use are older.
-const VERSION: (u32, u32) = (7, 8);
 const FLAGS: [&str; 4] = ["-ptx", "-arch=compute_80", "-std=c++17", "-allow-unsupported-compiler"];
 /// Variables that nvcc itself reads.
 const NVCC_VARIABLES: [&str; 3] = ["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 
 fn build() -> Result<()> {
     println!("cargo::rerun-if-changed=src/cuda/fnv.rs");
+    println!("cargo::rerun-if-changed=src/cuda/lower.rs");
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets no CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let (source, files) = join(&root.join("kernels/all.cu"))?;
@@ -192,7 +193,9 @@ pub fn compile(compiler: &Compiler, out: &Path, source: &str, architectures: &[u
     }
     let variables = NVCC_VARIABLES.map(|name| variable(name).unwrap_or_default());
     let options = flags.join(" ");
-    let texts = [&version, source, &options].map(str::as_bytes);
+    // What this program does to the compiler's output counts as well.
+    let texts = [&version, source, &options, include_str!("build.rs"), include_str!("src/cuda/lower.rs")];
+    let texts = texts.map(str::as_bytes);
     let inputs: Vec<&[u8]> = texts.into_iter().chain(variables.iter().map(|value| value.as_encoded_bytes())).collect();
     let key = format!("{:016x}", fnv::fnv(&inputs) as u64);
     forget_all_but(out, &key)?;
@@ -238,12 +241,7 @@ pub fn compile(compiler: &Compiler, out: &Path, source: &str, architectures: &[u
 
 /// PTX that says a version every driver of today knows, and nothing of the folder it was compiled in.
 fn normalised(ptx: &str) -> Result<String> {
-    let line = ptx.lines().find(|line| line.starts_with(".version ")).ok_or("nvcc's PTX has no .version")?;
-    let parsed =
-        line[".version ".len()..].trim().split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    let version: (u32, u32) = parsed.ok_or_else(|| format!("nvcc's PTX begins with {line:?}"))?;
-    let (major, minor) = version.min(VERSION);
-    let mut text = ptx.replacen(line, &format!(".version {major}.{minor}"), 1);
+    let mut text = lower::lowered(ptx).ok_or("nvcc's PTX has no .version")?;
     // Symbols of one translation unit carry a hash of its path.
     const INTERNAL: &str = "_INTERNAL_";
     let hash = text.find(INTERNAL).and_then(|at| text.get(at + INTERNAL.len()..at + INTERNAL.len() + 8));

@@ -15,6 +15,7 @@ use cudarc::nvrtc::sys as nvrtc;
 
 use super::context::{SIMULATOR, failed, name};
 use super::fnv::fnv;
+use super::lower::lowered;
 use crate::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/image.rs"));
@@ -27,9 +28,8 @@ const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.cu"));
 const VARIABLE: &str = "CUDRIFT_CUDA_IMAGE";
 /// The first NVRTC that gives cubins.
 const OLDEST: (i32, i32) = (11, 1);
-/// What PTX is compiled for, and the version that it then claims, as in the embedded image.
+/// What PTX is compiled for, as in the embedded image.
 const PTX_TARGET: &str = "compute_80";
-const PTX_VERSION: (u32, u32) = (7, 8);
 const INSTALL: &str = "install libnvrtc.so (it comes with CUDA, or with `pip install nvidia-cuda-nvrtc`) and have it in \
                        LD_LIBRARY_PATH";
 
@@ -329,21 +329,8 @@ fn compile(source: &str, target: &str) -> Result<Vec<u8>, String> {
         return program.output(nvrtc::nvrtcGetCUBINSize, nvrtc::nvrtcGetCUBIN).map_err(failed("nvrtcGetCUBIN"));
     }
     let ptx = program.output(nvrtc::nvrtcGetPTXSize, nvrtc::nvrtcGetPTX).map_err(failed("nvrtcGetPTX"))?;
-    Ok(lowered(&ptx))
-}
-
-/// PTX, which ends with NUL, with the version of the embedded image's where it said a newer one.
-fn lowered(ptx: &[u8]) -> Vec<u8> {
-    const WORD: &str = "\n.version ";
-    let text = String::from_utf8_lossy(ptx);
-    let changed = text.split_once(WORD).and_then(|(before, rest)| {
-        let (version, after) = rest.split_once('\n')?;
-        let (major, minor) = version.trim().split_once('.')?;
-        let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
-        let (major, minor) = PTX_VERSION.min((major, minor));
-        Some(format!("{before}{WORD}{major}.{minor}\n{after}"))
-    });
-    changed.map_or_else(|| ptx.to_vec(), String::into_bytes)
+    let text = String::from_utf8_lossy(&ptx);
+    lowered(&text).map(String::into_bytes).ok_or_else(|| "NVRTC's PTX has no .version".into())
 }
 
 #[cfg(test)]
@@ -399,10 +386,12 @@ mod tests {
 
     #[test]
     fn versions_are_lowered_and_never_raised() {
-        let ptx = |version| format!("//\n.version {version}\n.target sm_80\n\0").into_bytes();
-        assert_eq!(lowered(&ptx("9.5")), ptx("7.8"));
-        assert_eq!(lowered(&ptx("7.4")), ptx("7.4"));
-        assert_eq!(lowered(b"no ptx\0"), b"no ptx\0");
+        let ptx = |version, pragma| format!("//\n.version {version}\n.target sm_80\n{pragma}ret;\n\0");
+        let pragma = "    .pragma \"used_bytes_mask 0xff\";\n";
+        assert_eq!(lowered(&ptx("9.5", pragma)), Some(ptx("7.8", "")));
+        assert_eq!(lowered(&ptx("7.4", "")), Some(ptx("7.4", "")));
+        assert_eq!(lowered(&ptx("7.4", "\t.pragma \"nounroll\";\n")), Some(ptx("7.4", "\t.pragma \"nounroll\";\n")));
+        assert_eq!(lowered("no ptx\0"), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod context;
 mod fnv;
 mod image;
 mod launch;
+mod lower;
 mod params;
 mod plan;
 

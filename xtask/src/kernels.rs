@@ -1,5 +1,8 @@
 //! What the assembler made of the kernels, for every architecture of a release: registers, shared memory, instructions.
 
+#[path = "../../src/cuda/lower.rs"]
+mod lower;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,6 +49,11 @@ pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> 
     let ptx = folder.join("all.ptx");
     let source = root.join("kernels/all.cu");
     run(("nvcc", nvcc.to_owned()), &[&"-ptx", &"-arch=compute_80", &"-std=c++17", &"-o", &ptx, &source])?;
+    // As build.rs has it: a version that drivers know, which must do without what newer ones brought.
+    let file = |source| Error::File { path: ptx.clone(), source };
+    let text = std::fs::read_to_string(&ptx).map_err(file)?;
+    let text = lower::lowered(&text).ok_or_else(|| Error::Bad("nvcc's PTX has no .version".into()))?;
+    std::fs::write(&ptx, text).map_err(file)?;
     let mut table: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
     let assemble = |arch: u32| -> Result<_, Error> {
         let cubin = folder.join(format!("sm_{arch}.cubin"));
