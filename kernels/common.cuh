@@ -108,20 +108,24 @@ struct Norms {
     float row_least, column_least, row_log, column_log;
 };
 
-// A of spec 2.2 (6): sqrt of row softmax times column softmax, clipped, weighted.
+// A of spec 2.2 (6): sqrt of row softmax times column softmax, clipped, weighted. The row's alone where the coupling says
+// so: it then stands for the column's too, and a weight in the logits counts in both.
 __device__ __forceinline__ float affinity(const DriftCall& call, float n, float w, float rate, const Norms& norms) {
-    float l = 0.5f * (log_ratio(call.kernel, n, norms.row_least, rate) + log_ratio(call.kernel, n, norms.column_least, rate)) -
-              0.5f * (norms.row_log + norms.column_log);
+    const bool alone = call.coupling == kRowOnly;
+    const float column_least = alone ? norms.row_least : norms.column_least;
+    const float column_log = alone ? norms.row_log : norms.column_log;
+    float l = 0.5f * (log_ratio(call.kernel, n, norms.row_least, rate) + log_ratio(call.kernel, n, column_least, rate)) -
+              0.5f * (norms.row_log + column_log);
     if (call.floor_kind == kFloorNormalizer) {
         // K / sqrt(max(row sum * column sum, floor)): the sums themselves, in logarithms.
         float half = 0.5f * (log_ratio(call.kernel, norms.row_least, 0.0f, rate) +
-                             log_ratio(call.kernel, norms.column_least, 0.0f, rate) + norms.row_log + norms.column_log);
-        if (call.weights == kWeightLogit) half += 0.5f * logf(w);
+                             log_ratio(call.kernel, column_least, 0.0f, rate) + norms.row_log + column_log);
+        if (call.weights == kWeightLogit && !alone) half += 0.5f * logf(w);
         const float excess = 0.5f * logf(call.affinity_floor) - half;
         l -= excess > 0.0f ? excess : 0.0f;
     }
     float a = expf(l);
-    if (call.weights == kWeightLogit) a *= sqrtf(w);
+    if (call.weights == kWeightLogit) a *= alone ? w : sqrtf(w);
     if (call.floor_kind == kFloorProduct) a = clip_min(a, sqrtf(call.affinity_floor));
     return call.weights == kWeightAffinity ? a * w : a;
 }

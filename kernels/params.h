@@ -36,6 +36,8 @@ enum ScaleKind { kScaleOfficial = 0, kScalePaper = 1, kScaleRaw = 2 };
 enum MaskKind { kMaskAdd = 0, kMaskSet = 1, kMaskRemove = 2, kMaskKeep = 3 };
 // Spec 2.2 (6), 2.7: the clip in the affinity.
 enum FloorKind { kFloorProduct = 0, kFloorNormalizer = 1, kFloorNone = 2 };
+// Spec 2.5: which softmaxes make the affinity.
+enum CouplingKind { kRowColumn = 0, kRowOnly = 1 };
 // Spec 2.5: where target weights enter.
 enum WeightKind { kWeightAffinity = 0, kWeightLogit = 1, kWeightIgnored = 2 };
 
@@ -98,6 +100,7 @@ struct DriftCall {
     KernelKind kernel;
     ScaleKind scale_kind;
     MaskKind mask;
+    CouplingKind coupling;
     FloorKind floor_kind;
     WeightKind weights;
     // Whether forces are divided by their root mean square, whose square is at least norm_floor.

@@ -52,8 +52,8 @@ pub use field::{Field, FieldInputs, FieldSpec};
 pub use half::{bf16, f16};
 pub use inputs::{DriftInputs, DriftShape, Points};
 pub use spec::{
-    AffinityFloor, DriftSpec, FeatureScale, ForceNorm, Kernel, MAX_TEMPERATURES, Numerics, Scale, SelfMask, WeightRule,
-    guidance_weight,
+    AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Kernel, MAX_TEMPERATURES, Numerics, Scale, SelfMask,
+    WeightRule, guidance_weight,
 };
 
 /// The README's examples are run as tests.

@@ -83,6 +83,18 @@ pub enum SelfMask {
     Keep,
 }
 
+/// Which softmaxes make the affinity (spec 2.2 (6), 2.5).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coupling {
+    /// `A = sqrt(a_row a_col)`, the geometric mean of the softmax over targets and that over queries. Every preset.
+    #[default]
+    RowColumn,
+    /// `A = a_row`, the softmax over targets alone: the paper's ablation "over y only". Floors and weights act as if the
+    /// column's factor were the row's, so that the official floor is 1e-3 here too.
+    Row,
+}
+
 /// The lower clip in the affinity matrix (spec 2.2 (6), 2.7).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,6 +179,8 @@ pub struct DriftSpec {
     pub min_squared_distance: f64,
     /// What happens to the generated diagonal.
     pub self_mask: SelfMask,
+    /// Which softmaxes make the affinity.
+    pub coupling: Coupling,
     /// The clip in the affinity.
     pub affinity_floor: AffinityFloor,
     /// Where weights enter.
@@ -190,6 +204,7 @@ impl DriftSpec {
             feature_scale: FeatureScale::Official,
             min_squared_distance: 1e-8,
             self_mask: SelfMask::Add(100.0),
+            coupling: Coupling::RowColumn,
             affinity_floor: AffinityFloor::Product(1e-6),
             weights: WeightRule::Affinity,
             force_norm: ForceNorm::Rms(1e-8),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{Case, Convert, check, golden_files, naive, read_npz, relative_error};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan, Samples, Statistics, cudarc};
-use cudrift::{AffinityFloor, DriftSpec, Dtype, Error, Kernel, bf16, f16};
+use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Error, Kernel, bf16, f16};
 
 /// The device, or nothing where there is none and none is required.
 fn device() -> Option<cuda::Gpu> {
@@ -293,6 +293,8 @@ fn dialects_kernels_and_weights() {
                 let what = format!("{name} {kernel} {}", if weighted { "weighted" } else { "" });
                 bench.compare::<f32>(&what, &spec, &case, 1e-5);
                 bench.compare::<bf16>(&what, &spec, &case, 1e-5);
+                spec.coupling = Coupling::Row;
+                bench.compare::<f32>(&format!("{what} row"), &spec, &case, 1e-5);
             }
         }
     }
@@ -707,6 +709,7 @@ fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
         let shape = [1 + below(3), 1 + below(most / 2), below(20), 1 + below(most), 1 + below(long)];
         let (name, mut spec) = dialects()[below(3)].clone();
         spec.kernel = Kernel::ALL[below(4)];
+        spec.coupling = [Coupling::RowColumn, Coupling::Row][usize::from(below(4) == 0)];
         // Raw distances are near sqrt(2 D).
         let unit = if name == "notebook" { 0.3 * (2.0 * shape[4] as f64).sqrt() } else { 0.08 };
         spec.temperatures = (0..1 + below(8)).map(|r| unit * (1.0 + r as f64)).collect();
@@ -715,7 +718,10 @@ fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
         let keep_distances = [None, Some(false), Some(true)][below(3)];
         let case = Case::random(seed, shape);
         let case = if weighted { case.weighted(seed) } else { case };
-        let what = format!("case {seed}: {name} {} {:?} {keep_distances:?}", spec.kernel, spec.temperatures);
+        let what = format!(
+            "case {seed}: {name} {} {:?} {:?} {keep_distances:?}",
+            spec.kernel, spec.coupling, spec.temperatures
+        );
         for plain in [true, false] {
             let options = Options { plain, keep_distances, ..bench.options };
             macro_rules! judged {

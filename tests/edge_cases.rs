@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Case, check, naive, relative_error};
-use cudrift::{DriftInputs, DriftShape, DriftSpec, Error, Kernel, Points, bf16, cpu, f16};
+use cudrift::{Coupling, DriftInputs, DriftShape, DriftSpec, Error, Kernel, Points, bf16, cpu, f16};
 
 /// The presets; the notebook's, which knows no scale, with its temperature in units of the mean distance, so that its
 /// kernel does not underflow in every pair.
@@ -375,8 +375,22 @@ fn every_kernel_in_every_dialect() {
                 spec.kernel = kernel;
                 spec.temperatures = [0.1, 0.5, 2.0].map(|r| r * unit).to_vec();
                 agrees(&format!("{name}, {kernel}, {shape:?}"), &spec, &case);
+                spec.coupling = Coupling::Row;
+                agrees(&format!("{name}, {kernel}, rows alone, {shape:?}"), &spec, &case);
             }
         }
+    }
+}
+
+/// The affinities of a row are then a softmax: without a floor they add up to 1.
+#[test]
+fn rows_alone_have_mass_one() {
+    let mut spec = DriftSpec::paper();
+    spec.coupling = Coupling::Row;
+    for row in Case::random(14, [2, 9, 3, 11, 5]).weighted(3).reference(&spec).rows {
+        let mass = row.mass[0] + row.mass[1];
+        assert!((mass - 1.0).abs() < 1e-12, "{mass}");
+        assert!(row.effective.iter().all(|count| (1.0..=12.0).contains(count)), "{:?}", row.effective);
     }
 }
 

@@ -8,7 +8,7 @@ use super::group::{COLUMNS, Group, Scratch, mask, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
 use super::tile::{self, Columns, Floors, Partition, Shape};
-use crate::{AffinityFloor, DriftInputs, Element, SelfMask, WeightRule};
+use crate::{AffinityFloor, Coupling, DriftInputs, Element, SelfMask, WeightRule};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -27,7 +27,15 @@ impl Plan {
         out: &mut [f32],
         stride: usize,
     ) {
-        let (min, col_min) = (group.masked.row[i], &group.masked.col);
+        let min = group.masked.row[i];
+        let alone;
+        let col_min = match self.spec.coupling {
+            Coupling::RowColumn => &group.masked.col,
+            Coupling::Row => {
+                alone = vec![min; group.masked.col.len()];
+                &alone
+            }
+        };
         for (r, (shape, out)) in shapes.iter().zip(out.chunks_mut(stride)).enumerate() {
             let wanted = !only_joint || group.joint[r].is_some();
             if shape.power == Some(1) || (shape.power.is_none() && wanted) {
@@ -199,15 +207,24 @@ impl Plan {
         e: &mut [f32],
     ) -> (f32, f32) {
         let row = self.cut.row;
+        let partition = group.row_partition[i * shapes.len() + r];
+        // The row's own partition in the place of each column's; a weight in the logits then counts in both.
+        let alone = (self.spec.coupling == Coupling::Row).then(|| {
+            let inv_root = group.row_weight.iter().map(|w| partition.inv_root * w);
+            (inv_root.collect::<Vec<_>>(), vec![partition.log; row])
+        });
+        let (inv_root, log) = match &alone {
+            Some((inv_root, log)) => (&inv_root[..row], &log[..]),
+            None => (&group.col_inv_root[r * row..][..row], &group.col_log[r * row..][..row]),
+        };
         let columns = Columns {
-            inv_root: &group.col_inv_root[r * row..][..row],
-            log: &group.col_log[r * row..][..row],
+            inv_root,
+            log,
             weight: &group.row_weight,
             factor: &group.factor,
             negative: &group.negative,
             positive: &group.positive,
         };
-        let partition = group.row_partition[i * shapes.len() + r];
         let (mut s_minus, s_plus) =
             tile::affinity(self.isa, shapes[r], self.floors(), distances, partition, columns, e);
         if self.spec.self_mask == SelfMask::Remove {

@@ -4,7 +4,7 @@ use super::Plan;
 use super::gemm::{center_row, pack_columns, pack_rows};
 use super::isa::LANES;
 use super::tile::{self, FAR, Partition, REMOVED, Shape};
-use crate::{DriftInputs, DriftShape, Element, Scale, SelfMask, WeightRule};
+use crate::{Coupling, DriftInputs, DriftShape, Element, Scale, SelfMask, WeightRule};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -385,7 +385,8 @@ impl Plan {
         group.joint.clear();
         group.joint.extend(shapes.iter().map(|shape| {
             let range = 0.5 * (shape.exponent(most) - shape.exponent(least));
-            (range <= JOINT_RANGE).then(|| {
+            // Exponentials that columns have no part in are of no use to their sums.
+            (range <= JOINT_RANGE && self.spec.coupling == Coupling::RowColumn).then(|| {
                 let (mut rows, mut columns) = (vec![0.0; after.row.len()], vec![0.0; after.col.len()]);
                 tile::balance(self.isa, *shape, middle, &after.row, &mut rows);
                 tile::balance(self.isa, *shape, middle, &after.col, &mut columns);

@@ -2,7 +2,7 @@
 
 use super::params::{self, DriftCall, DriftHead, DriftScalars};
 use super::plan::{Head, Plan};
-use crate::{AffinityFloor, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
 
 /// Addresses of a head's arrays on the device; 0 for what is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,10 @@ impl Plan {
                 FeatureScale::Raw => params::ScaleKind_kScaleRaw,
             },
             mask,
+            coupling: match spec.coupling {
+                Coupling::RowColumn => params::CouplingKind_kRowColumn,
+                Coupling::Row => params::CouplingKind_kRowOnly,
+            },
             floor_kind,
             weights: match spec.weights {
                 WeightRule::Affinity => params::WeightKind_kWeightAffinity,

@@ -29,6 +29,9 @@ pub const FloorKind_kFloorProduct: FloorKind = 0;
 pub const FloorKind_kFloorNormalizer: FloorKind = 1;
 pub const FloorKind_kFloorNone: FloorKind = 2;
 pub type FloorKind = ::core::ffi::c_uint;
+pub const CouplingKind_kRowColumn: CouplingKind = 0;
+pub const CouplingKind_kRowOnly: CouplingKind = 1;
+pub type CouplingKind = ::core::ffi::c_uint;
 pub const WeightKind_kWeightAffinity: WeightKind = 0;
 pub const WeightKind_kWeightLogit: WeightKind = 1;
 pub const WeightKind_kWeightIgnored: WeightKind = 2;
@@ -186,6 +189,7 @@ pub struct DriftCall {
     pub kernel: KernelKind,
     pub scale_kind: ScaleKind,
     pub mask: MaskKind,
+    pub coupling: CouplingKind,
     pub floor_kind: FloorKind,
     pub weights: WeightKind,
     pub normalize: ::core::ffi::c_int,
@@ -209,15 +213,16 @@ const _: () = {
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
     ["Offset of field: DriftCall::scale_kind"][::core::mem::offset_of!(DriftCall, scale_kind) - 8usize];
     ["Offset of field: DriftCall::mask"][::core::mem::offset_of!(DriftCall, mask) - 12usize];
-    ["Offset of field: DriftCall::floor_kind"][::core::mem::offset_of!(DriftCall, floor_kind) - 16usize];
-    ["Offset of field: DriftCall::weights"][::core::mem::offset_of!(DriftCall, weights) - 20usize];
-    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 24usize];
-    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 28usize];
-    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 32usize];
-    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 36usize];
-    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 40usize];
-    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 44usize];
-    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 48usize];
+    ["Offset of field: DriftCall::coupling"][::core::mem::offset_of!(DriftCall, coupling) - 16usize];
+    ["Offset of field: DriftCall::floor_kind"][::core::mem::offset_of!(DriftCall, floor_kind) - 20usize];
+    ["Offset of field: DriftCall::weights"][::core::mem::offset_of!(DriftCall, weights) - 24usize];
+    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 28usize];
+    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 32usize];
+    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 36usize];
+    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 40usize];
+    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 44usize];
+    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 48usize];
+    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 52usize];
     ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 56usize];
     ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 64usize];
     ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 96usize];

@@ -3,7 +3,7 @@
 use super::{log_kernel, log_sum_exp, squared_distance};
 use crate::spec::{clip_min, theta};
 use crate::{
-    AffinityFloor, DriftInputs, DriftSpec, Error, FeatureScale, Result, RowMeans, Scale, SelfMask, WeightRule,
+    AffinityFloor, Coupling, DriftInputs, DriftSpec, Error, FeatureScale, Result, RowMeans, Scale, SelfMask, WeightRule,
 };
 
 /// Everything that one drift call computes, in f64.
@@ -123,16 +123,20 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
                         continue;
                     }
                     let l = logit(i, j);
+                    let col = match spec.coupling {
+                        Coupling::RowColumn => col[j],
+                        Coupling::Row => row[i],
+                    };
                     a[j] = match spec.affinity_floor {
                         AffinityFloor::Product(floor) => {
-                            let (a_row, a_col) = ((l - row[i]).exp(), (l - col[j]).exp());
+                            let (a_row, a_col) = ((l - row[i]).exp(), (l - col).exp());
                             clip_min(a_row * a_col, floor).sqrt()
                         }
                         // K / sqrt(max(rowsum colsum, floor)) in logarithms
                         AffinityFloor::Normalizer(floor) => {
-                            (l - clip_min((row[i] + col[j]) / 2.0, floor.ln() / 2.0)).exp()
+                            (l - clip_min((row[i] + col) / 2.0, floor.ln() / 2.0)).exp()
                         }
-                        AffinityFloor::None => (l - (row[i] + col[j]) / 2.0).exp(),
+                        AffinityFloor::None => (l - (row[i] + col) / 2.0).exp(),
                     };
                     if spec.weights == WeightRule::Affinity {
                         a[j] *= w(b, j);

@@ -2,7 +2,7 @@
 //! softmaxes, one contraction per temperature. What a backend may be at most twice as wrong as (docs of the tests).
 
 use super::Case;
-use cudrift::{AffinityFloor, DriftSpec, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+use cudrift::{AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
 
 fn clip(x: f32, floor: f32) -> f32 {
     if x < floor { floor } else { x }
@@ -135,12 +135,14 @@ pub fn force_rounded(spec: &DriftSpec, case: &Case, round: Option<fn(f32) -> f32
                         if removed(i, j) {
                             return 0.0;
                         }
+                        let alone = spec.coupling == Coupling::Row;
+                        let (other, other_lse) = if alone { (row[j], row_lse) } else { (cols[j][i], col_lse[j]) };
                         let a = match spec.affinity_floor {
-                            AffinityFloor::Product(floor) => clip(row[j] * cols[j][i], floor as f32).sqrt(),
+                            AffinityFloor::Product(floor) => clip(row[j] * other, floor as f32).sqrt(),
                             AffinityFloor::Normalizer(floor) => {
-                                (logit[i * t + j] - clip((row_lse + col_lse[j]) / 2.0, (floor.ln() / 2.0) as f32)).exp()
+                                (logit[i * t + j] - clip((row_lse + other_lse) / 2.0, (floor.ln() / 2.0) as f32)).exp()
                             }
-                            _ => (row[j] * cols[j][i]).sqrt(),
+                            _ => (row[j] * other).sqrt(),
                         };
                         if spec.weights == WeightRule::Affinity { a * w[j] } else { a }
                     })
