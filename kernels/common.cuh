@@ -94,9 +94,12 @@ __device__ __forceinline__ float log_ratio(KernelKind kernel, float n, float m, 
             return -a;
         case kGaussian:
             return -a * (n + m);
+        // From 1e9 on the logarithm is below the last digit, and its argument may not be a number.
         case kMatern32:
+            if (a > 1e9f) return -a;
             return log1pf(a / (1.0f + rate * m)) - a;
         default: {
+            if (a > 1e9f) return -a;
             const float u = rate * n, v = rate * m;
             return log1pf((a + a * (u + v) * (1.0f / 3.0f)) / (1.0f + v + v * v * (1.0f / 3.0f))) - a;
         }
@@ -121,12 +124,12 @@ __device__ __forceinline__ float affinity(const DriftCall& call, float n, float 
         float half = 0.5f * (log_ratio(call.kernel, norms.row_least, 0.0f, rate) +
                              log_ratio(call.kernel, column_least, 0.0f, rate) + norms.row_log + column_log);
         if (call.weights == kWeightLogit && !alone) half += 0.5f * logf(w);
-        const float excess = 0.5f * logf(call.affinity_floor) - half;
+        const float excess = call.affinity_floor - half;
         l -= excess > 0.0f ? excess : 0.0f;
     }
     float a = expf(l);
     if (call.weights == kWeightLogit) a *= alone ? w : sqrtf(w);
-    if (call.floor_kind == kFloorProduct) a = clip_min(a, sqrtf(call.affinity_floor));
+    if (call.floor_kind == kFloorProduct) a = clip_min(a, call.affinity_floor);
     return call.weights == kWeightAffinity ? a * w : a;
 }
 

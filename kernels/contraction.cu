@@ -329,7 +329,8 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     const DriftHead& head = head_of(call, kNorm ? kNorms : kForce, &block);
     const int record = block;
     const int tiles_i = tiles_of(head.generated, kTile), tiles_j = tiles_of(head.targets, head.width);
-    const int d_begin = block % head.ranges * head.range, d_end = min(head.dim, d_begin + head.range);
+    const int d_begin = block % head.ranges * head.range;
+    const int d_end = d_begin + min(head.range, head.dim - d_begin);
     block /= head.ranges;
     const int i0 = block % tiles_i * kTile;
     block /= tiles_i;
@@ -341,7 +342,7 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     rows.start(head);
 
     // Tiles of targets go by for so many stages along the coordinates at a time.
-    const int wide = tiles_j > 1 ? Product::kSlots : 1;
+    const int wide = tiles_j > 1 ? min(Product::kSlots, tiles_of(d_end - d_begin, kStageDim<T>)) : 1;
     const auto load = [&](const Step& step, int stage) {
         const int d = step.d0 + step.lane * kStageDim<T>;
         fill<T>(stages + stage * stage_bytes, head, words, b, step.tile * head.width, head.width, d);

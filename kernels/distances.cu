@@ -3,10 +3,11 @@
 // that are not finite.
 //
 // Two rungs. Plain: squared differences are added in f32 along d; nothing cancels, so rules (i) and (iii) of spec 2.2a
-// change nothing. Tensor cores, for samples in half precision: |x|^2 + |y|^2 - 2 x y with exact products, added in f32;
-// where that is less than a 32nd of |x|^2 + |y|^2, so that more than five bits cancel, the pair is formed anew from
-// differences, by a warp (rule (iii), with a wider margin for want of (i): a centred sample is no half). Sums over pairs
-// are f64, in a fixed order.
+// change nothing. Tensor cores, for samples in half precision: |x|^2 + |y|^2 - 2 x y with exact products, whose sums
+// tensor cores cut rather than round; where that is less than a 32nd of |x|^2 + |y|^2, so that more than five bits
+// cancel, the pair is formed anew from differences, by a warp (rule (iii), with a wider margin for want of (i): a centred
+// sample is no half). Where most pairs of a tile are such, all of the tile is, by the plain product. Sums over pairs are
+// f64, in a fixed order.
 // Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
 // block and each sample is read once; queries that are among the tile's targets are not loaded twice. Two stages of 128
 // bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4 warps with 32 queries each by
@@ -21,8 +22,6 @@
 #include "stage.cuh"
 
 namespace distances {
-
-constexpr float kNear = 1.0f / 32.0f;
 
 // The plain product: each thread has queries ty + 16 m and targets tx + 16 n.
 template <typename T>
@@ -147,22 +146,22 @@ __device__ __noinline__ int count_nonfinite(const char* stage, int row) {
 
 // The sums of a finished tile or row of a block.
 struct Sums {
-    double weighted = 0.0, weights = 0.0;
+    double weighted = 0.0, weights = 0.0, all_weights = 0.0;
 
     __device__ __forceinline__ void add(const DriftCall& call, float d, float w, bool self) {
+        all_weights += w;
         if (call.scale_kind == kScalePaper && self) return;
         weighted += static_cast<double>(d) * w;
         weights += w;
     }
 
     __device__ __forceinline__ void store(const DriftHead& head, int record, double nonfinite, double* scratch) const {
-        const double total = block_sum(weighted, scratch), weight_total = block_sum(weights, scratch);
-        const double count = block_sum(nonfinite, scratch);
-        if (threadIdx.x != 0) return;
-        double* sums = head.distance_sums + 3LL * record;
-        sums[0] = total;
-        sums[1] = weight_total;
-        sums[2] = count;
+        double* to = head.distance_sums + static_cast<long long>(kDistanceSums) * record;
+        const double sums[kDistanceSums] = {weighted, weights, all_weights, nonfinite};
+        for (int k = 0; k < kDistanceSums; ++k) {
+            const double sum = block_sum(sums[k], scratch);
+            if (threadIdx.x == 0) to[k] = sum;
+        }
     }
 };
 
@@ -170,12 +169,42 @@ __device__ __forceinline__ float finished(const DriftCall& call, float q, bool s
     return self && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(q, call.min_squared));
 }
 
+// A block's tile: queries from i0 on, which lie in the stages from row `queries` on, by `columns` targets from j0 on.
+struct Tile {
+    int b, i0, j0, columns, queries, rows, d_begin, d_end;
+    bool within, words;
+    char* stages;
+
+    template <typename T>
+    __device__ __forceinline__ void load(const DriftHead& head, int d, int step) const {
+        char* stage = stages + step % kStages * rows * kStageRow;
+        fill<T>(stage, head, words, b, j0, columns, d);
+        if (!within) fill<T>(stage + columns * kStageRow, head, words, b, i0, kTile, d);
+        copy_commit();
+    }
+
+    // Passes the coordinates by a product, stage by stage, and shows each stage to `see` first.
+    template <typename T, typename Product, typename See>
+    __device__ __forceinline__ void multiply(const DriftHead& head, Product* product, See see) const {
+        load<T>(head, d_begin, 0);
+#pragma unroll 1
+        for (int d = d_begin, step = 0; d < d_end; d += kStageDim<T>, ++step) {
+            copy_wait();
+            __syncthreads();
+            if (d_end - d > kStageDim<T>) load<T>(head, d + kStageDim<T>, step + 1);
+            const char* stage = stages + step % kStages * rows * kStageRow;
+            see(stage);
+            product->add(stage, queries, columns);
+        }
+        __syncthreads();
+    }
+};
+
 template <typename T, typename Product>
 __device__ __forceinline__ void run(const DriftCall& call) {
     extern __shared__ uint4 shared[];
     __shared__ float norms[kMaxColumns + kTile];
     __shared__ double scratch[kWarps];
-    char* stages = reinterpret_cast<char*>(shared);
     int block;
     const DriftHead& head = head_of(call, kDistances, &block);
     const int record = block;
@@ -186,58 +215,64 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     const int i0 = block % tiles_i * kTile;
     block /= tiles_i;
     const int slice = block % head.slices, b = block / head.slices;
-    const int d_begin = slice * head.slice, d_end = min(head.dim, d_begin + head.slice);
+    const int d_begin = slice * head.slice, d_end = d_begin + min(head.slice, head.dim - d_begin);
 
     // Queries are the first targets: either the tile has them, or they follow it.
     const bool within = i0 >= j0 && i0 + kTile <= j0 + columns;
-    const int queries = within ? i0 - j0 : columns;
-    const int rows = within ? columns : columns + kTile;
-    const int stage_bytes = rows * kStageRow;
-    const bool words = whole_words<T>(head);
-    const auto load = [&](int d, int step) {
-        char* stage = stages + step % kStages * stage_bytes;
-        fill<T>(stage, head, words, b, j0, columns, d);
-        if (!within) fill<T>(stage + columns * kStageRow, head, words, b, i0, kTile, d);
-        copy_commit();
-    };
+    const int queries = within ? i0 - j0 : columns, rows = within ? columns : columns + kTile;
+    const Tile at = {b,    i0,      j0,    columns, queries, rows, d_begin, d_end, within, whole_words<T>(head),
+                     reinterpret_cast<char*>(shared)};
 
-    Product product;
-    // Of the row of the stage that has this thread's number, and of that 256 further on.
+    // Each thread sees the row of the stage that has its number, and that 256 further on.
     float norm = 0.0f, norm_beyond = 0.0f;
     int nonfinite = 0;
-    load(d_begin, 0);
-    for (int d = d_begin, step = 0; d < d_end; d += kStageDim<T>, ++step) {
-        copy_wait();
-        __syncthreads();
-        if (d + kStageDim<T> < d_end) load(d + kStageDim<T>, step + 1);
-        const char* stage = stages + step % kStages * stage_bytes;
+    // The first row of tiles sees every target once.
+    const bool first = i0 == 0;
+    if (first && slice == 0 && threadIdx.x < columns && j0 + static_cast<int>(threadIdx.x) < head.targets) {
+        nonfinite += !(weight(call, head, b, j0 + static_cast<int>(threadIdx.x)) <= kMaxFinite);
+    }
+    const auto see = [&](const char* stage) {
         const int row = threadIdx.x;
         if (row < rows) {
             const float sum = squares<T>(stage, row);
             norm += sum;
-            // The first row of tiles sees every target once.
-            if (i0 == 0 && row < columns && !(sum <= kMaxFinite)) nonfinite += count_nonfinite<T>(stage, row);
+            if (first && row < columns && !(sum <= kMaxFinite)) nonfinite += count_nonfinite<T>(stage, row);
         }
         if (Product::kGram && row + kThreads < rows) norm_beyond += squares<T>(stage, row + kThreads);
-        product.add(stage, queries, columns);
-    }
-    if (Product::kGram) {
-        if (threadIdx.x < rows) norms[threadIdx.x] = norm;
-        if (threadIdx.x + kThreads < rows) norms[threadIdx.x + kThreads] = norm_beyond;
-    }
-    __syncthreads();
+    };
 
     // The tile of squared distances takes the place of the stages. -1 stands for a pair to be formed from differences.
     float* tile = reinterpret_cast<float*>(shared);
     const int stride = columns + kTilePad;
-    product.each(columns, [&](int i, int j, float sum) {
+    bool most = false;
+    {
+        Product product;
+        at.multiply<T>(head, &product, see);
         if (Product::kGram) {
-            const float both = norms[queries + i] + norms[j];
-            sum = fmaf(-2.0f, sum, both);
-            if (sum < kNear * both) sum = -1.0f;
+            if (threadIdx.x < rows) norms[threadIdx.x] = norm;
+            if (threadIdx.x + kThreads < rows) norms[threadIdx.x + kThreads] = norm_beyond;
+            __syncthreads();
         }
-        tile[i * stride + j] = sum;
-    });
+        int near = 0, pairs = 0;
+        product.each(columns, [&](int i, int j, float sum) {
+            if (Product::kGram) {
+                const float both = norms[queries + i] + norms[j];
+                sum = fmaf(-2.0f, sum, both);
+                ++pairs;
+                if (sum < call.near * both) {
+                    ++near;
+                    sum = -1.0f;
+                }
+            }
+            tile[i * stride + j] = sum;
+        });
+        if (Product::kGram) most = __syncthreads_count(16 * near > pairs) > kThreads / 2;
+    }
+    if (most) {
+        Plain<T> product;
+        at.multiply<T>(head, &product, [](const char*) {});
+        product.each(columns, [&](int i, int j, float sum) { tile[i * stride + j] = sum; });
+    }
     __syncthreads();
 
     const int lane = threadIdx.x % kWarp;
@@ -277,7 +312,7 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     if (head.slices > 1) {
         // `join` has the rest; only the count is known here alone, and counts are sums of ones in any order.
         const double count = block_sum(nonfinite, scratch);
-        if (threadIdx.x == 0) head.distance_sums[3LL * head.records + record] = count;
+        if (threadIdx.x == 0) head.distance_sums[static_cast<long long>(kDistanceSums) * head.records + record] = count;
         return;
     }
     sums.store(head, record, nonfinite, scratch);

@@ -9,6 +9,10 @@ constexpr int kMaxTemperatures = 8;
 // size of either (spec 6.6).
 constexpr int kRowSums = 4;
 
+// What is summed over the pairs of a call: d w, w, w with the pairs that do not count, and coordinates and weights that are
+// not finite.
+constexpr int kDistanceSums = 4;
+
 // Threads of a block, of every kernel.
 constexpr int kThreads = 256;
 // Queries of a block's tile.
@@ -25,7 +29,8 @@ constexpr int kRange = 128;
 // Bytes by which rows of coefficients are longer than they need be: an odd number of 16-byte words, so that the rows of
 // one ldmatrix fall into different banks.
 constexpr int kCoefficientPad = 16;
-// Elements by which rows of a tile of distances are longer, to the same end.
+// Elements by which rows of a tile of distances are longer, so that the rows of a warp's fragments fall into different
+// banks but for two at a time.
 constexpr int kTilePad = 8;
 
 // Spec 1.2.
@@ -46,9 +51,9 @@ enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kF
 
 // What a head reports, in device memory.
 struct DriftScalars {
-    // Sums, which are added where a head is spread over devices: of d w, of w, of coordinates that are not finite, of
-    // groups; of each temperature's squared force, and over its rows, of kRowSums.
-    double weighted, weights, nonfinite, groups, squares[kMaxTemperatures], rows[kMaxTemperatures][kRowSums];
+    // Sums, which are added where a head is spread over devices: of d w and of w over the pairs that count, of w
+    // over all pairs, of coordinates and weights that are not finite, of groups; of each temperature's squared force, and over its rows, of kRowSums.
+    double weighted, weights, all_weights, nonfinite, groups, squares[kMaxTemperatures], rows[kMaxTemperatures][kRowSums];
     // What follows from the first three: the mean distance (spec 2.2 (2)), what coordinates are divided by (3), what
     // distances are divided by (4).
     double scale, sigma, distance;
@@ -85,7 +90,7 @@ struct DriftHead {
     // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
     // [B, G, R, 3].
     float *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
-    // One record per block: distances 3 doubles; norms one double and masses kRowSums, temperatures outermost; losses one
+    // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost; losses one
     // double.
     double *distance_sums, *norm_sums, *row_sums, *loss_sums;
     DriftScalars *scalars;
@@ -110,7 +115,12 @@ struct DriftCall {
     // Whether every group is one block from its statistics to its norms, and how many temperatures' coefficients then lie
     // in shared memory at a time.
     int fused, slots;
-    float mask_value, min_squared, affinity_floor;
+    float mask_value, min_squared;
+    // sqrt of the floor of the product of softmaxes, or half the logarithm of that of the sums.
+    float affinity_floor;
+    // A pair of samples in half precision is formed anew where its squared distance is less than this part of their
+    // squares.
+    float near;
     double norm_floor;
     // 1 / R, 1 / (2 R^2), sqrt(3) / R or sqrt(5) / R, as the kernel has it.
     float rate[kMaxTemperatures];

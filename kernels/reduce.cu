@@ -17,11 +17,11 @@ __device__ __forceinline__ double sum(const double* values, long long count, int
     return block_sum(sum, scratch);
 }
 
-// The scale from the sums. Without any pair (the paper leaves self pairs out) the mean is 0; with weights that are all 0
-// it is 0 / 0.
+// The scale from the sums. Without any pair that counts (the paper leaves self pairs out) the mean is 0; with weights that
+// are all 0 it is 0 / 0.
 __device__ __forceinline__ void scale(const DriftCall& call, const DriftHead& head) {
     DriftScalars* scalars = head.scalars;
-    const bool none = scalars->groups == 0.0 || (call.scale_kind == kScalePaper && head.targets == 1);
+    const bool none = scalars->groups == 0.0 || (scalars->weights == 0.0 && scalars->all_weights != 0.0);
     const double mean = none ? 0.0 : scalars->weighted / scalars->weights;
     const double root = sqrt(static_cast<double>(head.dim));
     const double sigma = clip_min(mean / root, 1e-3);
@@ -37,7 +37,9 @@ __device__ __forceinline__ void norm(const DriftCall& call, const DriftHead& hea
     const double elements = scalars->groups * head.generated * head.dim;
     const double f2 = elements == 0.0 ? 0.0 : scalars->squares[r] / elements;
     scalars->f2[r] = f2;
-    scalars->theta[r] = call.normalize ? sqrt(clip_min(f2, call.norm_floor)) : 1.0;
+    // Forces whose squares f32 does not hold make everything NaN rather than nothing.
+    const double theta = sqrt(clip_min(f2, call.norm_floor));
+    scalars->theta[r] = !call.normalize ? 1.0 : theta - theta == 0.0 ? theta : theta - theta;
 }
 
 // The head of a launch with the same number of blocks for each.
@@ -51,18 +53,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_scale(const __g
     __shared__ double scratch[kWarps];
     const DriftHead& head = reduce::head_at(call, blockIdx.x);
     const double* sums = head.distance_sums;
-    const double weighted = reduce::sum(sums, head.records, 3, scratch);
-    const double weights = reduce::sum(sums + 1, head.records, 3, scratch);
-    double nonfinite = reduce::sum(sums + 2, head.records, 3, scratch);
+    double total[kDistanceSums];
+    for (int k = 0; k < kDistanceSums; ++k) total[k] = reduce::sum(sums + k, head.records, kDistanceSums, scratch);
     if (head.slices > 1) {
         const long long tiles = tiles_of(head.generated, kTile) * tiles_of(head.targets, head.columns);
-        nonfinite = reduce::sum(sums + 3LL * head.records, head.groups * head.slices * tiles, 1, scratch);
+        const double* counts = sums + static_cast<long long>(kDistanceSums) * head.records;
+        total[3] = reduce::sum(counts, head.groups * head.slices * tiles, 1, scratch);
     }
     if (threadIdx.x != 0) return;
     DriftScalars* scalars = head.scalars;
-    scalars->weighted = weighted;
-    scalars->weights = weights;
-    scalars->nonfinite = nonfinite;
+    scalars->weighted = total[0];
+    scalars->weights = total[1];
+    scalars->all_weights = total[2];
+    scalars->nonfinite = total[3];
     scalars->groups = head.groups;
     reduce::scale(call, head);
 }

@@ -2,8 +2,8 @@
 //
 // Mapping: rows and masses, one warp a row, lanes along the targets. Columns, one block for 32 columns: lanes along the
 // targets, eight warps along the queries, joined through shared memory.
-// Cost: R exponentials a pair for rows, for columns and for masses; distances are read 3 + R + R / 4 times, or formed
-// anew as often where they are not stored (D <= 8). Bound by special functions.
+// Cost: R exponentials a pair for rows, for columns and for masses; distances are read 2 + R + 2 ceil(R / 4) times, or
+// formed anew as often where they are not stored (D <= 8). Bound by instructions.
 // Limits: sm_80 and later.
 #include "statistics.cuh"
 

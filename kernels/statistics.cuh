@@ -101,9 +101,9 @@ struct RowSums {
 constexpr float kRaise = 1099511627776.0f;
 
 // The effective sample size from a mass and its raised squares; 0 without mass.
-__device__ __forceinline__ double effective(float mass, float squares) {
-    const double raised = static_cast<double>(mass) * kRaise;
-    return squares == 0.0f ? 0.0 : raised * raised / squares;
+__device__ __forceinline__ float effective(float mass, float squares) {
+    const float raised = mass * kRaise;
+    return squares == 0.0f ? 0.0f : raised * (raised / squares);
 }
 
 // The masses of a row, by a warp, when the statistics of the row and of all columns are there.

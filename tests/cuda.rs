@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{Case, Convert, check, golden_files, naive, read_npz, relative_error};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan, Samples, Statistics, cudarc};
-use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Error, Kernel, bf16, f16};
+use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Error, Kernel, SelfMask, bf16, f16};
 
 /// The device, or nothing where there is none and none is required.
 fn device() -> Option<cuda::Gpu> {
@@ -322,6 +322,23 @@ fn edge_cases() {
                 assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{name} {shape:?}: {got} and {want}");
             }
         }
+        // Every kernel where its argument overflows.
+        if let SelfMask::Set(_) | SelfMask::Add(_) = spec.self_mask {
+            for kernel in Kernel::ALL {
+                let mut spec = spec.clone();
+                (spec.kernel, spec.self_mask, spec.temperatures) = (kernel, SelfMask::Set(1e38), vec![0.5]);
+                let what = format!("{name} {kernel} masked far");
+                bench.compare::<f32>(&what, &spec, &Case::random(4, [1, 6, 2, 5, 3]), 1e-5);
+            }
+        }
+        // Halves far from the origin, of which most pairs or a few are near.
+        for (by, shape) in [(30.0, [1, 20, 3, 30, 24]), (6.0, [1, 70, 0, 170, 40])] {
+            let mut spec = spec.clone();
+            spec.temperatures = vec![if name == "notebook" { 4.0 } else { 0.3 }];
+            let case = Case::random(6, shape).translated(by);
+            bench.compare::<f16>(&format!("{name} halves far away"), &spec, &case, 2e-5);
+            bench.compare::<bf16>(&format!("{name} halves far away"), &spec, &case, 2e-5);
+        }
         // Far from the origin, and equal points. At the notebook's own temperature such forces underflow in f32.
         let mut spec = spec;
         spec.temperatures = vec![0.3, 0.9];
@@ -351,7 +368,18 @@ fn what_is_not_finite_is_counted_and_shows() {
     // A negative weight, which the host cannot see.
     let mut case = Case::random(9, [1, 5, 2, 6, 3]).weighted(1);
     case.weight_positives.as_mut().unwrap()[2] = -1.0;
-    assert!(bench.run::<f32>(&DriftSpec::official(), &case).loss[0].is_nan());
+    let got = bench.run::<f32>(&DriftSpec::official(), &case);
+    assert!(got.loss[0].is_nan() && got.statistics.nonfinite == 1);
+    // Only a sample itself has weight, and the paper leaves it out: the mean distance is 0, as in the reference.
+    let mut case = Case::random(9, [1, 1, 0, 1, 3]);
+    case.weight_positives = Some(vec![0.0]);
+    let got = bench.run::<f32>(&DriftSpec::paper(), &case);
+    assert!(got.force.iter().all(|f| *f == 0.0) && case.reference(&DriftSpec::paper()).force.iter().all(|f| *f == 0.0));
+    // Forces whose squares are beyond f32.
+    let mut case = Case::random(9, [1, 5, 2, 6, 3]);
+    case.weight_positives = Some(vec![3e13; 6]);
+    case.weight_negatives = Some(vec![3e13; 2]);
+    assert!(bench.run::<f32>(&DriftSpec::official(), &case).force.iter().all(|f| f.is_nan()));
 }
 
 #[test]

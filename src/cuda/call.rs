@@ -4,13 +4,16 @@ use super::params::{self, DriftCall, DriftHead, DriftScalars};
 use super::plan::{Head, Plan};
 use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
 
+/// Where an uncentred pair in half precision is formed anew, as a part of its squares: five bits have then cancelled.
+const NEAR: f64 = 1.0 / 32.0;
+
 /// Addresses of a head's arrays on the device; 0 for what is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pointers {
     /// Generated samples [B, G, D], negatives [B, N, D], positives [B, P, D].
     pub samples: [u64; 3],
-    /// How many elements a group, and a sample, of each is from the next; [0, 0] where there are no gaps.
-    pub strides: [[usize; 2]; 3],
+    /// How many elements a group, and a sample, of each is from the next; nothing where there are no gaps.
+    pub strides: [Option<[usize; 2]>; 3],
     /// Their weights [B, G], [B, N], [B, P], in f32; 0 where all are 1.
     pub weights: [u64; 3],
     /// Where the force [B, G, D] goes, in f32.
@@ -76,8 +79,8 @@ impl Plan {
             SelfMask::Keep => (params::MaskKind_kMaskKeep, 0.0),
         };
         let (floor_kind, affinity_floor) = match spec.affinity_floor {
-            AffinityFloor::Product(floor) => (params::FloorKind_kFloorProduct, floor),
-            AffinityFloor::Normalizer(floor) => (params::FloorKind_kFloorNormalizer, floor),
+            AffinityFloor::Product(floor) => (params::FloorKind_kFloorProduct, floor.sqrt()),
+            AffinityFloor::Normalizer(floor) => (params::FloorKind_kFloorNormalizer, floor.ln() / 2.0),
             AffinityFloor::None => (params::FloorKind_kFloorNone, 0.0),
         };
         let (normalize, norm_floor) = match spec.force_norm {
@@ -112,9 +115,10 @@ impl Plan {
             constant_self: spec.numerics.constant_self_distance.into(),
             fused: self.fused.into(),
             slots: self.slots as i32,
-            mask_value: mask_value as f32,
+            mask_value: mask_value.min(f32::MAX.into()) as f32,
             min_squared: spec.min_squared_distance as f32,
             affinity_floor: affinity_floor as f32,
+            near: if spec.numerics.near_pairs > 0.0 { spec.numerics.near_pairs.max(NEAR) as f32 } else { 0.0 },
             norm_floor,
             rate,
             ..DriftCall::default()
@@ -128,10 +132,7 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
     let array = |offset: usize| if offset == usize::MAX { 0 } else { workspace + offset as u64 };
     let counts = [shape.generated, shape.negatives, shape.positives];
     let samples = std::array::from_fn(|kind| {
-        let [group, sample] = match pointers.strides[kind] {
-            [0, 0] => [counts[kind] * shape.dim, shape.dim],
-            strides => strides,
-        };
+        let [group, sample] = pointers.strides[kind].unwrap_or([counts[kind] * shape.dim, shape.dim]);
         params::Samples { data: pointers.samples[kind] as *const _, group: group as i64, sample: sample as i64 }
     });
     DriftHead {

@@ -61,14 +61,13 @@ struct Products {
 #[derive(Debug)]
 pub struct Samples<'a, T> {
     view: CudaView<'a, T>,
-    /// [0, 0] where there are no gaps.
-    strides: [usize; 2],
+    strides: Option<[usize; 2]>,
 }
 
 impl<'a, T> From<CudaView<'a, T>> for Samples<'a, T> {
     /// Without gaps.
     fn from(view: CudaView<'a, T>) -> Self {
-        Self { view, strides: [0, 0] }
+        Self { view, strides: None }
     }
 }
 
@@ -83,15 +82,12 @@ impl<'a, T> Samples<'a, T> {
     /// Within a larger array: a group is `group` elements from the next, a sample `sample`, and coordinates lie side by
     /// side. A `group` of 0 gives all groups the same samples.
     pub fn strided(view: CudaView<'a, T>, group: usize, sample: usize) -> Self {
-        Self { view, strides: [group, sample] }
+        Self { view, strides: Some([group, sample]) }
     }
 
     /// Whether `groups` groups of `count` samples of `dim` coordinates lie in the view, filling it where there are no gaps.
     fn holds(&self, groups: usize, count: usize, dim: usize) -> bool {
-        let [group, sample] = match self.strides {
-            [0, 0] => return self.view.len() == groups * count * dim,
-            strides => strides,
-        };
+        let Some([group, sample]) = self.strides else { return self.view.len() == groups * count * dim };
         if groups * count == 0 {
             return true;
         }
@@ -158,7 +154,7 @@ pub struct Statistics {
     pub loss_r: Vec<f64>,
     /// How each temperature's affinities are spread, `[R]`.
     pub rows: Vec<RowMeans>,
-    /// How many input coordinates are NaN or infinite.
+    /// How many input coordinates and weights are NaN or infinite, or weights negative.
     pub nonfinite: u64,
 }
 
@@ -287,7 +283,8 @@ impl Plan {
 
     /// Binds the plan to a stream and to arrays, one pair of inputs and outputs a head, in the order of the plan's shapes.
     ///
-    /// With several heads it copies their table to the workspace, so it comes before a capture, not within.
+    /// With several heads it copies their table to the workspace, for which the driver may wait for the stream; it comes
+    /// before a capture, not within.
     ///
     /// # Errors
     /// [`Error::Shape`] where an array has not the plan's extents, [`Error::Value`] where the samples have another type
@@ -333,7 +330,7 @@ impl Plan {
     /// # Safety
     /// `call` is this plan's, of addresses of arrays with its extents, in the memory of the stream's context, that stay
     /// alive until the stream has passed; outputs and workspace alias nothing; with several heads, [`Call::table`] lies
-    /// at [`Plan::table_offset`] in the workspace; the phases before have run on the same workspace.
+    /// at [`Plan::table_offset`] in the workspace, which begins at a multiple of 256; the phases before have run on the same workspace.
     pub unsafe fn launch(&self, kernels: &Kernels, stream: &CudaStream, call: &Call, phase: Phase) -> Result<()> {
         if self.options.shared_bytes > kernels.shared_bytes {
             return Err(Error::value(
@@ -386,7 +383,8 @@ impl Plan {
     }
 
     /// Where a head's sums lie in the workspace, bytes: eight-byte floats that are added where a head is spread over
-    /// devices. First, after [`Phase::Distances`]: sum d w, sum w, coordinates that are not finite, groups. Second, after
+    /// devices. First, after [`Phase::Distances`]: sum d w and sum w over the pairs that count, sum w over all,
+    /// coordinates and weights that are not finite, groups. Second, after
     /// [`Phase::Norms`]: the squared force of each of eight temperatures, and of each the sums
     /// over the rows from which [`RowMeans`] follow.
     pub fn sums(&self, head: usize) -> [std::ops::Range<usize>; 2] {
@@ -438,16 +436,16 @@ fn pointers_of<'a, T: Element + DeviceRepr>(
         if got == extents.iter().product::<usize>() { Ok(()) } else { Err(Error::shape(OP, argument, extents, [got])) }
     };
     macro_rules! address {
-        ($view:expr) => {{
-            let (address, guard) = $view.view_ptr(stream);
+        ($view:expr, $method:ident) => {{
+            let (address, guard) = $view.$method(stream);
             guards.push(guard);
             address
         }};
-        ($view:expr, $argument:literal, $extents:expr) => {
+        ($view:expr, $method:ident, $argument:literal, $extents:expr) => {
             match $view {
                 Some(view) => {
                     exact($argument, view.len(), $extents)?;
-                    address!(view)
+                    address!(view, $method)
                 }
                 None => 0,
             }
@@ -469,17 +467,17 @@ fn pointers_of<'a, T: Element + DeviceRepr>(
             return Err(Error::shape(OP, argument, [b, count, d], [samples.view.len()]));
         }
         pointers.strides[kind] = samples.strides;
-        pointers.samples[kind] = address!(samples.view);
+        pointers.samples[kind] = address!(samples.view, view_ptr);
     }
     Ok(Pointers {
         weights: [
-            address!(inputs.weight_generated, "weight_generated", &[b, g]),
-            address!(inputs.weight_negatives, "weight_negatives", &[b, n]),
-            address!(inputs.weight_positives, "weight_positives", &[b, p]),
+            address!(inputs.weight_generated, view_ptr, "weight_generated", &[b, g]),
+            address!(inputs.weight_negatives, view_ptr, "weight_negatives", &[b, n]),
+            address!(inputs.weight_positives, view_ptr, "weight_positives", &[b, p]),
         ],
-        force: address!(outputs.force, "force", &[b, g, d]),
-        gradient: address!(outputs.gradient, "gradient", &[b, g, d]),
-        loss: address!(outputs.loss, "loss", &[b]),
+        force: address!(outputs.force, view_ptr_mut, "force", &[b, g, d]),
+        gradient: address!(outputs.gradient, view_ptr_mut, "gradient", &[b, g, d]),
+        loss: address!(outputs.loss, view_ptr_mut, "loss", &[b]),
         ..pointers
     })
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 pub const kMaxTemperatures: ::core::ffi::c_int = 8;
 pub const kRowSums: ::core::ffi::c_int = 4;
+pub const kDistanceSums: ::core::ffi::c_int = 4;
 pub const kThreads: ::core::ffi::c_int = 256;
 pub const kTile: ::core::ffi::c_int = 64;
 pub const kMaxColumns: ::core::ffi::c_int = 224;
@@ -50,6 +51,7 @@ pub type Launch = ::core::ffi::c_uint;
 pub struct DriftScalars {
     pub weighted: f64,
     pub weights: f64,
+    pub all_weights: f64,
     pub nonfinite: f64,
     pub groups: f64,
     pub squares: [f64; 8usize],
@@ -62,19 +64,20 @@ pub struct DriftScalars {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 504usize];
+    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 512usize];
     ["Alignment of DriftScalars"][::core::mem::align_of::<DriftScalars>() - 8usize];
     ["Offset of field: DriftScalars::weighted"][::core::mem::offset_of!(DriftScalars, weighted) - 0usize];
     ["Offset of field: DriftScalars::weights"][::core::mem::offset_of!(DriftScalars, weights) - 8usize];
-    ["Offset of field: DriftScalars::nonfinite"][::core::mem::offset_of!(DriftScalars, nonfinite) - 16usize];
-    ["Offset of field: DriftScalars::groups"][::core::mem::offset_of!(DriftScalars, groups) - 24usize];
-    ["Offset of field: DriftScalars::squares"][::core::mem::offset_of!(DriftScalars, squares) - 32usize];
-    ["Offset of field: DriftScalars::rows"][::core::mem::offset_of!(DriftScalars, rows) - 96usize];
-    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 352usize];
-    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 360usize];
-    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 368usize];
-    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 376usize];
-    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 440usize];
+    ["Offset of field: DriftScalars::all_weights"][::core::mem::offset_of!(DriftScalars, all_weights) - 16usize];
+    ["Offset of field: DriftScalars::nonfinite"][::core::mem::offset_of!(DriftScalars, nonfinite) - 24usize];
+    ["Offset of field: DriftScalars::groups"][::core::mem::offset_of!(DriftScalars, groups) - 32usize];
+    ["Offset of field: DriftScalars::squares"][::core::mem::offset_of!(DriftScalars, squares) - 40usize];
+    ["Offset of field: DriftScalars::rows"][::core::mem::offset_of!(DriftScalars, rows) - 104usize];
+    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 360usize];
+    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 368usize];
+    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 376usize];
+    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 384usize];
+    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 448usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -199,6 +202,7 @@ pub struct DriftCall {
     pub mask_value: f32,
     pub min_squared: f32,
     pub affinity_floor: f32,
+    pub near: f32,
     pub norm_floor: f64,
     pub rate: [f32; 8usize],
     pub heads: ::core::ffi::c_int,
@@ -207,7 +211,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 408usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 416usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
@@ -223,11 +227,12 @@ const _: () = {
     ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 44usize];
     ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 48usize];
     ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 52usize];
-    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 56usize];
-    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 64usize];
-    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 96usize];
-    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 104usize];
-    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 112usize];
+    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 56usize];
+    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 64usize];
+    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 72usize];
+    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 104usize];
+    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 112usize];
+    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 120usize];
 };
 impl Default for DriftCall {
     fn default() -> Self {

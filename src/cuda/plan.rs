@@ -10,6 +10,7 @@ const WARP: usize = 32;
 const STAGE_ROW: usize = params::kStageRow as usize;
 const STAGES: usize = params::kStages as usize;
 const RANGE: usize = params::kRange as usize;
+const DISTANCE_SUMS: usize = params::kDistanceSums as usize;
 const MAX_COLUMNS: usize = params::kMaxColumns as usize;
 /// Targets of a contraction's tile where not all of them are one tile: its coefficients and stages take 82 KiB in f32.
 const WIDTH: usize = 160;
@@ -21,6 +22,8 @@ pub(super) const STATIC_SHARED: usize = 5 << 10;
 const ENOUGH_BLOCKS: usize = 264;
 /// Coordinates that a slice has at least, so that it is not shorter than its start and its end.
 const MIN_SLICE: usize = 512;
+/// Kernels count in 32 bits, and up to a tile beyond the end.
+const MAX_EXTENT: usize = (1 << 31) - 1024;
 /// Distances of points in so few coordinates are formed anew faster than read.
 const FEW_COORDINATES: usize = 8;
 
@@ -51,13 +54,16 @@ impl Default for Options {
 /// with a workspace of its own.
 ///
 /// What it decides:
-/// - Where G <= 64 and T <= 224 in every head, a group is one block from its distances to its norms: five launches.
-///   Otherwise rows and columns of distances have launches of their own, and tiles of targets stream by: eight.
+/// - Where G <= 64 and T <= 224 in every head, a group is one block from its distances to its norms, if the tile of its
+///   targets fits into shared memory (in f32 and 99 KiB up to T = 160): five launches. Otherwise rows and columns of
+///   distances have launches of their own, and tiles of targets stream by: eight or nine.
 /// - Samples in half precision go to tensor cores, and coefficients are then rounded to the samples' type.
-/// - Where there are fewer than 264 blocks, distances are cut into slices of at least 512 coordinates, which one more
-///   launch adds up in order.
+/// - Where there are at most 132 blocks, distances are cut into slices of at least 512 coordinates, which a launch adds up
+///   in order; groups then stream: ten.
 /// - Distances are kept, except where groups stream and D <= 8: then they are formed anew at each use, and the workspace
 ///   is of the order of the samples.
+/// - Sums over groups are added in an order that hangs on their number: a call that is split over B gives the same result
+///   up to the last digits of these f64 sums, not bit for bit.
 /// - Force norms are accumulated from the forces themselves, with one more read of the targets. The zero-sum identity
 ///   (spec 2.3) would need the targets' distances among themselves, G T^2 multiply-adds in f32 a temperature and group,
 ///   which at G = 64, T = 160 take an H100 longer than that read until D is about 2000.
@@ -146,12 +152,12 @@ impl Plan {
         for shape in shapes {
             shape.validate()?;
             let extents = [shape.groups, shape.targets(), shape.dim];
-            if extents.iter().any(|&extent| i32::try_from(extent).is_err()) {
+            if extents.iter().any(|&extent| extent > MAX_EXTENT) {
                 return Err(too_large("an extent", shape));
             }
         }
         let Some(available) = options.shared_bytes.checked_sub(STATIC_SHARED) else {
-            return Err(Error::value(OP, "shared_bytes", "at least 90 KiB", options.shared_bytes));
+            return Err(Error::value(OP, "shared_bytes", "some 90 KiB", options.shared_bytes));
         };
         let tensor = dtype != Dtype::F32 && !options.plain;
         let coefficient = if tensor { 2 } else { size_of::<f32>() };
@@ -167,7 +173,9 @@ impl Plan {
         let blocks = shapes.iter().map(|shape| shape.groups).fold(0, usize::saturating_add);
         let cut = |shape: &DriftShape| {
             let most = (shape.dim / MIN_SLICE).max(1);
-            ENOUGH_BLOCKS.div_ceil(blocks.saturating_mul(shape.generated.div_ceil(TILE)).max(1)).clamp(1, most)
+            let blocks = blocks.saturating_mul(shape.generated.div_ceil(TILE)).max(1);
+            // A little more room is not worth the launches that it costs.
+            if 2 * blocks > ENOUGH_BLOCKS { 1 } else { ENOUGH_BLOCKS.div_ceil(blocks).min(most) }
         };
         let fused =
             shapes.iter().all(|shape| one_block(shape) && cut(shape) == 1) && contraction(widest, 1) <= available;
@@ -279,7 +287,7 @@ impl Plan {
             row_log: self.place(&[groups, generated, temperatures], float, shape)?,
             column_log: self.place(&[groups, targets, temperatures], float, shape)?,
             mass: self.place(&[groups, generated, temperatures, 3], float, shape)?,
-            distance_sums: self.place(&[3 * records + counts], double, shape)?,
+            distance_sums: self.place(&[DISTANCE_SUMS * records + counts], double, shape)?,
             norm_sums: self.place(&[norms], double, shape)?,
             row_sums: self.place(&[temperatures, row_records, params::kRowSums as usize], double, shape)?,
             loss_sums: self.place(&[losses], double, shape)?,
@@ -357,7 +365,7 @@ mod tests {
                 (layout.row_log, b * g * 3 * 4),
                 (layout.column_log, b * t * 3 * 4),
                 (layout.mass, b * g * 3 * 3 * 4),
-                (layout.distance_sums, (3 * records + counts) * 8),
+                (layout.distance_sums, (DISTANCE_SUMS * records + counts) * 8),
                 (layout.norm_sums, 3 * b * tiles_i * head.ranges * 8),
                 (layout.row_sums, 3 * (b * g).div_ceil(8) * 4 * 8),
                 (layout.loss_sums, b * tiles_i * head.ranges * 8),
@@ -416,6 +424,7 @@ mod tests {
         let few = plan(&[shape(2, 64, 32, 64, 196_608)], Dtype::Bf16, options);
         assert!(!few.fused && few.heads[0].slices == 128 && few.launches() == 10);
         assert_eq!(plan(&[shape(128, 64, 32, 64, 5120)], Dtype::Bf16, options).heads[0].slices, 3);
+        assert_eq!(plan(&[shape(133, 64, 32, 64, 5120)], Dtype::Bf16, options).launches(), 5);
         // Points of the plane are not worth a matrix of distances.
         let toy = plan(&[shape(1, 2048, 0, 2048, 2)], Dtype::F32, options);
         assert!(toy.workspace_bytes() < 1 << 20, "{} bytes", toy.workspace_bytes());
