@@ -79,9 +79,20 @@ __device__ __forceinline__ bool removed(const DriftCall& call, int i, int j, flo
     return (call.mask == kMaskRemove && i == j) || (call.weights == kWeightLogit && w == 0.0f);
 }
 
+// 1 / scale in two floats, so that neither it nor a division costs digits: it moves every exponent alike.
+struct Unit {
+    float high, low;
+};
+
+__device__ __forceinline__ Unit unit_of(const DriftHead& head) {
+    const double inverse = head.scalars->inverse;
+    const float high = static_cast<float>(inverse);
+    return {high, static_cast<float>(inverse - high)};
+}
+
 // Distance i, j of a group in units of the scale, with the self mask: spec 2.2 (4), (5).
-__device__ __forceinline__ float normalized(const DriftCall& call, float distance, float unit, int i, int j) {
-    const float n = distance / unit;
+__device__ __forceinline__ float normalized(const DriftCall& call, float distance, const Unit& unit, int i, int j) {
+    const float n = fmaf(distance, unit.high, distance * unit.low);
     if (i != j) return n;
     return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
 }
@@ -141,6 +152,7 @@ __device__ __forceinline__ float distance(const DriftCall& call, const DriftHead
     }
     const T *x = target<T>(head, b, i), *y = target<T>(head, b, j);
     float sum = 0.0f;
+#pragma unroll 1
     for (int d = 0; d < head.dim; ++d) {
         const float difference = to_float(x[d]) - to_float(y[d]);
         sum = fmaf(difference, difference, sum);

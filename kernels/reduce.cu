@@ -29,6 +29,7 @@ __device__ __forceinline__ void scale(const DriftCall& call, const DriftHead& he
     const double distance = raw ? 1.0 : paper ? sigma * root : clip_min(mean, 1e-3);
     scalars->sigma = raw ? 1.0 : sigma;
     scalars->distance = distance;
+    scalars->inverse = 1.0 / distance;
     scalars->scale = scalars->groups == 0.0 ? 0.0 : raw || paper ? distance : mean;
 }
 

@@ -49,7 +49,7 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
     const int j = block % tiles * kWarp + lane;
     const bool inside = j < head.targets;
     const float w = inside ? weight(call, head, b, j) : 0.0f;
-    const float unit = static_cast<float>(head.scalars->distance);
+    const Unit unit = unit_of(head);
     float least_n = infinity();
     for (int i = warp; inside && i < head.generated; i += kWarps) {
         if (removed(call, i, j, w)) continue;

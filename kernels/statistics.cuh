@@ -17,7 +17,7 @@ constexpr int kAtOnce = 4;
 template <typename T>
 __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head, int b, int i) {
     const int lane = threadIdx.x % kWarp;
-    const float unit = static_cast<float>(head.scalars->distance);
+    const Unit unit = unit_of(head);
     float least_n = infinity();
     for (int j = lane; j < head.targets; j += kWarp) {
         if (removed(call, i, j, weight(call, head, b, j))) continue;
@@ -46,35 +46,6 @@ __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head
         }
     }
     if (lane == 0) head.row_least[at] = least_n;
-}
-
-// A column, by a thread.
-template <typename T>
-__device__ __forceinline__ void column(const DriftCall& call, const DriftHead& head, int b, int j) {
-    const float w = weight(call, head, b, j);
-    const float unit = static_cast<float>(head.scalars->distance);
-    float least_n = infinity();
-    for (int i = 0; i < head.generated; ++i) {
-        if (removed(call, i, j, w)) continue;
-        least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
-    }
-    const long long at = static_cast<long long>(b) * head.targets + j;
-    head.column_least[at] = least_n;
-    for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
-        float sum[kAtOnce] = {};
-        for (int i = 0; i < head.generated; ++i) {
-            if (removed(call, i, j, w)) continue;
-            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
-#pragma unroll
-            for (int k = 0; k < kAtOnce; ++k) {
-                if (r0 + k < call.temperatures) sum[k] += expf(log_ratio(call.kernel, n, least_n, call.rate[r0 + k]));
-            }
-        }
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-            if (r0 + k < call.temperatures) head.column_log[at * call.temperatures + r0 + k] = logf(sum[k]);
-        }
-    }
 }
 
 // The sums over the rows of a block, each warp's apart.
@@ -106,18 +77,63 @@ __device__ __forceinline__ float effective(float mass, float squares) {
     return squares == 0.0f ? 0.0f : raised * (raised / squares);
 }
 
+// The masses of a row for one temperature: each lane adds up its affinities, then the lanes.
+struct Masses {
+    float negative = 0.0f, positive = 0.0f, squares_negative = 0.0f, squares_positive = 0.0f;
+    float peak_negative = 0.0f, peak_positive = 0.0f;
+
+    __device__ __forceinline__ void add(float a, bool attracts) {
+        const float raised = a * kRaise;
+        if (attracts) {
+            positive += a;
+            squares_positive = fmaf(raised, raised, squares_positive);
+            peak_positive = fmaxf(peak_positive, a);
+        } else {
+            negative += a;
+            squares_negative = fmaf(raised, raised, squares_negative);
+            peak_negative = fmaxf(peak_negative, a);
+        }
+    }
+
+    __device__ __forceinline__ void reduce() {
+        negative = warp_sum(negative);
+        positive = warp_sum(positive);
+        squares_negative = warp_sum(squares_negative);
+        squares_positive = warp_sum(squares_positive);
+        peak_negative = -warp_least(-peak_negative);
+        peak_positive = -warp_least(-peak_positive);
+    }
+
+    // The greatest coefficient.
+    __device__ __forceinline__ float peak() const { return fmaxf(peak_negative * positive, peak_positive * negative); }
+
+    // Stores them, by one lane.
+    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long query, int r,
+                                          RowSums* rows) const {
+        float* mass = head.mass + 3 * (query * call.temperatures + r);
+        mass[0] = negative;
+        mass[1] = positive;
+        mass[2] = peak();
+        double(*sums)[kWarps] = rows->sums[r];
+        const int warp = threadIdx.x / kWarp;
+        sums[0][warp] += negative;
+        sums[1][warp] += positive;
+        sums[2][warp] += effective(negative, squares_negative);
+        sums[3][warp] += effective(positive, squares_positive);
+    }
+};
+
 // The masses of a row, by a warp, when the statistics of the row and of all columns are there.
 template <typename T>
 __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& head, int b, int i, RowSums* rows) {
     const int lane = threadIdx.x % kWarp;
-    const float unit = static_cast<float>(head.scalars->distance);
+    const Unit unit = unit_of(head);
     const long long at = static_cast<long long>(b) * head.generated + i;
     const float row_least = head.row_least[at];
 #pragma unroll 1
     for (int r = 0; r < call.temperatures; ++r) {
         const float row_log = head.row_log[at * call.temperatures + r];
-        float negative = 0.0f, positive = 0.0f, peak_negative = 0.0f, peak_positive = 0.0f;
-        float squares_negative = 0.0f, squares_positive = 0.0f;
+        Masses masses;
         for (int j = lane; j < head.targets; j += kWarp) {
             const float w = weight(call, head, b, j);
             if (removed(call, i, j, w)) continue;
@@ -125,34 +141,10 @@ __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& h
             const long long column = static_cast<long long>(b) * head.targets + j;
             const Norms norms = {row_least, head.column_least[column], row_log,
                                  head.column_log[column * call.temperatures + r]};
-            const float a = affinity(call, n, w, call.rate[r], norms);
-            if (j >= head.generated + head.negatives) {
-                positive += a;
-                squares_positive = fmaf(a * kRaise, a * kRaise, squares_positive);
-                peak_positive = fmaxf(peak_positive, a);
-            } else {
-                negative += a;
-                squares_negative = fmaf(a * kRaise, a * kRaise, squares_negative);
-                peak_negative = fmaxf(peak_negative, a);
-            }
+            masses.add(affinity(call, n, w, call.rate[r], norms), j >= head.generated + head.negatives);
         }
-        const float minus = warp_sum(negative), plus = warp_sum(positive);
-        const float peak_minus = -warp_least(-peak_negative), peak_plus = -warp_least(-peak_positive);
-        if (lane == 0) {
-            float* mass = head.mass + 3 * (at * call.temperatures + r);
-            mass[0] = minus;
-            mass[1] = plus;
-            mass[2] = fmaxf(peak_minus * plus, peak_plus * minus);
-        }
-        const float square_minus = warp_sum(squares_negative), square_plus = warp_sum(squares_positive);
-        if (lane == 0) {
-            double(*sums)[kWarps] = rows->sums[r];
-            const int warp = threadIdx.x / kWarp;
-            sums[0][warp] += minus;
-            sums[1][warp] += plus;
-            sums[2][warp] += effective(minus, square_minus);
-            sums[3][warp] += effective(plus, square_plus);
-        }
+        masses.reduce();
+        if (lane == 0) masses.store(call, head, at, r, rows);
     }
 }
 

@@ -59,12 +59,13 @@ pub struct DriftScalars {
     pub scale: f64,
     pub sigma: f64,
     pub distance: f64,
+    pub inverse: f64,
     pub f2: [f64; 8usize],
     pub theta: [f64; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 512usize];
+    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 520usize];
     ["Alignment of DriftScalars"][::core::mem::align_of::<DriftScalars>() - 8usize];
     ["Offset of field: DriftScalars::weighted"][::core::mem::offset_of!(DriftScalars, weighted) - 0usize];
     ["Offset of field: DriftScalars::weights"][::core::mem::offset_of!(DriftScalars, weights) - 8usize];
@@ -76,8 +77,9 @@ const _: () = {
     ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 360usize];
     ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 368usize];
     ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 376usize];
-    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 384usize];
-    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 448usize];
+    ["Offset of field: DriftScalars::inverse"][::core::mem::offset_of!(DriftScalars, inverse) - 384usize];
+    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 392usize];
+    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 456usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -17,7 +17,7 @@ const WIDTH: usize = 160;
 /// Where arrays begin in the workspace, bytes; what `cuMemAlloc` guarantees of its start.
 const ALIGN: usize = 256;
 /// Shared memory that kernels take beside what the plan gives them, and the driver's own KiB.
-pub(super) const STATIC_SHARED: usize = 5 << 10;
+pub(super) const STATIC_SHARED: usize = 6 << 10;
 /// Blocks that fill a GPU, two for each multiprocessor of an H100. Fewer are cut along the coordinates.
 const ENOUGH_BLOCKS: usize = 264;
 /// Coordinates that a slice has at least, so that it is not shorter than its start and its end.
@@ -164,7 +164,8 @@ impl Plan {
         let temperatures = spec.temperatures.len();
         let contraction = |width: usize, slots: usize| {
             let row = width * coefficient + params::kCoefficientPad as usize;
-            STAGES * width * STAGE_ROW + slots * TILE * row
+            let columns = width * (2 + temperatures) * size_of::<f32>();
+            STAGES * width * STAGE_ROW + slots * TILE * row + columns
         };
 
         let one_block = |shape: &DriftShape| shape.generated <= TILE && shape.targets() <= MAX_COLUMNS;

@@ -1,0 +1,229 @@
+// Phase B of groups that are one block: the statistics of its rows and columns, the masses, and of each temperature the sum
+// of F^2 (spec 2.2 (6)), from which theta follows; F itself is not stored.
+//
+// Numerics: as in statistics.cuh and contraction.cu.
+// Mapping: one block a group. Its normalised distances lie in shared memory, where the stages will: a warp has every eighth
+// row, its lanes along the targets; a thread has a column. Of each temperature a row's affinities then stay in registers,
+// seven a lane, until they are added up and are coefficients. With those of as many temperatures as fit into shared memory
+// the targets are multiplied, stage by stage; more temperatures take more passes. Stages and products as in contraction.cu.
+// Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate and temperature. Reads 4 G T bytes of
+// distances and T D of targets a pass.
+// Limits: sm_80 and later; G <= 64, T <= 224.
+#include "coefficients.cuh"
+#include "statistics.cuh"
+
+namespace contraction {
+
+// Columns of a row that a lane has.
+constexpr int kPerLane = kMaxColumns / kWarp;
+
+// A group's normalised distances in shared memory, [G, width]; infinite where there is no affinity.
+struct Distances {
+    float* data;
+    int width;
+
+    __device__ __forceinline__ float* row(int i) const { return data + i * width; }
+
+    template <typename T>
+    __device__ __forceinline__ void take(const DriftCall& call, const DriftHead& head, const Columns& columns, int b) const {
+        const int lane = threadIdx.x % kWarp;
+        const Unit unit = unit_of(head);
+        for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
+            for (int j = lane; j < width; j += kWarp) row(i)[j] = pair<T>(call, head, unit, b, i, j, columns.weight[j]);
+        }
+    }
+};
+
+// The statistics of the rows, by their warps, whose distances lie in `n`.
+__device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n, const Columns& columns,
+                                        int b) {
+    const int lane = threadIdx.x % kWarp;
+    for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
+        const float* row = n.row(i);
+        float least_n = infinity();
+        for (int j = lane; j < n.width; j += kWarp) least_n = least(least_n, row[j]);
+        least_n = warp_least(least_n);
+        const long long at = static_cast<long long>(b) * head.generated + i;
+#pragma unroll 1
+        for (int k = 0; k < call.temperatures; ++k) {
+            float sum = 0.0f;
+            for (int j = lane; j < n.width; j += kWarp) {
+                // Without any pair every difference is none.
+                if (row[j] == infinity()) continue;
+                const float factor = call.weights == kWeightLogit ? columns.weight[j] : 1.0f;
+                sum += factor * expf(log_ratio(call.kernel, row[j], least_n, call.rate[k]));
+            }
+            sum = warp_sum(sum);
+            if (lane == 0) head.row_log[at * call.temperatures + k] = logf(sum);
+        }
+        if (lane == 0) head.row_least[at] = least_n;
+    }
+}
+
+// The statistics of the columns, a thread each, for this block and for the force.
+__device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHead& head, const Distances& n,
+                                           const Columns& columns, int b) {
+    const int j = threadIdx.x;
+    if (j >= head.targets) return;
+    float least_n = infinity();
+    for (int i = 0; i < head.generated; ++i) least_n = least(least_n, n.row(i)[j]);
+    const long long at = static_cast<long long>(b) * head.targets + j;
+    head.column_least[at] = columns.least[j] = least_n;
+#pragma unroll 1
+    for (int k = 0; k < call.temperatures; ++k) {
+        float sum = 0.0f;
+#pragma unroll 4
+        for (int i = 0; i < head.generated; ++i) {
+            const float value = n.row(i)[j];
+            if (value == infinity()) continue;
+            sum += expf(log_ratio(call.kernel, value, least_n, call.rate[k]));
+        }
+        head.column_log[at * call.temperatures + k] = columns.log[k * columns.width + j] = logf(sum);
+    }
+}
+
+// The coefficients of temperatures r, r + 1, ..., each in a slot of its own, by the rows' warps; and the rows' masses.
+template <typename C>
+__device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n, const Columns& columns,
+                                       const Coefficients<C>& c, Rows* rows, statistics::RowSums* row_sums, int b, int r,
+                                       int slots) {
+    const int lane = threadIdx.x % kWarp;
+    const int attracting = head.generated + head.negatives;
+#pragma unroll 1
+    for (int at = threadIdx.x / kWarp; at < slots * kTile; at += kWarps) {
+        const int slot = at / kTile, i = at % kTile, k = r + slot;
+        C* to = c.row(slot, i);
+        if (i >= head.generated) {
+            for (int j = lane; j < c.width; j += kWarp) round_to(to + j, 0.0f);
+            if (lane == 0) {
+                rows->unit[slot][i] = 1.0f;
+                rows->rest[slot][i] = 0.0f;
+            }
+            continue;
+        }
+        const long long query = static_cast<long long>(b) * head.generated + i;
+        const float row_least = head.row_least[query], row_log = head.row_log[query * call.temperatures + k];
+        statistics::Masses masses;
+        float a[kPerLane];
+#pragma unroll
+        for (int m = 0; m < kPerLane; ++m) {
+            const int j = lane + m * kWarp;
+            a[m] = 0.0f;
+            if (m * kWarp >= c.width) continue;
+            const float value = n.row(i)[j];
+            if (value == infinity()) continue;
+            a[m] = affinity(call, value, columns.weight[j], call.rate[k], columns.norms(j, k, row_least, row_log));
+            masses.add(a[m], j >= attracting);
+        }
+        masses.reduce();
+        if (lane == 0) masses.store(call, head, query, k, row_sums);
+        float inverse;
+        const float power = power_below(masses.peak(), &inverse);
+        const float pull = masses.negative * inverse, push = -masses.positive * inverse;
+        float rest = 0.0f;
+#pragma unroll
+        for (int m = 0; m < kPerLane; ++m) {
+            const int j = lane + m * kWarp;
+            if (m * kWarp >= c.width) continue;
+            round_to(to + j, a[m] * (j >= attracting ? pull : push));
+            rest += to_float(to[j]);
+        }
+        rest = warp_sum(rest);
+        if (lane == 0) {
+            rows->unit[slot][i] = power;
+            rows->rest[slot][i] = rest;
+        }
+    }
+}
+
+template <typename T, typename Product>
+__device__ __forceinline__ void group(const DriftCall& call) {
+    using C = typename Product::Coefficient;
+    extern __shared__ uint4 shared[];
+    __shared__ Rows rows;
+    __shared__ statistics::RowSums row_sums;
+    __shared__ double scratch[kWarps];
+    int b;
+    const DriftHead& head = head_of(call, kNorms, &b);
+    const bool words = whole_words<T>(head);
+    const int width = head.width, stage_bytes = width * kStageRow;
+    char* stages = reinterpret_cast<char*>(shared);
+    const Coefficients<C> c(stages + kStages * stage_bytes, width);
+    const Columns columns(c.end(call.slots), width);
+    static_assert(kTile * sizeof(float) == kStages * kStageRow, "distances take the place of the stages");
+    const Distances n = {reinterpret_cast<float*>(stages), width};
+    const auto load = [&](int d, int step) {
+        fill<T>(stages + step % kStages * stage_bytes, head, words, b, 0, width, d);
+        copy_commit();
+    };
+
+    rows.start(call, head, false);
+    row_sums.clear();
+    columns.weigh(call, head, b, 0);
+    __syncthreads();
+    n.take<T>(call, head, columns, b);
+    __syncwarp();
+    rows_of(call, head, n, columns, b);
+    __syncthreads();
+    columns_of(call, head, n, columns, b);
+#pragma unroll 1
+    for (int r = 0; r < call.temperatures; r += call.slots) {
+        const int slots = min(call.slots, call.temperatures - r);
+        // All are done with the columns, or with the stages and the coefficients of the pass before.
+        __syncthreads();
+        if (r > 0) {
+            n.take<T>(call, head, columns, b);
+            __syncwarp();
+        }
+        couple(call, head, n, columns, c, &rows, &row_sums, b, r, slots);
+        __syncthreads();
+        load(0, 0);
+        Product product;
+        double squares[Product::kSlots] = {};
+#pragma unroll 1
+        for (int d = 0, step = 0; d < head.dim; d += kStageDim<T>, ++step) {
+            copy_wait();
+            __syncthreads();
+            if (d + kStageDim<T> < head.dim) load(d + kStageDim<T>, step + 1);
+            const char* stage = stages + step % kStages * stage_bytes;
+            product.at(head, b, d);
+            product.add(0, slots, false, c, stage);
+            // Queries are the first rows of the stage, and zeros beyond the coordinates. Rows beyond the queries have no
+            // coefficients, and no sample either.
+            float sums[Product::kSlots] = {};
+            product.drain(
+                0, slots,
+                [&](int row, int at) { return row < head.generated ? pair_of<T>(stage, row, at) : make_float2(0.0f, 0.0f); },
+                [&](int s, int row, int, float2 sum, float2 x) {
+                    if (row >= head.generated) return;
+                    const float2 f = rows.force(s, row, sum, x);
+                    sums[s] = fmaf(f.x, f.x, fmaf(f.y, f.y, sums[s]));
+                });
+#pragma unroll
+            for (int s = 0; s < Product::kSlots; ++s) squares[s] += sums[s];
+        }
+#pragma unroll
+        for (int s = 0; s < Product::kSlots; ++s) {
+            if (s >= slots) continue;
+            const double total = block_sum(squares[s], scratch);
+            if (threadIdx.x == 0) head.norm_sums[static_cast<long long>(r + s) * head.groups + b] = total;
+        }
+    }
+    row_sums.store(call, head, b, head.groups);
+}
+
+}  // namespace contraction
+
+// BLOCKS: that a multiprocessor holds at least. The plain rung on halves, which is there to be compared with, has room
+// for no second one.
+#define GROUP(TYPE, RUNG, SLOTS, BLOCKS, NAME)                                   \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) group_##NAME( \
+        const __grid_constant__ DriftCall call) {                                \
+        contraction::group<TYPE, contraction::RUNG<TYPE, SLOTS>>(call);          \
+    }
+
+GROUP(float, Plain, kMaxSlots, 2, f32)
+GROUP(Half, Plain, kMaxSlots / 2, 1, f16)
+GROUP(Bfloat, Plain, kMaxSlots / 2, 1, bf16)
+GROUP(Half, Tensor, kMaxSlots, 2, f16_tensor)
+GROUP(Bfloat, Tensor, kMaxSlots, 2, bf16_tensor)
