@@ -3,6 +3,7 @@
 
 #include "params.h"
 #include "ptx/convert.cuh"
+#include "ptx/exp2.cuh"
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -142,6 +143,22 @@ __device__ __forceinline__ float affinity(const DriftCall& call, float n, float 
     if (call.weights == kWeightLogit) a *= alone ? w : sqrtf(w);
     if (call.floor_kind == kFloorProduct) a = clip_min(a, call.affinity_floor);
     return call.weights == kWeightAffinity ? a * w : a;
+}
+
+// k(n) / k(m), and the affinity: for any call, or for those with the official affinity, in powers of two and with nothing to
+// choose. Where few values matter both have the digits of f32: exponents far below 0 belong to what does not.
+template <bool kOfficial>
+__device__ __forceinline__ float kernel_ratio(const DriftCall& call, int k, float n, float m) {
+    return kOfficial ? exp2_fast(-call.rate2[k] * (n - m)) : expf(log_ratio(call.kernel, n, m, call.rate[k]));
+}
+
+template <bool kOfficial>
+__device__ __forceinline__ float affinity_of(const DriftCall& call, int k, float n, float w, const Norms& norms) {
+    if (!kOfficial) return affinity(call, n, w, call.rate[k], norms);
+    constexpr float kHalfLog2e = 0.72134752f;
+    const float exponent = -0.5f * call.rate2[k] * ((n - norms.row_least) + (n - norms.column_least));
+    const float a = exp2_fast(fmaf(-kHalfLog2e, norms.row_log + norms.column_log, exponent));
+    return clip_min(a, call.affinity_floor) * w;
 }
 
 // Distance i, j of group b, stored or formed anew, before any mask: spec 2.2 (1).

@@ -28,7 +28,7 @@ struct RowFactors {
 
 // Makes the coefficients of a tile: of temperature r, or of all temperatures, each divided by its theta. A warp has every
 // eighth row, the lanes go along the targets.
-template <typename T, typename C, bool kNorm>
+template <typename T, typename C, bool kNorm, bool kOfficial>
 __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& head, const Coefficients<C>& c,
                                       const Columns& columns, Rows* rows, RowFactors* all_factors, int b, int i0, int j0,
                                       int r) {
@@ -75,7 +75,7 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
             float sum = 0.0f;
 #pragma unroll 1
             for (int k = begin; n != infinity() && k < end; ++k) {
-                const float a = affinity(call, n, w, call.rate[k], columns.norms(column, k, factors.least, factors.log[k]));
+                const float a = affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, factors.log[k]));
                 sum = fmaf(a, column >= attracting ? factors.pull[k] : factors.push[k], sum);
             }
             round_to(to + column, sum);
@@ -158,7 +158,11 @@ __device__ __forceinline__ void run(const DriftCall& call) {
         if (step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin)) {
             columns.take(call, head, b, step.tile * head.width);
             __syncthreads();
-            build<T, C, kNorm>(call, head, c, columns, &rows, factors, b, i0, step.tile * head.width, r);
+            if (call.official) {
+                build<T, C, kNorm, true>(call, head, c, columns, &rows, factors, b, i0, step.tile * head.width, r);
+            } else {
+                build<T, C, kNorm, false>(call, head, c, columns, &rows, factors, b, i0, step.tile * head.width, r);
+            }
             __syncthreads();
         }
         const char* stage = stages + buffer * stage_bytes;

@@ -35,6 +35,7 @@ struct Distances {
 };
 
 // The statistics of the rows, by their warps, whose distances lie in `n`.
+template <bool kOfficial>
 __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n, const Columns& columns,
                                         int b) {
     const int lane = threadIdx.x % kWarp;
@@ -50,8 +51,8 @@ __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& 
             for (int j = lane; j < n.width; j += kWarp) {
                 // Without any pair every difference is none.
                 if (row[j] == infinity()) continue;
-                const float factor = call.weights == kWeightLogit ? columns.weight[j] : 1.0f;
-                sum += factor * expf(log_ratio(call.kernel, row[j], least_n, call.rate[k]));
+                const float factor = !kOfficial && call.weights == kWeightLogit ? columns.weight[j] : 1.0f;
+                sum += factor * kernel_ratio<kOfficial>(call, k, row[j], least_n);
             }
             sum = warp_sum(sum);
             if (lane == 0) head.row_log[at * call.temperatures + k] = logf(sum);
@@ -61,6 +62,7 @@ __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& 
 }
 
 // The statistics of the columns, a thread each, for this block and for the force.
+template <bool kOfficial>
 __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHead& head, const Distances& n,
                                            const Columns& columns, int b) {
     const int j = threadIdx.x;
@@ -76,14 +78,14 @@ __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHea
         for (int i = 0; i < head.generated; ++i) {
             const float value = n.row(i)[j];
             if (value == infinity()) continue;
-            sum += expf(log_ratio(call.kernel, value, least_n, call.rate[k]));
+            sum += kernel_ratio<kOfficial>(call, k, value, least_n);
         }
         head.column_log[at * call.temperatures + k] = columns.log[k * columns.width + j] = logf(sum);
     }
 }
 
 // The coefficients of temperatures r, r + 1, ..., each in a slot of its own, by the rows' warps; and the rows' masses.
-template <typename C>
+template <bool kOfficial, typename C>
 __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n, const Columns& columns,
                                        const Coefficients<C>& c, Rows* rows, statistics::RowSums* row_sums, int b, int r,
                                        int slots) {
@@ -112,7 +114,7 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
             if (m * kWarp >= c.width) continue;
             const float value = n.row(i)[j];
             if (value == infinity()) continue;
-            a[m] = affinity(call, value, columns.weight[j], call.rate[k], columns.norms(j, k, row_least, row_log));
+            a[m] = affinity_of<kOfficial>(call, k, value, columns.weight[j], columns.norms(j, k, row_least, row_log));
             masses.add(a[m], j >= attracting);
         }
         masses.reduce();
@@ -163,9 +165,15 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     __syncthreads();
     n.take<T>(call, head, columns, b);
     __syncwarp();
-    rows_of(call, head, n, columns, b);
-    __syncthreads();
-    columns_of(call, head, n, columns, b);
+    if (call.official) {
+        rows_of<true>(call, head, n, columns, b);
+        __syncthreads();
+        columns_of<true>(call, head, n, columns, b);
+    } else {
+        rows_of<false>(call, head, n, columns, b);
+        __syncthreads();
+        columns_of<false>(call, head, n, columns, b);
+    }
 #pragma unroll 1
     for (int r = 0; r < call.temperatures; r += call.slots) {
         const int slots = min(call.slots, call.temperatures - r);
@@ -175,7 +183,11 @@ __device__ __forceinline__ void group(const DriftCall& call) {
             n.take<T>(call, head, columns, b);
             __syncwarp();
         }
-        couple(call, head, n, columns, c, &rows, &row_sums, b, r, slots);
+        if (call.official) {
+            couple<true>(call, head, n, columns, c, &rows, &row_sums, b, r, slots);
+        } else {
+            couple<false>(call, head, n, columns, c, &rows, &row_sums, b, r, slots);
+        }
         __syncthreads();
         load(0, 0);
         Product product;

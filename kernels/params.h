@@ -124,6 +124,10 @@ struct DriftCall {
     double norm_floor;
     // 1 / R, 1 / (2 R^2), sqrt(3) / R or sqrt(5) / R, as the kernel has it.
     float rate[kMaxTemperatures];
+    // Whether the affinity is that of the official code: Laplace, both softmaxes, the floor of their product, weights after
+    // them or none; and 1 / R in units of log 2 for it.
+    int official;
+    float rate2[kMaxTemperatures];
 
     // Several heads lie in a table, in device memory; a single one is in the call itself, and the table null.
     int heads;

@@ -121,6 +121,14 @@ impl Plan {
             near: if spec.numerics.near_pairs > 0.0 { spec.numerics.near_pairs.max(NEAR) as f32 } else { 0.0 },
             norm_floor,
             rate,
+            official: (spec.kernel == Kernel::Laplace
+                && spec.coupling == Coupling::RowColumn
+                && matches!(spec.affinity_floor, AffinityFloor::Product(_))
+                && spec.weights != WeightRule::Logit)
+                .into(),
+            rate2: std::array::from_fn(|k| {
+                spec.temperatures.get(k).map_or(0.0, |r| (std::f64::consts::LOG2_E / r) as f32)
+            }),
             ..DriftCall::default()
         }
     }

@@ -207,13 +207,15 @@ pub struct DriftCall {
     pub near: f32,
     pub norm_floor: f64,
     pub rate: [f32; 8usize],
+    pub official: ::core::ffi::c_int,
+    pub rate2: [f32; 8usize],
     pub heads: ::core::ffi::c_int,
     pub table: *const DriftHead,
     pub head: DriftHead,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 416usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 448usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
@@ -232,9 +234,11 @@ const _: () = {
     ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 56usize];
     ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 64usize];
     ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 72usize];
-    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 104usize];
-    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 112usize];
-    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 120usize];
+    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 104usize];
+    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 108usize];
+    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 140usize];
+    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 144usize];
+    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 152usize];
 };
 impl Default for DriftCall {
     fn default() -> Self {

@@ -200,7 +200,8 @@ impl Plan {
         plan.place(&[shapes.len()], size_of::<params::DriftScalars>(), &shapes[0])?;
         plan.table = plan.place(&[shapes.len()], size_of::<params::DriftHead>(), &shapes[0])?;
         for shape in shapes {
-            let head = plan.head(shape, cut(shape))?;
+            let fits = whole(shape) <= MAX_COLUMNS && contraction(whole(shape), 1) <= available;
+            let head = plan.head(shape, cut(shape), fits)?;
             let rows = if head.columns >= shape.targets() && shape.generated.next_multiple_of(TILE) <= head.columns {
                 head.columns
             } else {
@@ -230,8 +231,9 @@ impl Plan {
         Ok(offset)
     }
 
-    /// Plans a head, and gives it its blocks and its part of the workspace.
-    fn head(&mut self, shape: &DriftShape, cut: usize) -> Result<Head> {
+    /// Plans a head, and gives it its blocks and its part of the workspace. Its coordinates are cut into about so many
+    /// slices; its targets may be one tile of the contraction.
+    fn head(&mut self, shape: &DriftShape, cut: usize, one_tile: bool) -> Result<Head> {
         let DriftShape { groups, generated, dim, .. } = *shape;
         let (targets, temperatures) = (shape.targets(), self.spec.temperatures.len());
         let tiles_i = generated.div_ceil(TILE);
@@ -239,7 +241,7 @@ impl Plan {
         let slices = dim.div_ceil(slice);
         let columns = even(targets.max(TILE), MAX_COLUMNS);
         let tiles_j = targets.div_ceil(columns);
-        let width = if self.fused { targets.next_multiple_of(WARP) } else { even(targets, WIDTH) };
+        let width = if one_tile { targets.next_multiple_of(WARP) } else { even(targets, WIDTH) };
         // With one tile of targets the sums of a stage are final; with several a block keeps those of a range.
         let range = if targets <= width { slice } else { RANGE };
         let ranges = dim.div_ceil(range);
@@ -431,6 +433,10 @@ mod tests {
         assert!(toy.workspace_bytes() < 1 << 20, "{} bytes", toy.workspace_bytes());
         let kept = plan(&[shape(1, 2048, 0, 2048, 2)], Dtype::F32, Options { keep_distances: Some(true), ..options });
         assert!(kept.workspace_bytes() > 2048 * 4096 * 4);
+        // One tile of targets where it fits: coefficients are then made once, not for every 128 coordinates.
+        let pixels = shape(2, 64, 32, 128, 5120);
+        assert_eq!(plan(&[pixels], Dtype::F16, options).heads[0].ranges, 10);
+        assert_eq!(plan(&[pixels], Dtype::F32, options).heads[0].ranges, 40);
         // Every plan keeps to the shared memory that it may have.
         for (g, t) in [(1, 1), (64, 160), (64, 96), (64, 64), (65, 300), (200, 500), (17, 224)] {
             for dtype in Dtype::ALL {

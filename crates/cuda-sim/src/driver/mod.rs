@@ -11,6 +11,7 @@
 //! - `CUDRIFT_SIM_THREADS`: host threads that execute blocks; one makes the order of atomic operations repeatable.
 //! - `CUDRIFT_SIM_WATCHDOG`: instructions of a warp after which a launch is taken to hang.
 //! - `CUDRIFT_SIM_WITHOUT`: checks to leave out, of `race`, `shared-init` and `global-init`, separated by commas.
+//! - `CUDRIFT_SIM_COUNTERS`: a file to which every launch appends what it executed, as one JSON object a line.
 
 #![allow(non_snake_case, reason = "the exported names are the C header's")]
 
@@ -148,6 +149,8 @@ struct Driver {
     captures: Mutex<Vec<Arc<Capture>>>,
     /// Held while something uses device memory. Host functions run without it.
     execution: Mutex<()>,
+    /// Where counters go.
+    counters: Option<Mutex<std::fs::File>>,
     last_finding: Mutex<String>,
 }
 
@@ -203,6 +206,16 @@ impl Driver {
                 }
             }
         }
+        let counters = match env::var_os("CUDRIFT_SIM_COUNTERS") {
+            None => None,
+            Some(path) => {
+                let file = std::fs::File::options().append(true).create(true).open(&path).map_err(|error| {
+                    eprintln!("cudrift-sim: CUDRIFT_SIM_COUNTERS is {path:?}: {error}");
+                    Code::INVALID_VALUE
+                })?;
+                Some(Mutex::new(file))
+            }
+        };
         let pools = Table::default();
         let default_pool = pools.insert(Pool::default());
         Ok(Self {
@@ -224,6 +237,7 @@ impl Driver {
             pinned: Mutex::default(),
             captures: Mutex::default(),
             execution: Mutex::default(),
+            counters,
             last_finding: Mutex::default(),
         })
     }

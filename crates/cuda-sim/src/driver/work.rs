@@ -1,6 +1,7 @@
 //! What streams do: the one way in, and its execution.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::sync::Arc;
 
 use super::c::{Host, HostFn, StreamCallback};
@@ -11,7 +12,7 @@ use super::launch::Grid;
 use super::memory::{Fill, Transfer};
 use super::stream::Stream;
 use super::{CUstream, Code, Driver, LibraryCall, lock};
-use crate::launch::{Launch, run};
+use crate::launch::{Counters, Launch, run};
 
 /// One piece of work.
 #[derive(Clone)]
@@ -114,9 +115,21 @@ fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
         params: &grid.params,
         cooperative: grid.cooperative,
     };
-    run(&driver.device, &launch).map(drop).map_err(|finding| {
+    let counted = run(&driver.device, &launch).map_err(|finding| {
         driver.report(&finding);
         Code::of(&finding)
+    })?;
+    let Some(file) = &driver.counters else { return Ok(()) };
+    let (name, Grid { grid, block, shared, .. }) = (&launch.kernel.name, grid);
+    let Counters { warp_instructions, thread_instructions } = counted;
+    let line = format!(
+        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, \
+         \"warp_instructions\": {warp_instructions}, \"thread_instructions\": {thread_instructions}}}\n"
+    );
+    // In one write, so that lines of several processes stay whole.
+    lock(file).write_all(line.as_bytes()).map_err(|error| {
+        eprintln!("cudrift-sim: cannot write counters: {error}");
+        Code::UNKNOWN
     })
 }
 

@@ -242,6 +242,37 @@ fn occupancy_is_that_of_the_device() {
 }
 
 #[test]
+fn what_launches_executed_is_counted() {
+    let folder = std::env::temp_dir().join(format!("cudrift-sim-counters-{}", std::process::id()));
+    let path = folder.to_str().unwrap();
+    let counted = simulate_with(&[("CUDRIFT_SIM_COUNTERS", path)], || {
+        let (context, stream) = device();
+        let function = kernel(&context, "scale");
+        for blocks in [1, 3] {
+            let mut x = stream.alloc_zeros::<f32>(64 * blocks).unwrap();
+            let (factor, n) = (2.0f32, x.len() as i32);
+            let shape = LaunchConfig { grid_dim: (blocks as u32, 1, 1), block_dim: (64, 1, 1), shared_mem_bytes: 0 };
+            // SAFETY: the arguments are those of the kernel, which changes n elements.
+            unsafe { stream.launch_builder(&function).arg(&mut x).arg(&factor).arg(&n).launch(shape) }.unwrap();
+        }
+    });
+    if counted.is_none() {
+        return;
+    }
+    let text = std::fs::read_to_string(&folder).unwrap();
+    std::fs::remove_file(&folder).unwrap();
+    let number = |line: &str, key: &str| -> u64 {
+        let (_, rest) = line.split_once(&format!("\"{key}\": ")).unwrap();
+        rest.split([',', '}']).next().unwrap().parse().unwrap()
+    };
+    let [one, three] = text.lines().collect::<Vec<_>>().try_into().unwrap();
+    assert!(one.contains("\"kernel\": \"scale\", \"grid\": [1, 1, 1], \"block\": [64, 1, 1]"), "{one}");
+    for key in ["warp_instructions", "thread_instructions"] {
+        assert_eq!(3 * number(one, key), number(three, key), "{text}");
+    }
+}
+
+#[test]
 fn threads_launch_side_by_side() {
     simulate(|| {
         let (context, _) = device();
