@@ -56,7 +56,7 @@ pub use spec::{
     WeightRule, guidance_weight,
 };
 
-/// The README's examples are run as tests.
-#[cfg(doctest)]
+/// The README's examples are run as tests, where the feature that one of them wants is on.
+#[cfg(all(doctest, feature = "cuda"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
