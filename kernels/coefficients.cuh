@@ -11,7 +11,8 @@ struct Columns {
     int width;
 
     // `at` is behind all else in the block's shared memory.
-    __device__ __forceinline__ Columns(float* at, int width_) : weight(at), least(at + width_), log(at + 2 * width_), width(width_) {}
+    __device__ __forceinline__ Columns(float* at, int width_)
+        : weight(at), least(at + width_), log(at + 2 * width_), width(width_) {}
 
     // Takes the weights of targets j0, j0 + 1, ... of group b, 0 beyond the last.
     __device__ __forceinline__ void weigh(const DriftCall& call, const DriftHead& head, int b, int j0) const {
@@ -27,7 +28,8 @@ struct Columns {
             if (j0 + column >= head.targets) continue;
             const long long at = static_cast<long long>(b) * head.targets + j0 + column;
             least[column] = head.column_least[at];
-            for (int k = 0; k < call.temperatures; ++k) log[k * width + column] = head.column_log[at * call.temperatures + k];
+            for (int k = 0; k < call.temperatures; ++k)
+                log[k * width + column] = head.column_log[at * call.temperatures + k];
         }
     }
 
@@ -36,8 +38,8 @@ struct Columns {
     }
 };
 
-// What turns sums into forces: of a row, the power of two that its coefficients were divided by, and the sum of what was
-// rounded; of all, 1 / sigma, what turns a force into a gradient, and 1 / theta.
+// What turns sums into forces: of a row, the power of two that its coefficients were divided by, and the sum of what
+// was rounded; of all, 1 / sigma, what turns a force into a gradient, and 1 / theta.
 struct Rows {
     float unit[kMaxSlots][kTile], rest[kMaxSlots][kTile];
     float scale, slope, inverse_theta[kMaxTemperatures];
@@ -71,8 +73,8 @@ __device__ __forceinline__ float power_below(float x, float* inverse) {
 
 // The normalised distance of a pair; infinite where it has no affinity, or is none.
 template <typename T>
-__device__ __forceinline__ float pair(const DriftCall& call, const DriftHead& head, const Unit& unit, int b, int i, int j,
-                                      float w) {
+__device__ __forceinline__ float pair(const DriftCall& call, const DriftHead& head, const Unit& unit, int b, int i,
+                                      int j, float w) {
     if (j >= head.targets || removed(call, i, j, w)) return infinity();
     return normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
 }
@@ -85,7 +87,8 @@ __device__ __forceinline__ float2 pair_of(const char* stage, int row, int d) {
         return *reinterpret_cast<const float2*>(at);
     } else {
         const unsigned bits = *reinterpret_cast<const unsigned*>(at);
-        return make_float2(to_float(T{static_cast<unsigned short>(bits)}), to_float(T{static_cast<unsigned short>(bits >> 16)}));
+        return make_float2(to_float(T{static_cast<unsigned short>(bits)}),
+                           to_float(T{static_cast<unsigned short>(bits >> 16)}));
     }
 }
 

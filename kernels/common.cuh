@@ -31,7 +31,8 @@ __device__ __forceinline__ const DriftHead& head_of(const DriftCall& call, Launc
         *block -= static_cast<int>(from->first[launch]);
     }
     constexpr int kWords = sizeof(DriftHead) / sizeof(unsigned long long);
-    static_assert(kWords <= kThreads && kWords * sizeof(unsigned long long) == sizeof(DriftHead), "a thread copies a word");
+    static_assert(kWords <= kThreads && kWords * sizeof(unsigned long long) == sizeof(DriftHead),
+                  "a thread copies a word");
     if (threadIdx.x < kWords) {
         reinterpret_cast<unsigned long long*>(&head)[threadIdx.x] =
             reinterpret_cast<const unsigned long long*>(from)[threadIdx.x];
@@ -123,14 +124,15 @@ struct Norms {
     float row_least, column_least, row_log, column_log;
 };
 
-// A of spec 2.2 (6): sqrt of row softmax times column softmax, clipped, weighted. The row's alone where the coupling says
-// so: it then stands for the column's too, and a weight in the logits counts in both.
+// A of spec 2.2 (6): sqrt of row softmax times column softmax, clipped, weighted. The row's alone where the coupling
+// says so: it then stands for the column's too, and a weight in the logits counts in both.
 __device__ __forceinline__ float affinity(const DriftCall& call, float n, float w, float rate, const Norms& norms) {
     const bool alone = call.coupling == kRowOnly;
     const float column_least = alone ? norms.row_least : norms.column_least;
     const float column_log = alone ? norms.row_log : norms.column_log;
-    float l = 0.5f * (log_ratio(call.kernel, n, norms.row_least, rate) + log_ratio(call.kernel, n, column_least, rate)) -
-              0.5f * (norms.row_log + column_log);
+    float l =
+        0.5f * (log_ratio(call.kernel, n, norms.row_least, rate) + log_ratio(call.kernel, n, column_least, rate)) -
+        0.5f * (norms.row_log + column_log);
     if (call.floor_kind == kFloorNormalizer) {
         // K / sqrt(max(row sum * column sum, floor)): the sums themselves, in logarithms.
         float half = 0.5f * (log_ratio(call.kernel, norms.row_least, 0.0f, rate) +
@@ -145,8 +147,9 @@ __device__ __forceinline__ float affinity(const DriftCall& call, float n, float 
     return call.weights == kWeightAffinity ? a * w : a;
 }
 
-// k(n) / k(m), and the affinity: for any call, or for those with the official affinity, in powers of two and with nothing to
-// choose. Where few values matter both have the digits of f32: exponents far below 0 belong to what does not.
+// k(n) / k(m), and the affinity: for any call, or for those with the official affinity, in powers of two and with
+// nothing to choose. Where few values matter both have the digits of f32: exponents far below 0 belong to what does
+// not.
 template <bool kOfficial>
 __device__ __forceinline__ float kernel_ratio(const DriftCall& call, int k, float n, float m) {
     return kOfficial ? exp2_fast(-call.rate2[k] * (n - m)) : expf(log_ratio(call.kernel, n, m, call.rate[k]));

@@ -1,37 +1,39 @@
 // Phases B, second half, and C: F_bi = sum_j C_bij (y_bj - x_bi) / sigma with the coefficients of spec 2.2 (6),
 // C = -A S+ for the negatives and +A S- for the positives.
-//   norm_*   where a group is not one block (group.cu): one temperature a block, the sum of F^2, from which theta follows.
+//   norm_*   where a group is not one block (group.cu): one temperature a block, the sum of F^2, from which theta
+//            follows.
 //   force_*  all temperatures in one product, sum_R C_R / theta_R: force, gradient -2 F / (G D sigma) (spec 5), and the
 //            sum of F^2 for the loss.
 //
 // Numerics: a row of coefficients is scaled by the power of two that brings its greatest below 2, then rounded to the
 // type of the samples on tensor cores, and is f32 in the plain rung. The sum of what was rounded times x is subtracted:
-// sum_j C_bij is 0 before rounding only, and a translation of the samples must not show. Products are added in f32 along
-// the targets (the plain rung takes them relative to the group's first sample), sums of F^2 are f64 in a fixed order.
-// Mapping: one block for 64 queries of a group and a range of coordinates. Coefficients are made from the distances, for
-// one tile of targets at a time; stages of 128 bytes of each of the tile's targets pass through shared memory and are
-// multiplied. Where one tile holds every target its coefficients stay, and the range is all coordinates; else the sums
-// of 128 coordinates are kept while tiles of targets go by. Plain: 16 x 16 threads with 4 queries and
-// 8 bytes of coordinates each. Tensor cores: 2 x 4 warps with 32 queries and 16 coordinates each.
-// Cost: 2 FLOP per pair and coordinate (and temperature, for the norms); R exponentials per pair and range. Reads T D per
-// tile of queries, 4 G T bytes of distances per range.
+// sum_j C_bij is 0 before rounding only, and a translation of the samples must not show. Products are added in f32
+// along the targets (the plain rung takes them relative to the group's first sample), sums of F^2 are f64 in a fixed
+// order.
+// Mapping: one block for 64 queries of a group and a range of coordinates. Coefficients are made from the distances,
+// for one tile of targets at a time; stages of 128 bytes of each of the tile's targets pass through shared memory and
+// are multiplied. Where one tile holds every target its coefficients stay, and the range is all coordinates or a slice
+// of them; else the sums of 128 coordinates are kept while tiles of targets go by. Plain: 16 x 16 threads with 4
+// queries and 8 bytes of coordinates each. Tensor cores: 2 x 4 warps with 32 queries and 16 coordinates each.
+// Cost: 2 FLOP per pair and coordinate (and temperature, for the norms); R exponentials per pair and range. Reads T D
+// per tile of queries, 4 G T bytes of distances per range.
 // Limits: sm_80 and later; R B tiles of queries and ranges at most 2^31 - 1 blocks.
 #include "coefficients.cuh"
 
 namespace contraction {
 
-// What a warp's row has: its least distance, and of each temperature the logarithm of its sum, and what an affinity to a positive and to a negative
-// is multiplied by.
+// What a warp's row has: its least distance, and of each temperature the logarithm of its sum, and what an affinity to
+// a positive and to a negative is multiplied by.
 struct RowFactors {
     float log[kMaxTemperatures], pull[kMaxTemperatures], push[kMaxTemperatures], least;
 };
 
-// Makes the coefficients of a tile: of temperature r, or of all temperatures, each divided by its theta. A warp has every
-// eighth row, the lanes go along the targets.
+// Makes the coefficients of a tile: of temperature r, or of all temperatures, each divided by its theta. A warp has
+// every eighth row, the lanes go along the targets.
 template <typename T, typename C, bool kNorm, bool kOfficial>
 __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& head, const Coefficients<C>& c,
-                                      const Columns& columns, Rows* rows, RowFactors* all_factors, int b, int i0, int j0,
-                                      int r) {
+                                      const Columns& columns, Rows* rows, RowFactors* all_factors, int b, int i0,
+                                      int j0, int r) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const Unit unit = unit_of(head);
     RowFactors& factors = all_factors[warp];
@@ -75,7 +77,8 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
             float sum = 0.0f;
 #pragma unroll 1
             for (int k = begin; n != infinity() && k < end; ++k) {
-                const float a = affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, factors.log[k]));
+                const float a =
+                    affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, factors.log[k]));
                 sum = fmaf(a, column >= attracting ? factors.pull[k] : factors.push[k], sum);
             }
             round_to(to + column, sum);
@@ -191,7 +194,8 @@ __device__ __forceinline__ void run(const DriftCall& call) {
                 if (kNorm) return;
                 const long long to = (static_cast<long long>(b) * head.generated + i0 + row) * head.dim + d;
                 if (head.force != nullptr) put(head.force + to, f, second);
-                if (head.gradient != nullptr) put(head.gradient + to, make_float2(rows.slope * f.x, rows.slope * f.y), second);
+                if (head.gradient != nullptr)
+                    put(head.gradient + to, make_float2(rows.slope * f.x, rows.slope * f.y), second);
             });
         squares += sum;
     }
@@ -209,13 +213,14 @@ __device__ __forceinline__ void run(const DriftCall& call) {
 }  // namespace contraction
 
 // BLOCKS: as in group.cu.
-#define CONTRACTION(TYPE, RUNG, BLOCKS, NAME)                                                                            \
-    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) norm_##NAME(const __grid_constant__ DriftCall call) { \
-        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, true>(call);                           \
-    }                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) force_##NAME(                                         \
-        const __grid_constant__ DriftCall call) {                                                                        \
-        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, false>(call);                          \
+#define CONTRACTION(TYPE, RUNG, BLOCKS, NAME)                                                   \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS)                              \
+        norm_##NAME(const __grid_constant__ DriftCall call) {                                   \
+        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, true>(call);  \
+    }                                                                                           \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS)                              \
+        force_##NAME(const __grid_constant__ DriftCall call) {                                  \
+        contraction::run<TYPE, contraction::RUNG<TYPE, kRange / kStageDim<TYPE>>, false>(call); \
     }
 
 CONTRACTION(float, Plain, 2, f32)

@@ -1,21 +1,21 @@
 // Phase A: d_bij = sqrt(max(|x_bi - y_bj|^2, min_squared)) for every query i < G and target j < T of every group b
-// (spec 2.2 (1)), and the sums from which the scale follows (2): sum d w, sum w over pairs, and the count of coordinates
-// that are not finite.
+// (spec 2.2 (1)), and the sums from which the scale follows (2): sum d w and sum w over the pairs that count, sum w
+// over all, and the count of coordinates and weights that are not finite.
 //
 // Two rungs. Plain: squared differences are added in f32 along d; nothing cancels, so rules (i) and (iii) of spec 2.2a
 // change nothing. Tensor cores, for samples in half precision: |x|^2 + |y|^2 - 2 x y with exact products, whose sums
-// tensor cores cut rather than round; where that is less than a 32nd of |x|^2 + |y|^2, so that more than five bits
-// cancel, the pair is formed anew from differences, by a warp (rule (iii), with a wider margin for want of (i): a centred
-// sample is no half). Where most pairs of a tile are such, all of the tile is, by the plain product. Sums over pairs are
-// f64, in a fixed order.
+// tensor cores cut rather than round; where that is less than a 32nd of |x|^2 + |y|^2 (or what the spec's rule asks
+// for), so that more than five bits cancel, the pair is formed anew from differences, by a warp (rule (iii), with a
+// wider margin for want of (i): a centred sample is no half). Where most threads of a tile have a sixteenth of such
+// pairs, all of the tile is, by the plain product. Sums over pairs are f64, in a fixed order.
 // Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
 // block and each sample is read once; queries that are among the tile's targets are not loaded twice. Two stages of 128
-// bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4 warps with 32 queries each by
-// a quarter of the targets. The tile then passes through shared memory, so that rows are stored whole.
+// bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4 warps with 32 queries each
+// by a quarter of the targets. The tile then passes through shared memory, so that rows are stored whole.
 // Slices: where groups are few and coordinates many, a block takes a slice of the coordinates and stores its squared
 // distances; `join` adds them in order.
-// Cost: 3 (plain) or 2 FLOP per pair and coordinate; reads (G + T) D per tile, T D where the tile holds its queries,
-// writes 4 G T bytes.
+// Cost: 3 (plain) or 2 FLOP per pair and coordinate; reads (64 + targets of the tile) D per tile, the latter alone
+// where it holds its queries, writes 4 G T bytes.
 // Limits: sm_80 and later; B times the tiles at most 2^31 - 1 blocks.
 #include "common.cuh"
 #include "ptx/mma.cuh"
@@ -220,7 +220,16 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     // Queries are the first targets: either the tile has them, or they follow it.
     const bool within = i0 >= j0 && i0 + kTile <= j0 + columns;
     const int queries = within ? i0 - j0 : columns, rows = within ? columns : columns + kTile;
-    const Tile at = {b,    i0,      j0,    columns, queries, rows, d_begin, d_end, within, whole_words<T>(head),
+    const Tile at = {b,
+                     i0,
+                     j0,
+                     columns,
+                     queries,
+                     rows,
+                     d_begin,
+                     d_end,
+                     within,
+                     whole_words<T>(head),
                      reinterpret_cast<char*>(shared)};
 
     // Each thread sees the row of the stage that has its number, and that 256 further on.
@@ -301,7 +310,8 @@ __device__ __forceinline__ void run(const DriftCall& call) {
             }
             if (!inside) continue;
             if (head.slices > 1) {
-                head.partial[slice * (static_cast<long long>(head.groups) * head.generated * head.targets) + at + j] = q;
+                head.partial[slice * (static_cast<long long>(head.groups) * head.generated * head.targets) + at + j] =
+                    q;
                 continue;
             }
             const float d = finished(call, q, i == j);
@@ -332,7 +342,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) join(const __grid_cons
         const int b = static_cast<int>(row / head.generated), i = static_cast<int>(row % head.generated);
         for (int j = threadIdx.x % kWarp; j < head.targets; j += kWarp) {
             float q = 0.0f;
-            for (int slice = 0; slice < head.slices; ++slice) q += head.partial[(slice * rows + row) * head.targets + j];
+            for (int slice = 0; slice < head.slices; ++slice)
+                q += head.partial[(slice * rows + row) * head.targets + j];
             const float d = distances::finished(call, q, i == j);
             head.distances[row * head.targets + j] = d;
             sums.add(call, d, weight(call, head, b, j), i == j);
@@ -353,6 +364,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_bf16(const _
 extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f16_tensor(const __grid_constant__ DriftCall call) {
     distances::run<Half, distances::Tensor<Half>>(call);
 }
-extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_bf16_tensor(const __grid_constant__ DriftCall call) {
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    distances_bf16_tensor(const __grid_constant__ DriftCall call) {
     distances::run<Bfloat, distances::Tensor<Bfloat>>(call);
 }

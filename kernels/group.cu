@@ -1,11 +1,12 @@
-// Phase B of groups that are one block: the statistics of its rows and columns, the masses, and of each temperature the sum
-// of F^2 (spec 2.2 (6)), from which theta follows; F itself is not stored.
+// Phase B of groups that are one block: the statistics of its rows and columns, the masses, and of each temperature the
+// sum of F^2 (spec 2.2 (6)), from which theta follows; F itself is not stored.
 //
 // Numerics: as in statistics.cuh and contraction.cu.
-// Mapping: one block a group. Its normalised distances lie in shared memory, where the stages will: a warp has every eighth
-// row, its lanes along the targets; a thread has a column. Of each temperature a row's affinities then stay in registers,
-// seven a lane, until they are added up and are coefficients. With those of as many temperatures as fit into shared memory
-// the targets are multiplied, stage by stage; more temperatures take more passes. Stages and products as in contraction.cu.
+// Mapping: one block a group. Its normalised distances lie in shared memory, where the stages will: a warp has every
+// eighth row, its lanes along the targets; a thread has a column. Of each temperature a row's affinities then stay in
+// registers, seven a lane, until they are added up and are coefficients. With those of as many temperatures as fit into
+// shared memory the targets are multiplied, stage by stage; more temperatures take more passes. Stages and products as
+// in contraction.cu.
 // Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate and temperature. Reads 4 G T bytes of
 // distances and T D of targets a pass.
 // Limits: sm_80 and later; G <= 64, T <= 224.
@@ -25,7 +26,8 @@ struct Distances {
     __device__ __forceinline__ float* row(int i) const { return data + i * width; }
 
     template <typename T>
-    __device__ __forceinline__ void take(const DriftCall& call, const DriftHead& head, const Columns& columns, int b) const {
+    __device__ __forceinline__ void take(const DriftCall& call, const DriftHead& head, const Columns& columns,
+                                         int b) const {
         const int lane = threadIdx.x % kWarp;
         const Unit unit = unit_of(head);
         for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
@@ -36,8 +38,8 @@ struct Distances {
 
 // The statistics of the rows, by their warps, whose distances lie in `n`.
 template <bool kOfficial>
-__device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n, const Columns& columns,
-                                        int b) {
+__device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n,
+                                        const Columns& columns, int b) {
     const int lane = threadIdx.x % kWarp;
     for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
         const float* row = n.row(i);
@@ -86,9 +88,9 @@ __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHea
 
 // The coefficients of temperatures r, r + 1, ..., each in a slot of its own, by the rows' warps; and the rows' masses.
 template <bool kOfficial, typename C>
-__device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n, const Columns& columns,
-                                       const Coefficients<C>& c, Rows* rows, statistics::RowSums* row_sums, int b, int r,
-                                       int slots) {
+__device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n,
+                                       const Columns& columns, const Coefficients<C>& c, Rows* rows,
+                                       statistics::RowSums* row_sums, int b, int r, int slots) {
     const int lane = threadIdx.x % kWarp;
     const int attracting = head.generated + head.negatives;
 #pragma unroll 1
@@ -200,12 +202,14 @@ __device__ __forceinline__ void group(const DriftCall& call) {
             const char* stage = stages + step % kStages * stage_bytes;
             product.at(head, b, d);
             product.add(0, slots, false, c, stage);
-            // Queries are the first rows of the stage, and zeros beyond the coordinates. Rows beyond the queries have no
-            // coefficients, and no sample either.
+            // Queries are the first rows of the stage, and zeros beyond the coordinates. Rows beyond the queries have
+            // no coefficients, and no sample either.
             float sums[Product::kSlots] = {};
             product.drain(
                 0, slots,
-                [&](int row, int at) { return row < head.generated ? pair_of<T>(stage, row, at) : make_float2(0.0f, 0.0f); },
+                [&](int row, int at) {
+                    return row < head.generated ? pair_of<T>(stage, row, at) : make_float2(0.0f, 0.0f);
+                },
                 [&](int s, int row, int, float2 sum, float2 x) {
                     if (row >= head.generated) return;
                     const float2 f = rows.force(s, row, sum, x);
@@ -226,12 +230,12 @@ __device__ __forceinline__ void group(const DriftCall& call) {
 
 }  // namespace contraction
 
-// BLOCKS: that a multiprocessor holds at least. The plain rung on halves, which is there to be compared with, has room
-// for no second one.
-#define GROUP(TYPE, RUNG, SLOTS, BLOCKS, NAME)                                   \
-    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) group_##NAME( \
-        const __grid_constant__ DriftCall call) {                                \
-        contraction::group<TYPE, contraction::RUNG<TYPE, SLOTS>>(call);          \
+// BLOCKS: that a multiprocessor holds at least, as far as registers go. The plain rung on halves, which is there to be
+// compared with, is not held to two.
+#define GROUP(TYPE, RUNG, SLOTS, BLOCKS, NAME)                          \
+    extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS)      \
+        group_##NAME(const __grid_constant__ DriftCall call) {          \
+        contraction::group<TYPE, contraction::RUNG<TYPE, SLOTS>>(call); \
     }
 
 GROUP(float, Plain, kMaxSlots, 2, f32)

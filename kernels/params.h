@@ -1,16 +1,16 @@
-// Parameters of the drift kernels, shared with Rust: src/cuda/params.rs is made from this file by `cargo xtask bindings`.
-// Built-in types only, so that NVRTC and bindgen need no header.
+// Parameters of the drift kernels, shared with Rust: src/cuda/params.rs is made from this file by `cargo xtask
+// bindings`. Built-in types only, so that NVRTC and bindgen need no header.
 #pragma once
 
 // Temperatures of one call at most.
 constexpr int kMaxTemperatures = 8;
 
-// What is summed over the rows of each temperature: the mass of the negatives, that of the positives, the effective sample
-// size of either (spec 6.6).
+// What is summed over the rows of each temperature: the mass of the negatives, that of the positives, the effective
+// sample size of either (spec 6.6).
 constexpr int kRowSums = 4;
 
-// What is summed over the pairs of a call: d w, w, w with the pairs that do not count, and coordinates and weights that are
-// not finite.
+// What is summed over the pairs of a call: d w, w, w with the pairs that do not count, and coordinates and weights that
+// are not finite.
 constexpr int kDistanceSums = 4;
 
 // Threads of a block, of every kernel.
@@ -52,8 +52,10 @@ enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kF
 // What a head reports, in device memory.
 struct DriftScalars {
     // Sums, which are added where a head is spread over devices: of d w and of w over the pairs that count, of w
-    // over all pairs, of coordinates and weights that are not finite, of groups; of each temperature's squared force, and over its rows, of kRowSums.
-    double weighted, weights, all_weights, nonfinite, groups, squares[kMaxTemperatures], rows[kMaxTemperatures][kRowSums];
+    // over all pairs, of coordinates and weights that are not finite, of groups; of each temperature's squared force,
+    // and over its rows, of kRowSums.
+    double weighted, weights, all_weights, nonfinite, groups;
+    double squares[kMaxTemperatures], rows[kMaxTemperatures][kRowSums];
     // What follows from the first three: the mean distance (spec 2.2 (2)), what coordinates are divided by (3), what
     // distances are divided by (4), and its inverse.
     double scale, sigma, distance, inverse;
@@ -80,7 +82,8 @@ struct DriftHead {
     // The head's first block in each launch.
     unsigned first[kLaunches];
 
-    // Generated samples [B, G, D], negatives [B, N, D], positives [B, P, D]; and their weights, or null where all are 1.
+    // Generated samples [B, G, D], negatives [B, N, D], positives [B, P, D]; and their weights, or null where all are
+    // 1.
     Samples samples[3];
     const float *sample_weights[3];
 
@@ -90,8 +93,8 @@ struct DriftHead {
     // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
     // [B, G, R, 3].
     float *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
-    // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost; losses one
-    // double.
+    // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost;
+    // losses one double.
     double *distance_sums, *norm_sums, *row_sums, *loss_sums;
     DriftScalars *scalars;
 
@@ -112,8 +115,8 @@ struct DriftCall {
     int normalize;
     // Whether a sample's distance to itself is the constant sqrt(min_squared).
     int constant_self;
-    // Whether every group is one block from its statistics to its norms, and how many temperatures' coefficients then lie
-    // in shared memory at a time.
+    // Whether every group is one block from its statistics to its norms, and how many temperatures' coefficients then
+    // lie in shared memory at a time.
     int fused, slots;
     float mask_value, min_squared;
     // sqrt of the floor of the product of softmaxes, or half the logarithm of that of the sums.
@@ -124,8 +127,8 @@ struct DriftCall {
     double norm_floor;
     // 1 / R, 1 / (2 R^2), sqrt(3) / R or sqrt(5) / R, as the kernel has it.
     float rate[kMaxTemperatures];
-    // Whether the affinity is that of the official code: Laplace, both softmaxes, the floor of their product, weights after
-    // them or none; and 1 / R in units of log 2 for it.
+    // Whether the affinity is that of the official code: Laplace, both softmaxes, the floor of their product, weights
+    // after them or none; and 1 / R in units of log 2 for it.
     int official;
     float rate2[kMaxTemperatures];
 

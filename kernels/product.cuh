@@ -42,7 +42,8 @@ struct Plain {
     }
 
     // Adds to the sums `begin` to `end` the products of the coefficients in their slots, or of those in the first slot.
-    __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<float>& c, const char* stage) {
+    __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<float>& c,
+                                        const char* stage) {
         const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
 #pragma unroll 1
         for (int j = 0; j < c.width; j += 4) {
@@ -65,8 +66,8 @@ struct Plain {
         }
     }
 
-    // Hands out the sums `begin` to `end`, two neighbours at a time, and clears them; `x_of` says what the query has at the
-    // two coordinates.
+    // Hands out the sums `begin` to `end`, two neighbours at a time, and clears them; `x_of` says what the query has at
+    // the two coordinates.
     template <typename X, typename Take>
     __device__ __forceinline__ void drain(int begin, int end, X x_of, Take take) {
         const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;

@@ -1,11 +1,11 @@
-// The scalars of each head, from one record per block: the scale (spec 2.2 (2) to (4)), theta of each temperature (6); and
-// the loss of each group (8) whose force took several blocks.
+// The scalars of each head, from one record per block: the scale (spec 2.2 (2) to (4)), theta of each temperature (6);
+// and the loss of each group (8) whose force took several blocks.
 //   reduce_*  adds the records and derives what follows;
 //   derive_*  derives alone, from sums that were added over devices.
 //
 // Numerics: f64, each thread adds every 256th record, then a tree: the same bits from run to run.
 // Mapping: one block for a head's scale and one for each of its temperatures; one thread a group for the losses.
-// Cost: reads the records once.
+// Cost: reads the records once, as many times as they have numbers.
 // Limits: sm_80 and later.
 #include "common.cuh"
 
@@ -17,8 +17,8 @@ __device__ __forceinline__ double sum(const double* values, long long count, int
     return block_sum(sum, scratch);
 }
 
-// The scale from the sums. Without any pair that counts (the paper leaves self pairs out) the mean is 0; with weights that
-// are all 0 it is 0 / 0.
+// The scale from the sums. Without any pair that counts (the paper leaves self pairs out) the mean is 0; with weights
+// that are all 0 it is 0 / 0.
 __device__ __forceinline__ void scale(const DriftCall& call, const DriftHead& head) {
     DriftScalars* scalars = head.scalars;
     const bool none = scalars->groups == 0.0 || (scalars->weights == 0.0 && scalars->all_weights != 0.0);

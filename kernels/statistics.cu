@@ -84,7 +84,7 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
 
 }  // namespace statistics
 
-#define STATISTICS(TYPE, NAME)                                                                                        \
+#define STATISTICS(TYPE, NAME)                                                                                         \
     extern "C" __global__ void __launch_bounds__(kThreads, 2) rows_##NAME(const __grid_constant__ DriftCall call) {    \
         statistics::all_rows<TYPE>(call);                                                                              \
     }                                                                                                                  \

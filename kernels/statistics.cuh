@@ -1,8 +1,8 @@
 // Phase B, first half: the softmax statistics of rows and columns for every temperature, and of each row the masses
 // S- = sum of A over the negatives, S+ = sum over the positives (spec 2.2 (6)), and its greatest coefficient.
 //
-// Numerics: of a row or column the least normalised distance m is found first, then sum_j exp(log k(n_j) - log k(m)), so
-// that the targets that matter never underflow. Sums are f32 over at most T / 32 terms a lane, then a tree. A row
+// Numerics: of a row or column the least normalised distance m is found first, then sum_j exp(log k(n_j) - log k(m)),
+// so that the targets that matter never underflow. Sums are f32 over at most T / 32 terms a lane, then a tree. A row
 // without any pair has m = inf and the logarithm -inf; none of its affinities is asked for. NaN reaches every sum.
 #pragma once
 
@@ -58,7 +58,8 @@ struct RowSums {
     }
 
     // Stores the block's record, one of `records` for each temperature.
-    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long record, long long records) {
+    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long record,
+                                          long long records) {
         __syncthreads();
         if (threadIdx.x >= call.temperatures * kRowSums) return;
         const int r = threadIdx.x / kRowSums, which = threadIdx.x % kRowSums;

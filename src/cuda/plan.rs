@@ -12,13 +12,15 @@ const STAGES: usize = params::kStages as usize;
 const RANGE: usize = params::kRange as usize;
 const DISTANCE_SUMS: usize = params::kDistanceSums as usize;
 const MAX_COLUMNS: usize = params::kMaxColumns as usize;
-/// Targets of a contraction's tile where not all of them are one tile: its coefficients and stages take 82 KiB in f32.
+/// Targets of a contraction's tile where not all of them are one tile: its coefficients and stages take 84 KiB
+/// in f32.
 const WIDTH: usize = 160;
 /// Where arrays begin in the workspace, bytes; what `cuMemAlloc` guarantees of its start.
 const ALIGN: usize = 256;
 /// Shared memory that kernels take beside what the plan gives them, and the driver's own KiB.
 pub(super) const STATIC_SHARED: usize = 6 << 10;
-/// Blocks that fill a GPU, two for each multiprocessor of an H100. Fewer are cut along the coordinates.
+/// Blocks that fill a GPU, two for each multiprocessor of an H100. Where there are half as many or fewer, calls are cut
+/// along the coordinates.
 const ENOUGH_BLOCKS: usize = 264;
 /// Coordinates that a slice has at least, so that it is not shorter than its start and its end.
 const MIN_SLICE: usize = 512;
