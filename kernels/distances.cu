@@ -208,12 +208,18 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     int block;
     const DriftHead& head = head_of(call, kDistances, &block);
     const int record = block;
-    const int columns = head.columns;
-    const int tiles_j = tiles_of(head.targets, columns), tiles_i = tiles_of(head.generated, kTile);
-    const int j0 = block % tiles_j * columns;
+    // For the zero-sum identity all targets are queries, to the targets that are not before them.
+    const int queries_in_all = head.among != nullptr ? head.targets : head.generated;
+    const int tiles_j = tiles_of(head.targets, head.columns), tiles_i = tiles_of(queries_in_all, kTile);
+    int j0 = block % tiles_j * head.columns;
     block /= tiles_j;
     const int i0 = block % tiles_i * kTile;
     block /= tiles_i;
+    int columns = head.columns;
+    if (head.among != nullptr && i0 > 0) {
+        j0 = i0;
+        columns = max(kTile, (head.targets - i0 + kWarp - 1) / kWarp * kWarp);
+    }
     const int slice = block % head.slices, b = block / head.slices;
     const int d_begin = slice * head.slice, d_end = d_begin + min(head.slice, head.dim - d_begin);
 
@@ -288,8 +294,13 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     Sums sums;
     for (int row = threadIdx.x / kWarp; row < kTile; row += kWarps) {
         const int i = i0 + row;
-        if (i >= head.generated) break;
+        if (i >= queries_in_all) break;
+        const bool other = i >= head.generated;
         const long long at = (static_cast<long long>(b) * head.generated + i) * head.targets;
+        float* to = head.distances == nullptr ? nullptr : head.distances + at;
+        if (other)
+            to = head.among +
+                 (static_cast<long long>(b) * (head.targets - head.generated) + i - head.generated) * head.targets;
         for (int column = lane; column - lane < columns; column += kWarp) {
             const int j = j0 + column;
             const bool inside = j < head.targets;
@@ -315,8 +326,8 @@ __device__ __forceinline__ void run(const DriftCall& call) {
                 continue;
             }
             const float d = finished(call, q, i == j);
-            if (head.distances != nullptr) head.distances[at + j] = d;
-            sums.add(call, d, weight(call, head, b, j), i == j);
+            if (to != nullptr) to[j] = d;
+            if (!other) sums.add(call, d, weight(call, head, b, j), i == j);
         }
     }
     if (head.slices > 1) {

@@ -7,7 +7,9 @@
 // registers, seven a lane, until they are added up and are coefficients. With those of as many temperatures as fit into
 // shared memory the targets are multiplied, stage by stage; more temperatures take more passes. Stages and products as
 // in contraction.cu.
-// Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate and temperature. Reads 4 G T bytes of
+// Norms come from the forces, or by the zero-sum identity where the plan has the distances of the targets among
+// themselves: then the targets are the rows of a matrix of those.
+// Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate (by the identity: target) and temperature. Reads 4 G T bytes of
 // distances and T D of targets a pass.
 // Limits: sm_80 and later; G <= 64, T <= 224.
 #include "coefficients.cuh"
@@ -140,26 +142,142 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
     }
 }
 
+// Fills a stage with 32 columns of the matrix of the zero-sum identity, from column k on: U with x U x = x K x, where K is
+// half of what the mean squared distance exceeds those of the targets by. Any constant would do, for coefficients of a row
+// add up to 0; with the mean most of K is small.
+__device__ __forceinline__ void fill_identity(char* stage, const DriftHead& head, float mean, int b, int width, int k) {
+    const int word = threadIdx.x % kWordsPerRow;
+    const int others = head.targets - head.generated;
+    for (int j = threadIdx.x / kWordsPerRow; j < width; j += kThreads / kWordsPerRow) {
+        const float* distances =
+            j < head.generated ? head.distances + (static_cast<long long>(b) * head.generated + j) * head.targets
+                               : head.among + (static_cast<long long>(b) * others + j - head.generated) * head.targets;
+        float value[kWordDim<float>];
+        for (int e = 0; e < kWordDim<float>; ++e) {
+            const int column = k + word * kWordDim<float> + e;
+            value[e] = 0.0f;
+            // A pair stands in the upper half for both.
+            if (j >= head.targets || column >= head.targets || column < j) continue;
+            value[e] = column == j ? 0.5f * mean : fmaf(-distances[column], distances[column], mean);
+        }
+        *reinterpret_cast<float4*>(stage + j * kStageRow + ((word ^ (j % kWordsPerRow)) * kWord)) =
+            make_float4(value[0], value[1], value[2], value[3]);
+    }
+}
+
+// What the passes of a group share.
+struct Group {
+    char* stages;
+    int width, slots, b;
+    Rows* rows;
+    statistics::RowSums* row_sums;
+    double* scratch;
+};
+
+// The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the zero-sum
+// identity |F_i|^2 = -1/2 sum_jk C_ij C_ik |y_j - y_k|^2 (spec 2.3), for which coefficients are f32 and the targets are
+// the rows of a matrix of their distances.
+template <typename T, typename Product, bool kIdentity>
+__device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& head, const Group& group,
+                                      const Distances& n, const Columns& columns) {
+    using C = typename Product::Coefficient;
+    constexpr int kDim = kIdentity ? kStageDim<float> : kStageDim<T>;
+    const int extent = kIdentity ? head.targets : head.dim, b = group.b, stage_bytes = group.width * kStageRow;
+    const bool words = whole_words<T>(head);
+    const Coefficients<C> c(group.stages + kStages * stage_bytes, group.width);
+    const double mean = head.scalars->weights == 0.0 ? 0.0 : head.scalars->weighted / head.scalars->weights;
+    const float mean_squared = static_cast<float>(mean * mean);
+    const auto load = [&](int d, int step) {
+        char* stage = group.stages + step % kStages * stage_bytes;
+        if (kIdentity) {
+            fill_identity(stage, head, mean_squared, b, group.width, d);
+        } else {
+            fill<T>(stage, head, words, b, 0, group.width, d);
+            copy_commit();
+        }
+    };
+#pragma unroll 1
+    for (int r = 0; r < call.temperatures; r += group.slots) {
+        const int slots = min(group.slots, call.temperatures - r);
+        // All are done with the columns, or with the stages and the coefficients of the pass before.
+        __syncthreads();
+        if (r > 0) {
+            n.take<T>(call, head, columns, b);
+            __syncwarp();
+        }
+        if (call.official) {
+            couple<true>(call, head, n, columns, c, group.rows, group.row_sums, b, r, slots);
+        } else {
+            couple<false>(call, head, n, columns, c, group.rows, group.row_sums, b, r, slots);
+        }
+        __syncthreads();
+        load(0, 0);
+        Product product;
+        double squares[Product::kSlots] = {};
+#pragma unroll 1
+        for (int d = 0, step = 0; d < extent; d += kDim, ++step) {
+            copy_wait();
+            __syncthreads();
+            if (d + kDim < extent) load(d + kDim, step + 1);
+            const char* stage = group.stages + step % kStages * stage_bytes;
+            if constexpr (kIdentity) {
+                product.from_nowhere();
+            } else {
+                product.at(head, b, d);
+            }
+            product.add(0, slots, false, c, stage);
+            float sums[Product::kSlots] = {};
+            product.drain(
+                0, slots,
+                [&](int row, int at) {
+                    // Queries are the first rows of the stage, and zeros beyond the coordinates.
+                    return !kIdentity && row < head.generated ? pair_of<T>(stage, row, at) : make_float2(0.0f, 0.0f);
+                },
+                [&](int s, int row, int at, float2 sum, float2 x) {
+                    // Rows beyond the queries have no coefficients, and no sample either.
+                    if (row >= head.generated) return;
+                    if (kIdentity) {
+                        const C* own = c.row(s, row) + d + at;
+                        const float unit = group.rows->unit[s][row];
+                        sums[s] += fmaf(sum.x, to_float(own[0]), sum.y * to_float(own[1])) * unit * unit;
+                    } else {
+                        const float2 f = group.rows->force(s, row, sum, x);
+                        sums[s] = fmaf(f.x, f.x, fmaf(f.y, f.y, sums[s]));
+                    }
+                });
+#pragma unroll
+            for (int s = 0; s < Product::kSlots; ++s) squares[s] += sums[s];
+        }
+#pragma unroll
+        for (int s = 0; s < Product::kSlots; ++s) {
+            if (s >= slots) continue;
+            double total = block_sum(squares[s], group.scratch);
+            // Of forces that cancel, rounding may leave less than nothing.
+            if (kIdentity) total = clip_min(total * (static_cast<double>(group.rows->scale) * group.rows->scale), 0.0);
+            if (threadIdx.x == 0) head.norm_sums[static_cast<long long>(r + s) * head.groups + b] = total;
+        }
+    }
+}
+
 template <typename T, typename Product>
 __device__ __forceinline__ void group(const DriftCall& call) {
-    using C = typename Product::Coefficient;
     extern __shared__ uint4 shared[];
     __shared__ Rows rows;
     __shared__ statistics::RowSums row_sums;
     __shared__ double scratch[kWarps];
     int b;
     const DriftHead& head = head_of(call, kNorms, &b);
-    const bool words = whole_words<T>(head);
-    const int width = head.width, stage_bytes = width * kStageRow;
+    const int width = head.width;
     char* stages = reinterpret_cast<char*>(shared);
-    const Coefficients<C> c(stages + kStages * stage_bytes, width);
-    const Columns columns(c.end(call.slots), width);
+    char* behind = stages + kStages * width * kStageRow;
+    const bool identity = head.among != nullptr;
+    const int slots = identity ? call.identity_slots : call.slots;
+    const Columns columns(identity ? Coefficients<float>(behind, width).end(slots)
+                                   : Coefficients<typename Product::Coefficient>(behind, width).end(slots),
+                          width);
     static_assert(kTile * sizeof(float) == kStages * kStageRow, "distances take the place of the stages");
     const Distances n = {reinterpret_cast<float*>(stages), width};
-    const auto load = [&](int d, int step) {
-        fill<T>(stages + step % kStages * stage_bytes, head, words, b, 0, width, d);
-        copy_commit();
-    };
+    const Group shape = {stages, width, slots, b, &rows, &row_sums, scratch};
 
     rows.start(call, head, false);
     row_sums.clear();
@@ -176,54 +294,10 @@ __device__ __forceinline__ void group(const DriftCall& call) {
         __syncthreads();
         columns_of<false>(call, head, n, columns, b);
     }
-#pragma unroll 1
-    for (int r = 0; r < call.temperatures; r += call.slots) {
-        const int slots = min(call.slots, call.temperatures - r);
-        // All are done with the columns, or with the stages and the coefficients of the pass before.
-        __syncthreads();
-        if (r > 0) {
-            n.take<T>(call, head, columns, b);
-            __syncwarp();
-        }
-        if (call.official) {
-            couple<true>(call, head, n, columns, c, &rows, &row_sums, b, r, slots);
-        } else {
-            couple<false>(call, head, n, columns, c, &rows, &row_sums, b, r, slots);
-        }
-        __syncthreads();
-        load(0, 0);
-        Product product;
-        double squares[Product::kSlots] = {};
-#pragma unroll 1
-        for (int d = 0, step = 0; d < head.dim; d += kStageDim<T>, ++step) {
-            copy_wait();
-            __syncthreads();
-            if (d + kStageDim<T> < head.dim) load(d + kStageDim<T>, step + 1);
-            const char* stage = stages + step % kStages * stage_bytes;
-            product.at(head, b, d);
-            product.add(0, slots, false, c, stage);
-            // Queries are the first rows of the stage, and zeros beyond the coordinates. Rows beyond the queries have
-            // no coefficients, and no sample either.
-            float sums[Product::kSlots] = {};
-            product.drain(
-                0, slots,
-                [&](int row, int at) {
-                    return row < head.generated ? pair_of<T>(stage, row, at) : make_float2(0.0f, 0.0f);
-                },
-                [&](int s, int row, int, float2 sum, float2 x) {
-                    if (row >= head.generated) return;
-                    const float2 f = rows.force(s, row, sum, x);
-                    sums[s] = fmaf(f.x, f.x, fmaf(f.y, f.y, sums[s]));
-                });
-#pragma unroll
-            for (int s = 0; s < Product::kSlots; ++s) squares[s] += sums[s];
-        }
-#pragma unroll
-        for (int s = 0; s < Product::kSlots; ++s) {
-            if (s >= slots) continue;
-            const double total = block_sum(squares[s], scratch);
-            if (threadIdx.x == 0) head.norm_sums[static_cast<long long>(r + s) * head.groups + b] = total;
-        }
+    if (identity) {
+        norms<T, Plain<float, kMaxSlots / 2>, true>(call, head, shape, n, columns);
+    } else {
+        norms<T, Product, false>(call, head, shape, n, columns);
     }
     row_sums.store(call, head, b, head.groups);
 }

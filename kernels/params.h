@@ -91,8 +91,9 @@ struct DriftHead {
     // over one slice each, [slices, B, G, T]; the least normalised distance of each row [B, G] and column [B, T]; the
     // logarithm of each row's and column's sum of kernel values relative to that of the least distance, [B, G, R] and
     // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
-    // [B, G, R, 3].
-    float *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
+    // [B, G, R, 3]. among, where norms come by the zero-sum identity, else null: the distances of the targets that are
+    // not generated to all that are not before them, [B, T - G, T].
+    float *among, *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
     // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost;
     // losses one double.
     double *distance_sums, *norm_sums, *row_sums, *loss_sums;
@@ -116,8 +117,8 @@ struct DriftCall {
     // Whether a sample's distance to itself is the constant sqrt(min_squared).
     int constant_self;
     // Whether every group is one block from its statistics to its norms, and how many temperatures' coefficients then
-    // lie in shared memory at a time.
-    int fused, slots;
+    // lie in shared memory at a time, where norms come from the forces and where by the identity.
+    int fused, slots, identity_slots;
     float mask_value, min_squared;
     // sqrt of the floor of the product of softmaxes, or half the logarithm of that of the sums.
     float affinity_floor;

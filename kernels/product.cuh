@@ -41,6 +41,10 @@ struct Plain {
         }
     }
 
+    __device__ __forceinline__ void from_nowhere() {
+        for (int n = 0; n < kN; ++n) origin[n] = 0.0f;
+    }
+
     // Adds to the sums `begin` to `end` the products of the coefficients in their slots, or of those in the first slot.
     __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<float>& c,
                                         const char* stage) {

@@ -471,6 +471,35 @@ fn distances_formed_anew() {
     }
 }
 
+/// Norms by the zero-sum identity, of one tile of targets and of several.
+#[test]
+fn norms_by_the_zero_sum_identity() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.options.identity = Some(true);
+    for (seed, shape) in (45..).zip([
+        [2, 64, 32, 64, 40],
+        [3, 9, 2, 7, 5],
+        [1, 40, 30, 100, 33],
+        [2, 64, 0, 65, 17],
+        [1, 1, 0, 1, 2],
+        [1, 33, 31, 1, 12],
+        [2, 50, 20, 150, 96],
+    ]) {
+        let case = Case::random(seed, shape);
+        let case = if seed % 2 == 0 { case } else { case.weighted(seed) };
+        for (name, mut spec) in dialects() {
+            let unit = if name == "notebook" { (2.0 * shape[4] as f64).sqrt() } else { 1.0 };
+            spec.temperatures = [0.05, 0.2, 0.4, 0.7, 1.5].map(|r| r * unit).to_vec();
+            bench.compare::<f32>(name, &spec, &case, 1e-5);
+            bench.compare::<bf16>(name, &spec, &case, 1e-5);
+        }
+    }
+    // Heads of either kind in one call.
+    bench.options.identity = None;
+    let shapes = [[2, 16, 4, 40, 700], [3, 16, 4, 40, 24], [1, 64, 32, 64, 320]];
+    heads::<f32>(&bench, &DriftSpec::official(), &shapes, 1e-5);
+}
+
 /// Slices of at least 512 coordinates, added up by a launch of their own.
 #[test]
 fn few_groups_of_long_samples() {
@@ -744,6 +773,7 @@ fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
         let weighted = below(2) == 0;
         let dtype = below(3);
         let keep_distances = [None, Some(false), Some(true)][below(3)];
+        let identity = [None, Some(true), Some(false)][below(3)];
         let case = Case::random(seed, shape);
         let case = if weighted { case.weighted(seed) } else { case };
         let what = format!(
@@ -751,7 +781,7 @@ fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
             spec.kernel, spec.coupling, spec.temperatures
         );
         for plain in [true, false] {
-            let options = Options { plain, keep_distances, ..bench.options };
+            let options = Options { plain, keep_distances, identity, ..bench.options };
             macro_rules! judged {
                 ($element:ty) => {{
                     let got = bench.run_with::<$element>(&spec, &case, options);

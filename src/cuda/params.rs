@@ -125,6 +125,7 @@ pub struct DriftHead {
     pub first: [::core::ffi::c_uint; 7usize],
     pub samples: [Samples; 3usize],
     pub sample_weights: [*const f32; 3usize],
+    pub among: *mut f32,
     pub distances: *mut f32,
     pub partial: *mut f32,
     pub row_least: *mut f32,
@@ -143,7 +144,7 @@ pub struct DriftHead {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 296usize];
+    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 304usize];
     ["Alignment of DriftHead"][::core::mem::align_of::<DriftHead>() - 8usize];
     ["Offset of field: DriftHead::groups"][::core::mem::offset_of!(DriftHead, groups) - 0usize];
     ["Offset of field: DriftHead::generated"][::core::mem::offset_of!(DriftHead, generated) - 4usize];
@@ -161,21 +162,22 @@ const _: () = {
     ["Offset of field: DriftHead::first"][::core::mem::offset_of!(DriftHead, first) - 52usize];
     ["Offset of field: DriftHead::samples"][::core::mem::offset_of!(DriftHead, samples) - 80usize];
     ["Offset of field: DriftHead::sample_weights"][::core::mem::offset_of!(DriftHead, sample_weights) - 152usize];
-    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 176usize];
-    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 184usize];
-    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 192usize];
-    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 200usize];
-    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 208usize];
-    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 216usize];
-    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 224usize];
-    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 232usize];
-    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 240usize];
-    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 248usize];
-    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 256usize];
-    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 264usize];
-    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 272usize];
-    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 280usize];
-    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 288usize];
+    ["Offset of field: DriftHead::among"][::core::mem::offset_of!(DriftHead, among) - 176usize];
+    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 184usize];
+    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 192usize];
+    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 200usize];
+    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 208usize];
+    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 216usize];
+    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 224usize];
+    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 232usize];
+    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 240usize];
+    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 248usize];
+    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 256usize];
+    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 264usize];
+    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 272usize];
+    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 280usize];
+    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 288usize];
+    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 296usize];
 };
 impl Default for DriftHead {
     fn default() -> Self {
@@ -201,6 +203,7 @@ pub struct DriftCall {
     pub constant_self: ::core::ffi::c_int,
     pub fused: ::core::ffi::c_int,
     pub slots: ::core::ffi::c_int,
+    pub identity_slots: ::core::ffi::c_int,
     pub mask_value: f32,
     pub min_squared: f32,
     pub affinity_floor: f32,
@@ -215,7 +218,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 448usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 456usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
@@ -228,10 +231,11 @@ const _: () = {
     ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 32usize];
     ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 36usize];
     ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 40usize];
-    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 44usize];
-    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 48usize];
-    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 52usize];
-    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 56usize];
+    ["Offset of field: DriftCall::identity_slots"][::core::mem::offset_of!(DriftCall, identity_slots) - 44usize];
+    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 48usize];
+    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 52usize];
+    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 56usize];
+    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 60usize];
     ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 64usize];
     ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 72usize];
     ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 104usize];

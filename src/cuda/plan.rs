@@ -41,11 +41,14 @@ pub struct Options {
     /// Whether the distances [B, G, T] are kept in the workspace, or formed anew at each use; by default the plan
     /// decides.
     pub keep_distances: Option<bool>,
+    /// Whether force norms come by the zero-sum identity (spec 2.3) where a group is one block; by default the plan
+    /// decides.
+    pub identity: Option<bool>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { plain: false, shared_bytes: 99 << 10, keep_distances: None }
+        Self { plain: false, shared_bytes: 99 << 10, keep_distances: None, identity: None }
     }
 }
 
@@ -66,9 +69,10 @@ impl Default for Options {
 ///   is of the order of the samples.
 /// - Sums over groups are added in an order that hangs on their number: a call that is split over B gives the same result
 ///   up to the last digits of these f64 sums, not bit for bit.
-/// - Force norms are accumulated from the forces themselves, with one more read of the targets. The zero-sum identity
-///   (spec 2.3) would need the targets' distances among themselves, G T^2 multiply-adds in f32 a temperature and group,
-///   which at G = 64, T = 160 take an H100 longer than that read until D is about 2000.
+/// - Force norms come by the zero-sum identity (spec 2.3) in the plain rung where a group is one block and coordinates are
+///   many (at G = 64, T = 160 and three temperatures from D = 480 on): it saves a product over the coordinates for each
+///   temperature, for distances of the targets among themselves and G T^2 multiply-adds a temperature. Elsewhere they are
+///   accumulated from the forces; on tensor cores the identity's f32 multiply-adds cost more than it saves.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) spec: DriftSpec,
@@ -77,8 +81,9 @@ pub struct Plan {
     pub(super) heads: Vec<Head>,
     /// Is a group one block from its statistics to its norms?
     pub(super) fused: bool,
-    /// Temperatures in shared memory at a time, then.
+    /// Temperatures in shared memory at a time, then, where norms come from the forces and where by the identity.
     pub(super) slots: usize,
+    pub(super) identity_slots: usize,
     /// Blocks of each launch.
     pub(super) blocks: [u32; LAUNCHES],
     /// Bytes of shared memory of a block in the launches of distances, norms, force.
@@ -101,6 +106,7 @@ pub(super) struct Head {
     pub ranges: usize,
     pub range: usize,
     pub records: usize,
+    pub identity: bool,
     pub first: [u32; LAUNCHES],
     pub layout: Layout,
 }
@@ -108,8 +114,9 @@ pub(super) struct Head {
 /// Offsets of a head's arrays in the workspace, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// `usize::MAX` where distances are not kept.
+    /// `usize::MAX` where distances are not kept, as for those of the targets among themselves.
     pub distances: usize,
+    pub among: usize,
     pub partial: usize,
     pub row_least: usize,
     pub column_least: usize,
@@ -164,11 +171,12 @@ impl Plan {
         let tensor = dtype != Dtype::F32 && !options.plain;
         let coefficient = if tensor { 2 } else { size_of::<f32>() };
         let temperatures = spec.temperatures.len();
-        let contraction = |width: usize, slots: usize| {
+        let tiles = |width: usize, coefficient: usize, slots: usize| {
             let row = width * coefficient + params::kCoefficientPad as usize;
             let columns = width * (2 + temperatures) * size_of::<f32>();
             STAGES * width * STAGE_ROW + slots * TILE * row + columns
         };
+        let contraction = |width: usize, slots: usize| tiles(width, coefficient, slots);
 
         let one_block = |shape: &DriftShape| shape.generated <= TILE && shape.targets() <= MAX_COLUMNS;
         let whole = |shape: &DriftShape| shape.targets().next_multiple_of(WARP);
@@ -186,6 +194,14 @@ impl Plan {
         let slots =
             (1..=temperatures.min(at_most as usize)).rev().find(|&slots| contraction(widest, slots) <= available);
         let slots = slots.filter(|_| fused).unwrap_or(1);
+        // Its coefficients are f32. It may take the room of the others, or one temperature's at least.
+        let room = contraction(widest, slots).max(tiles(widest, size_of::<f32>(), 1));
+        let identity = |shape: &DriftShape| {
+            let possible = fused && room <= available && options.keep_distances != Some(false) && shape.targets() > 1;
+            possible && options.identity.unwrap_or_else(|| !tensor && identity_pays(shape, temperatures))
+        };
+        let identity_slots = (1..=temperatures.min(params::kMaxSlots as usize / 2)).rev();
+        let identity_slots = identity_slots.filter(|&slots| tiles(widest, size_of::<f32>(), slots) <= room).next();
 
         let mut plan = Self {
             spec: spec.clone(),
@@ -194,6 +210,7 @@ impl Plan {
             heads: Vec::with_capacity(shapes.len()),
             fused,
             slots,
+            identity_slots: identity_slots.unwrap_or(1),
             blocks: [0; LAUNCHES],
             shared: [0; 3],
             table: 0,
@@ -203,7 +220,7 @@ impl Plan {
         plan.table = plan.place(&[shapes.len()], size_of::<params::DriftHead>(), &shapes[0])?;
         for shape in shapes {
             let fits = whole(shape) <= MAX_COLUMNS && contraction(whole(shape), 1) <= available;
-            let head = plan.head(shape, cut(shape), fits)?;
+            let head = plan.head(shape, cut(shape), fits, identity(shape))?;
             let rows = if head.columns >= shape.targets() && shape.generated.next_multiple_of(TILE) <= head.columns {
                 head.columns
             } else {
@@ -211,7 +228,8 @@ impl Plan {
             };
             let tile = TILE * (head.columns + params::kTilePad as usize) * size_of::<f32>();
             plan.shared[0] = plan.shared[0].max(tile).max(STAGES * rows * STAGE_ROW);
-            plan.shared[1] = plan.shared[1].max(contraction(head.width, slots));
+            let norms = if head.identity { room } else { contraction(head.width, slots) };
+            plan.shared[1] = plan.shared[1].max(norms);
             plan.shared[2] = plan.shared[2].max(contraction(head.width, 1));
             plan.heads.push(head);
         }
@@ -234,8 +252,8 @@ impl Plan {
     }
 
     /// Plans a head, and gives it its blocks and its part of the workspace. Its coordinates are cut into about so many
-    /// slices; its targets may be one tile of the contraction.
-    fn head(&mut self, shape: &DriftShape, cut: usize, one_tile: bool) -> Result<Head> {
+    /// slices; its targets may be one tile of the contraction; its norms may come by the identity.
+    fn head(&mut self, shape: &DriftShape, cut: usize, one_tile: bool, identity: bool) -> Result<Head> {
         let DriftShape { groups, generated, dim, .. } = *shape;
         let (targets, temperatures) = (shape.targets(), self.spec.temperatures.len());
         let tiles_i = generated.div_ceil(TILE);
@@ -250,7 +268,8 @@ impl Plan {
 
         let one = |flag: bool| usize::from(flag);
         let rows = groups.saturating_mul(generated).div_ceil(THREADS / WARP);
-        let distances = [groups, slices, tiles_i, tiles_j];
+        let queries = if identity { targets.div_ceil(TILE) } else { tiles_i };
+        let distances = [groups, slices, queries, tiles_j];
         let counts: [(params::Launch, &[usize]); LAUNCHES] = [
             (params::Launch_kDistances, &distances),
             (params::Launch_kJoin, &[one(slices > 1), rows]),
@@ -286,6 +305,10 @@ impl Plan {
         let pairs = [groups, generated, targets];
         let layout = Layout {
             distances: if keep { self.place(&pairs, float, shape)? } else { usize::MAX },
+            among: match identity {
+                true => self.place(&[groups, targets - generated, targets], float, shape)?,
+                false => usize::MAX,
+            },
             partial: self.place(&[if slices > 1 { slices } else { 0 }, groups, generated, targets], float, shape)?,
             row_least: self.place(&[groups, generated], float, shape)?,
             column_least: self.place(&[groups, targets], float, shape)?,
@@ -297,7 +320,7 @@ impl Plan {
             row_sums: self.place(&[temperatures, row_records, params::kRowSums as usize], double, shape)?,
             loss_sums: self.place(&[losses], double, shape)?,
         };
-        Ok(Head { shape: *shape, columns, slices, slice, width, ranges, range, records, first, layout })
+        Ok(Head { shape: *shape, columns, slices, slice, width, ranges, range, records, identity, first, layout })
     }
 
     /// What is computed.
@@ -333,6 +356,22 @@ impl Plan {
     }
 }
 
+/// Whether norms cost less by the zero-sum identity than from the forces, in f32 multiply-adds of the plain rung.
+///
+/// On tensor cores they do not: at G = 64, T = 160 and three temperatures in bf16, warps execute 209 D instructions a group
+/// for the products and forces of the one way, 549,000 + 163 D for the matrix and the distances of the other (counted on
+/// PTX), and one read of the targets is bound by less than either. In f32 at D = 640 the whole call takes 10 % less by the
+/// identity, at D = 1280 17 %.
+fn identity_pays(shape: &DriftShape, temperatures: usize) -> bool {
+    let (targets, dim) = (shape.targets(), shape.dim);
+    let width = targets.next_multiple_of(WARP);
+    let forces = temperatures * TILE * width;
+    // Tiles of 64 queries by the targets that are not before them; a difference and a product each.
+    let more: usize =
+        (TILE..targets).step_by(TILE).map(|i| TILE * (targets - i).next_multiple_of(WARP).max(TILE)).sum();
+    forces * dim > forces * width + 2 * more * dim
+}
+
 fn too_large(what: &'static str, shape: &DriftShape) -> Error {
     Error::TooLarge { op: OP, what, got: format!("{shape:?}") }
 }
@@ -364,6 +403,7 @@ mod tests {
             assert!(head.slices * head.slice >= dim && head.ranges * head.range >= dim);
             ends.extend([
                 (layout.distances, b * g * t * 4),
+                // No identity where tiles stream.
                 (layout.partial, if head.slices > 1 { head.slices * b * g * t * 4 } else { 0 }),
                 (layout.row_least, b * g * 4),
                 (layout.column_least, b * t * 4),
@@ -435,6 +475,18 @@ mod tests {
         assert!(toy.workspace_bytes() < 1 << 20, "{} bytes", toy.workspace_bytes());
         let kept = plan(&[shape(1, 2048, 0, 2048, 2)], Dtype::F32, Options { keep_distances: Some(true), ..options });
         assert!(kept.workspace_bytes() > 2048 * 4096 * 4);
+        // The zero-sum identity where coordinates are many, in a call or in some of its heads.
+        let latent = |dim| shape(512, 64, 32, 64, dim);
+        let by_identity = |shapes: &[DriftShape], dtype| -> Vec<bool> {
+            plan(shapes, dtype, options).heads.iter().map(|head| head.identity).collect()
+        };
+        assert_eq!(by_identity(&[latent(64), latent(1280)], Dtype::F32), [false, true]);
+        assert_eq!(by_identity(&[latent(640), latent(5120)], Dtype::Bf16), [false, false]);
+        assert_eq!(by_identity(&[shape(1, 2048, 0, 2048, 5120)], Dtype::F32), [false]);
+        let either = [true, false].map(|identity| Options { identity: Some(identity), ..options });
+        let [with, without] = either.map(|options| plan(&[latent(5120)], Dtype::F16, options));
+        assert_eq!((with.launches(), without.launches()), (5, 5));
+        assert!(with.workspace_bytes() >= without.workspace_bytes() + 512 * 96 * 160 * 4);
         // One tile of targets where it fits: coefficients are then made once, not for every 128 coordinates.
         let pixels = shape(2, 64, 32, 128, 5120);
         assert_eq!(plan(&[pixels], Dtype::F16, options).heads[0].ranges, 10);
