@@ -245,27 +245,49 @@ fn the_golden_vectors_in_every_type() {
     }
 }
 
-/// Tiles of 64 by 64 pairs and of 64 coordinates, in steps of 16: one less, one more, primes, one.
+/// Tiles of 64 queries by 224 targets or of 160, in steps of 32; stages of 32 or 64 coordinates, ranges of 128: one less,
+/// as many, one more, primes, one.
 #[test]
 fn extents_around_the_tiles() {
     let Some(bench) = Bench::new() else { return };
     let spec = DriftSpec::official();
     for (seed, shape) in (1..).zip([
         [1, 1, 0, 1, 1],
-        [2, 2, 1, 1, 1],
+        [2, 2, 1, 1, 2],
         [1, 3, 0, 2, 4],
-        [2, 63, 0, 1, 15],
+        [2, 63, 0, 1, 7],
         [1, 64, 0, 64, 16],
-        [1, 65, 2, 61, 17],
-        [3, 17, 5, 11, 63],
+        [1, 64, 95, 64, 31],
+        [1, 64, 96, 64, 32],
+        [1, 64, 96, 65, 33],
+        [1, 31, 0, 1, 63],
         [1, 31, 0, 33, 64],
         [1, 13, 7, 29, 65],
-        [2, 67, 3, 71, 3],
-        [1, 5, 0, 130, 7],
+        [1, 65, 2, 61, 127],
+        [1, 65, 10, 85, 128],
+        [1, 67, 0, 94, 129],
+        [3, 17, 5, 11, 37],
+        [1, 5, 0, 230, 3],
         [1, 130, 0, 5, 2],
         [40, 3, 2, 4, 2],
     ]) {
-        bench.compare::<f32>("official", &spec, &Case::random(seed, shape), 5e-6);
+        let case = Case::random(seed, shape);
+        bench.compare::<f32>("official", &spec, &case, 5e-6);
+        if shape[4] > 4 {
+            bench.compare::<f16>("official", &spec, &case, 1e-5);
+        }
+    }
+}
+
+#[test]
+#[ignore = "minutes: `cargo xtask test --full` runs it"]
+fn every_length_of_the_published_heads() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    for (seed, dim) in (90..).zip([640, 1280, 5120]) {
+        let case = Case::random(seed, [3, 64, 32, 64, dim]).weighted(seed);
+        bench.compare::<f32>("latent", &spec, &case, 1e-5);
+        bench.compare::<bf16>("latent", &spec, &case, 1e-5);
     }
 }
 
@@ -564,6 +586,36 @@ fn the_86_heads_of_a_label() {
     let shapes: Vec<_> = kinds.iter().flat_map(|&(f, d, n)| vec![[f, 8, 4, 8, d]; n]).collect();
     assert_eq!(shapes.len(), 86);
     heads::<bf16>(&bench, &DriftSpec::official(), &shapes, 5e-6);
+}
+
+/// The same with the published counts of samples and locations.
+#[test]
+#[ignore = "minutes: `cargo xtask test --full` runs it"]
+fn the_86_heads_of_a_label_in_full() {
+    let Some(bench) = Bench::new() else { return };
+    // Spec 11.2: locations, a sixteenth of the coordinates, heads.
+    let kinds = [
+        (1024, 40, 3),
+        (256, 80, 3),
+        (256, 40, 6),
+        (64, 160, 4),
+        (64, 80, 6),
+        (64, 40, 6),
+        (16, 320, 2),
+        (16, 160, 8),
+        (16, 80, 6),
+        (4, 320, 4),
+        (4, 160, 8),
+        (1, 320, 8),
+        (1, 256, 1),
+        (1, 160, 8),
+        (1, 80, 6),
+        (1, 40, 6),
+        (1, 4, 1),
+    ];
+    let shapes: Vec<_> = kinds.iter().flat_map(|&(f, d, n)| vec![[f, 64, 32, 64, d]; n]).collect();
+    assert_eq!(shapes.len(), 86);
+    heads::<bf16>(&bench, &DriftSpec::official(), &shapes, 1e-5);
 }
 
 /// Runs heads in one call, which must give what each gives alone.

@@ -200,8 +200,9 @@ impl Plan {
             let possible = fused && room <= available && options.keep_distances != Some(false) && shape.targets() > 1;
             possible && options.identity.unwrap_or_else(|| !tensor && identity_pays(shape, temperatures))
         };
-        let identity_slots = (1..=temperatures.min(params::kMaxSlots as usize / 2)).rev();
-        let identity_slots = identity_slots.filter(|&slots| tiles(widest, size_of::<f32>(), slots) <= room).next();
+        let identity_slots = (1..=temperatures.min(params::kMaxSlots as usize / 2))
+            .rev()
+            .find(|&slots| tiles(widest, size_of::<f32>(), slots) <= room);
 
         let mut plan = Self {
             spec: spec.clone(),
