@@ -9,13 +9,15 @@
 // wider margin for want of (i): a centred sample is no half). Where most threads of a tile have a sixteenth of such
 // pairs, all of the tile is, by the plain product. Sums over pairs are f64, in a fixed order.
 // Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
-// block and each sample is read once; queries that are among the tile's targets are not loaded twice. Two stages of 128
-// bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4 warps with 32 queries each
-// by a quarter of the targets. The tile then passes through shared memory, so that rows are stored whole.
+// block (without the identity) and each sample is read once; queries that are among the tile's targets are not loaded
+// twice. Two stages of 128 bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4
+// warps with 32 queries each by a quarter of the targets. The tile then passes through shared memory, so that rows are
+// stored whole. Zero-sum identity: where norms come by it, all targets are queries, 64 at a time, to the targets from
+// the first of them on: more blocks, whose distances go to `among`.
 // Slices: where groups are few and coordinates many, a block takes a slice of the coordinates and stores its squared
 // distances; `join` adds them in order.
 // Cost: 3 (plain) or 2 FLOP per pair and coordinate; reads (64 + targets of the tile) D per tile, the latter alone
-// where it holds its queries, writes 4 G T bytes.
+// where it holds its queries, writes 4 bytes a pair.
 // Limits: sm_80 and later; B times the tiles at most 2^31 - 1 blocks.
 #include "common.cuh"
 #include "ptx/mma.cuh"

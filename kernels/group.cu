@@ -9,8 +9,9 @@
 // in contraction.cu.
 // Norms come from the forces, or by the zero-sum identity where the plan has the distances of the targets among
 // themselves: then the targets are the rows of a matrix of those.
-// Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate (by the identity: target) and temperature. Reads 4 G T bytes of
-// distances and T D of targets a pass.
+// Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate (by the identity: target) and temperature.
+// Reads 4 G T bytes of distances and T D of targets a pass, by the identity 2 T^2 bytes of distances in the place of
+// these.
 // Limits: sm_80 and later; G <= 64, T <= 224.
 #include "coefficients.cuh"
 #include "statistics.cuh"
@@ -142,9 +143,9 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
     }
 }
 
-// Fills a stage with 32 columns of the matrix of the zero-sum identity, from column k on: U with x U x = x K x, where K is
-// half of what the mean squared distance exceeds those of the targets by. Any constant would do, for coefficients of a row
-// add up to 0; with the mean most of K is small.
+// Fills a stage with 32 columns of the matrix of the zero-sum identity, from column k on: U with x U x = x K x, where K
+// is half of what the square of the mean distance exceeds those of the targets by. Any constant would do, for
+// coefficients of a row add up to 0; with the mean most of K is small.
 __device__ __forceinline__ void fill_identity(char* stage, const DriftHead& head, float mean, int b, int width, int k) {
     const int word = threadIdx.x % kWordsPerRow;
     const int others = head.targets - head.generated;
@@ -174,9 +175,9 @@ struct Group {
     double* scratch;
 };
 
-// The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the zero-sum
-// identity |F_i|^2 = -1/2 sum_jk C_ij C_ik |y_j - y_k|^2 (spec 2.3), for which coefficients are f32 and the targets are
-// the rows of a matrix of their distances.
+// The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the
+// zero-sum identity |F_i|^2 = -1/2 sum_jk C_ij C_ik |y_j - y_k|^2 (spec 2.3), for which coefficients are f32 and the
+// targets are the rows of a matrix of their distances.
 template <typename T, typename Product, bool kIdentity>
 __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& head, const Group& group,
                                       const Distances& n, const Columns& columns) {

@@ -59,7 +59,7 @@ impl Default for Options {
 /// with a workspace of its own.
 ///
 /// What it decides:
-/// - Where G <= 64 and T <= 224 in every head, a group is one block from its distances to its norms, if the tile of its
+/// - Where G <= 64 and T <= 224 in every head, a group is one block from its statistics to its norms, if the tile of its
 ///   targets fits into shared memory (in f32 and 99 KiB up to T = 160): five launches. Otherwise rows and columns of
 ///   distances have launches of their own, and tiles of targets stream by: eight or nine.
 /// - Samples in half precision go to tensor cores, and coefficients are then rounded to the samples' type.
@@ -70,7 +70,7 @@ impl Default for Options {
 /// - Sums over groups are added in an order that hangs on their number: a call that is split over B gives the same result
 ///   up to the last digits of these f64 sums, not bit for bit.
 /// - Force norms come by the zero-sum identity (spec 2.3) in the plain rung where a group is one block and coordinates are
-///   many (at G = 64, T = 160 and three temperatures from D = 480 on): it saves a product over the coordinates for each
+///   many (at G = 64, T = 160 and three temperatures above D = 480): it saves a product over the coordinates for each
 ///   temperature, for distances of the targets among themselves and G T^2 multiply-adds a temperature. Elsewhere they are
 ///   accumulated from the forces; on tensor cores the identity's f32 multiply-adds cost more than it saves.
 #[derive(Clone, Debug)]
@@ -114,8 +114,9 @@ pub(super) struct Head {
 /// Offsets of a head's arrays in the workspace, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// `usize::MAX` where distances are not kept, as for those of the targets among themselves.
+    /// `usize::MAX` where distances are not kept.
     pub distances: usize,
+    /// `usize::MAX` where norms do not come by the identity.
     pub among: usize,
     pub partial: usize,
     pub row_least: usize,
@@ -360,7 +361,7 @@ impl Plan {
 /// Whether norms cost less by the zero-sum identity than from the forces, in f32 multiply-adds of the plain rung.
 ///
 /// On tensor cores they do not: at G = 64, T = 160 and three temperatures in bf16, warps execute 209 D instructions a group
-/// for the products and forces of the one way, 549,000 + 163 D for the matrix and the distances of the other (counted on
+/// for the products and forces of the one way, 605,000 + 115 D for the matrix and the distances of the other (counted on
 /// PTX), and one read of the targets is bound by less than either. In f32 at D = 640 the whole call takes 10 % less by the
 /// identity, at D = 1280 17 %.
 fn identity_pays(shape: &DriftShape, temperatures: usize) -> bool {
