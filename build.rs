@@ -21,8 +21,9 @@ use std::sync::Mutex;
 type Result<T, E = String> = std::result::Result<T, E>;
 
 /// The architectures of a release: A100, RTX 30, RTX 40 and L40, H100, B200, RTX 50.
-const RELEASE: [u32; 6] = [80, 86, 89, 90, 100, 120];
-const FLAGS: [&str; 4] = ["-ptx", "-arch=compute_80", "-std=c++17", "-allow-unsupported-compiler"];
+pub const RELEASE: [u32; 6] = [80, 86, 89, 90, 100, 120];
+/// How nvcc is called.
+pub const FLAGS: [&str; 4] = ["-ptx", "-arch=compute_80", "-std=c++17", "-allow-unsupported-compiler"];
 /// Variables that nvcc itself reads.
 const NVCC_VARIABLES: [&str; 3] = ["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
 

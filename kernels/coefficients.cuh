@@ -76,7 +76,7 @@ template <typename T>
 __device__ __forceinline__ float pair(const DriftCall& call, const DriftHead& head, const Unit& unit, int b, int i,
                                       int j, float w) {
     if (j >= head.targets || removed(call, i, j, w)) return infinity();
-    return normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+    return normalized<T>(call, head, unit, b, i, j);
 }
 
 // Two neighbouring coordinates of a row of a stage, the first of them even.

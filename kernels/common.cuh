@@ -92,13 +92,6 @@ __device__ __forceinline__ Unit unit_of(const DriftHead& head) {
     return {high, static_cast<float>(inverse - high)};
 }
 
-// Distance i, j of a group in units of the scale, with the self mask: spec 2.2 (4), (5).
-__device__ __forceinline__ float normalized(const DriftCall& call, float distance, const Unit& unit, int i, int j) {
-    const float n = fmaf(distance, unit.high, distance * unit.low);
-    if (i != j) return n;
-    return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
-}
-
 // log k(n) - log k(m), from the difference, so that nothing cancels where both are far below 0. Spec 1.2.
 __device__ __forceinline__ float log_ratio(KernelKind kernel, float n, float m, float rate) {
     const float a = rate * (n - m);
@@ -164,7 +157,12 @@ __device__ __forceinline__ float affinity_of(const DriftCall& call, int k, float
     return clip_min(a, call.affinity_floor) * w;
 }
 
-// Distance i, j of group b, stored or formed anew, before any mask: spec 2.2 (1).
+// A distance from its square: spec 2.2 (1), and rule (ii) of 2.2a.
+__device__ __forceinline__ float finished(const DriftCall& call, float q, bool self) {
+    return self && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(q, call.min_squared));
+}
+
+// Distance i, j of group b, stored or formed anew, before any mask.
 template <typename T>
 __device__ __forceinline__ float distance(const DriftCall& call, const DriftHead& head, int b, int i, int j) {
     if (head.distances != nullptr) {
@@ -177,7 +175,22 @@ __device__ __forceinline__ float distance(const DriftCall& call, const DriftHead
         const float difference = to_float(x[d]) - to_float(y[d]);
         sum = fmaf(difference, difference, sum);
     }
-    return i == j && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(sum, call.min_squared));
+    return finished(call, sum, i == j);
+}
+
+// The same in units of the scale, with the self mask: spec 2.2 (4), (5).
+template <typename T>
+__device__ __forceinline__ float normalized(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,
+                                            int i, int j) {
+    const float d = distance<T>(call, head, b, i, j);
+    const float n = fmaf(d, unit.high, d * unit.low);
+    if (i != j) return n;
+    return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
+}
+
+// Blocks that have a row for each of their warps.
+__device__ __forceinline__ long long row_blocks(const DriftHead& head) {
+    return (static_cast<long long>(head.groups) * head.generated + kWarps - 1) / kWarps;
 }
 
 __device__ __forceinline__ float warp_sum(float x) {

@@ -123,26 +123,27 @@ struct Tensor {
     }
 };
 
-// The sum of squares of a row of a stage.
-template <typename T>
-__device__ __forceinline__ float squares(const char* stage, int row) {
-    float sum = 0.0f;
+// Shows the coordinates of a row of a stage.
+template <typename T, typename See>
+__device__ __forceinline__ void each_of(const char* stage, int row, See see) {
     for (int word = 0; word < kWordsPerRow; ++word) {
         float x[kWordDim<T>];
         widen(x, *reinterpret_cast<const uint4*>(word_of(stage, row, word)), T{});
-        for (int e = 0; e < kWordDim<T>; ++e) sum = fmaf(x[e], x[e], sum);
+        for (int e = 0; e < kWordDim<T>; ++e) see(x[e]);
     }
+}
+
+template <typename T>
+__device__ __forceinline__ float squares(const char* stage, int row) {
+    float sum = 0.0f;
+    each_of<T>(stage, row, [&](float x) { sum = fmaf(x, x, sum); });
     return sum;
 }
 
 template <typename T>
 __device__ __noinline__ int count_nonfinite(const char* stage, int row) {
     int count = 0;
-    for (int word = 0; word < kWordsPerRow; ++word) {
-        float x[kWordDim<T>];
-        widen(x, *reinterpret_cast<const uint4*>(word_of(stage, row, word)), T{});
-        for (int e = 0; e < kWordDim<T>; ++e) count += !(fabsf(x[e]) <= kMaxFinite);
-    }
+    each_of<T>(stage, row, [&](float x) { count += !(fabsf(x) <= kMaxFinite); });
     return count;
 }
 
@@ -166,10 +167,6 @@ struct Sums {
         }
     }
 };
-
-__device__ __forceinline__ float finished(const DriftCall& call, float q, bool self) {
-    return self && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(q, call.min_squared));
-}
 
 // A block's tile: queries from i0 on, which lie in the stages from row `queries` on, by `columns` targets from j0 on.
 struct Tile {
@@ -220,7 +217,7 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     int columns = head.columns;
     if (head.among != nullptr && i0 > 0) {
         j0 = i0;
-        columns = max(kTile, (head.targets - i0 + kWarp - 1) / kWarp * kWarp);
+        columns = max(kTile, tiles_of(head.targets - i0, kWarp) * kWarp);
     }
     const int slice = block % head.slices, b = block / head.slices;
     const int d_begin = slice * head.slice, d_end = d_begin + min(head.slice, head.dim - d_begin);
@@ -357,7 +354,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) join(const __grid_cons
             float q = 0.0f;
             for (int slice = 0; slice < head.slices; ++slice)
                 q += head.partial[(slice * rows + row) * head.targets + j];
-            const float d = distances::finished(call, q, i == j);
+            const float d = finished(call, q, i == j);
             head.distances[row * head.targets + j] = d;
             sums.add(call, d, weight(call, head, b, j), i == j);
         }

@@ -161,8 +161,7 @@ __device__ __forceinline__ void fill_identity(char* stage, const DriftHead& head
             if (j >= head.targets || column >= head.targets || column < j) continue;
             value[e] = column == j ? 0.5f * mean : fmaf(-distances[column], distances[column], mean);
         }
-        *reinterpret_cast<float4*>(stage + j * kStageRow + ((word ^ (j % kWordsPerRow)) * kWord)) =
-            make_float4(value[0], value[1], value[2], value[3]);
+        *reinterpret_cast<float4*>(word_of(stage, j, word)) = make_float4(value[0], value[1], value[2], value[3]);
     }
 }
 
@@ -186,8 +185,7 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
     const int extent = kIdentity ? head.targets : head.dim, b = group.b, stage_bytes = group.width * kStageRow;
     const bool words = whole_words<T>(head);
     const Coefficients<C> c(group.stages + kStages * stage_bytes, group.width);
-    const double mean = head.scalars->weights == 0.0 ? 0.0 : head.scalars->weighted / head.scalars->weights;
-    const float mean_squared = static_cast<float>(mean * mean);
+    const float mean_squared = static_cast<float>(head.scalars->mean * head.scalars->mean);
     const auto load = [&](int d, int step) {
         char* stage = group.stages + step % kStages * stage_bytes;
         if (kIdentity) {

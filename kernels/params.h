@@ -56,9 +56,9 @@ struct DriftScalars {
     // and over its rows, of kRowSums.
     double weighted, weights, all_weights, nonfinite, groups;
     double squares[kMaxTemperatures], rows[kMaxTemperatures][kRowSums];
-    // What follows from the first three: the mean distance (spec 2.2 (2)), what coordinates are divided by (3), what
-    // distances are divided by (4), and its inverse.
-    double scale, sigma, distance, inverse;
+    // What follows from the first three: the mean distance (spec 2.2 (2)), what a call reports as its scale, what
+    // coordinates are divided by (3), what distances are divided by (4), and its inverse.
+    double mean, scale, sigma, distance, inverse;
     // What follows from the others: the mean square of each temperature's force, and what that force is divided by (6).
     double f2[kMaxTemperatures], theta[kMaxTemperatures];
 };

@@ -5,17 +5,24 @@
 //
 // Numerics: f64, each thread adds every 256th record, then a tree: the same bits from run to run.
 // Mapping: one block for a head's scale and one for each of its temperatures; one thread a group for the losses.
-// Cost: reads the records once, as many times as they have numbers.
+// Cost: reads the records once.
 // Limits: sm_80 and later.
 #include "common.cuh"
 
 namespace reduce {
 
-__device__ __forceinline__ double sum(const double* values, long long count, int step, double* scratch) {
-    double sum = 0.0;
-    for (long long at = threadIdx.x; at < count; at += kThreads) sum += values[at * step];
-    return block_sum(sum, scratch);
-}
+// The sums of records of so many numbers.
+template <int kCount>
+struct Total {
+    double of[kCount] = {};
+
+    __device__ __forceinline__ Total(const double* records, long long count, double* scratch) {
+        for (long long at = threadIdx.x; at < count; at += kThreads) {
+            for (int k = 0; k < kCount; ++k) of[k] += records[at * kCount + k];
+        }
+        for (int k = 0; k < kCount; ++k) of[k] = block_sum(of[k], scratch);
+    }
+};
 
 // The scale from the sums. Without any pair that counts (the paper leaves self pairs out) the mean is 0; with weights
 // that are all 0 it is 0 / 0.
@@ -27,6 +34,7 @@ __device__ __forceinline__ void scale(const DriftCall& call, const DriftHead& he
     const double sigma = clip_min(mean / root, 1e-3);
     const bool raw = call.scale_kind == kScaleRaw, paper = call.scale_kind == kScalePaper;
     const double distance = raw ? 1.0 : paper ? sigma * root : clip_min(mean, 1e-3);
+    scalars->mean = mean;
     scalars->sigma = raw ? 1.0 : sigma;
     scalars->distance = distance;
     scalars->inverse = 1.0 / distance;
@@ -54,19 +62,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_scale(const __g
     __shared__ double scratch[kWarps];
     const DriftHead& head = reduce::head_at(call, blockIdx.x);
     const double* sums = head.distance_sums;
-    double total[kDistanceSums];
-    for (int k = 0; k < kDistanceSums; ++k) total[k] = reduce::sum(sums + k, head.records, kDistanceSums, scratch);
+    const reduce::Total<kDistanceSums> total(sums, head.records, scratch);
+    double nonfinite = total.of[3];
     if (head.slices > 1) {
         const long long tiles = tiles_of(head.generated, kTile) * tiles_of(head.targets, head.columns);
         const double* counts = sums + static_cast<long long>(kDistanceSums) * head.records;
-        total[3] = reduce::sum(counts, head.groups * head.slices * tiles, 1, scratch);
+        nonfinite = reduce::Total<1>(counts, head.groups * head.slices * tiles, scratch).of[0];
     }
     if (threadIdx.x != 0) return;
     DriftScalars* scalars = head.scalars;
-    scalars->weighted = total[0];
-    scalars->weights = total[1];
-    scalars->all_weights = total[2];
-    scalars->nonfinite = total[3];
+    scalars->weighted = total.of[0];
+    scalars->weights = total.of[1];
+    scalars->all_weights = total.of[2];
+    scalars->nonfinite = nonfinite;
     scalars->groups = head.groups;
     reduce::scale(call, head);
 }
@@ -81,16 +89,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_norms(const __g
     const int r = blockIdx.x % call.temperatures;
     const long long tiles = call.fused ? 1 : tiles_of(head.generated, kTile) * head.ranges;
     const long long records = head.groups * tiles;
-    const double sum = reduce::sum(head.norm_sums + r * records, records, 1, scratch);
-    // Masses go by the group where that is one block, by eight rows elsewhere.
-    const long long rows = static_cast<long long>(head.groups) * head.generated;
-    const long long blocks = call.fused ? head.groups : (rows + kWarps - 1) / kWarps;
-    for (int k = 0; k < kRowSums; ++k) {
-        const double row_sum = reduce::sum(head.row_sums + r * blocks * kRowSums + k, blocks, kRowSums, scratch);
-        if (threadIdx.x == 0) head.scalars->rows[r][k] = row_sum;
-    }
+    const reduce::Total<1> squares(head.norm_sums + r * records, records, scratch);
+    // Masses go by the group where that is one block, by the row elsewhere.
+    const long long blocks = call.fused ? head.groups : row_blocks(head);
+    const reduce::Total<kRowSums> rows(head.row_sums + r * blocks * kRowSums, blocks, scratch);
     if (threadIdx.x != 0) return;
-    head.scalars->squares[r] = sum;
+    head.scalars->squares[r] = squares.of[0];
+    for (int k = 0; k < kRowSums; ++k) head.scalars->rows[r][k] = rows.of[k];
     reduce::norm(call, head, r);
 }
 

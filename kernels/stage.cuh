@@ -16,7 +16,9 @@ constexpr int kStageDim = kStageRow / static_cast<int>(sizeof(T));
 template <typename T>
 constexpr int kWordDim = kWord / static_cast<int>(sizeof(T));
 
-__device__ __forceinline__ const char* word_of(const char* stage, int row, int word) {
+// A word of a row; `Bytes` is char, or const char.
+template <typename Bytes>
+__device__ __forceinline__ Bytes* word_of(Bytes* stage, int row, int word) {
     return stage + row * kStageRow + ((word ^ (row % kWordsPerRow)) * kWord);
 }
 
@@ -40,7 +42,7 @@ __device__ __forceinline__ void fill(char* stage, const DriftHead& head, bool wo
     const int d = d0 + word * kWordDim<T>;
     for (int row = threadIdx.x / kWordsPerRow; row < rows; row += kThreads / kWordsPerRow) {
         const int j = j0 + row;
-        char* to = stage + row * kStageRow + ((word ^ (row % kWordsPerRow)) * kWord);
+        char* to = word_of(stage, row, word);
         const bool inside = j < head.targets && d < head.dim;
         const T* from = inside ? target<T>(head, b, j) + d : static_cast<const T*>(head.samples[0].data);
         if (words) {

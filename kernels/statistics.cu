@@ -36,7 +36,7 @@ __device__ __forceinline__ void all_masses(const DriftCall& call) {
     rows.clear();
     Row at;
     if (row_of(head, block, &at)) masses<T>(call, head, at.b, at.i, &rows);
-    rows.store(call, head, block, (static_cast<long long>(head.groups) * head.generated + kWarps - 1) / kWarps);
+    rows.store(call, head, block, row_blocks(head));
 }
 
 template <typename T>
@@ -53,7 +53,7 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
     float least_n = infinity();
     for (int i = warp; inside && i < head.generated; i += kWarps) {
         if (removed(call, i, j, w)) continue;
-        least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
+        least_n = least(least_n, normalized<T>(call, head, unit, b, i, j));
     }
     partial[0][warp][lane] = least_n;
     __syncthreads();
@@ -63,10 +63,10 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
         float sum[kAtOnce] = {};
         for (int i = warp; inside && i < head.generated; i += kWarps) {
             if (removed(call, i, j, w)) continue;
-            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+            const float n = normalized<T>(call, head, unit, b, i, j);
 #pragma unroll
             for (int k = 0; k < kAtOnce; ++k) {
-                if (r0 + k < call.temperatures) sum[k] += expf(log_ratio(call.kernel, n, least_n, call.rate[r0 + k]));
+                if (r0 + k < call.temperatures) sum[k] += kernel_ratio<false>(call, r0 + k, n, least_n);
             }
         }
         __syncthreads();

@@ -21,7 +21,7 @@ __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head
     float least_n = infinity();
     for (int j = lane; j < head.targets; j += kWarp) {
         if (removed(call, i, j, weight(call, head, b, j))) continue;
-        least_n = least(least_n, normalized(call, distance<T>(call, head, b, i, j), unit, i, j));
+        least_n = least(least_n, normalized<T>(call, head, unit, b, i, j));
     }
     least_n = warp_least(least_n);
     const long long at = static_cast<long long>(b) * head.generated + i;
@@ -30,12 +30,12 @@ __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head
         for (int j = lane; j < head.targets; j += kWarp) {
             const float w = weight(call, head, b, j);
             if (removed(call, i, j, w)) continue;
-            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+            const float n = normalized<T>(call, head, unit, b, i, j);
             const float factor = call.weights == kWeightLogit ? w : 1.0f;
 #pragma unroll
             for (int k = 0; k < kAtOnce; ++k) {
                 if (r0 + k < call.temperatures) {
-                    sum[k] += factor * expf(log_ratio(call.kernel, n, least_n, call.rate[r0 + k]));
+                    sum[k] += factor * kernel_ratio<false>(call, r0 + k, n, least_n);
                 }
             }
         }
@@ -138,7 +138,7 @@ __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& h
         for (int j = lane; j < head.targets; j += kWarp) {
             const float w = weight(call, head, b, j);
             if (removed(call, i, j, w)) continue;
-            const float n = normalized(call, distance<T>(call, head, b, i, j), unit, i, j);
+            const float n = normalized<T>(call, head, unit, b, i, j);
             const long long column = static_cast<long long>(b) * head.targets + j;
             const Norms norms = {row_least, head.column_least[column], row_log,
                                  head.column_log[column * call.temperatures + r]};

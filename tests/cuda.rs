@@ -6,26 +6,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Case, Convert, check, golden_files, naive, read_npz, relative_error};
+use common::{Case, Convert, check, device, elsewhere, golden_files, naive, read_npz, relative_error};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan, Samples, Statistics, cudarc};
 use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Error, Kernel, SelfMask, bf16, f16};
-
-/// The device, or nothing where there is none and none is required.
-fn device() -> Option<cuda::Gpu> {
-    let required = |name| std::env::var_os(name).is_some_and(|value| value == "1");
-    match cuda::probe() {
-        Ok(gpu) => {
-            assert!(!(gpu.simulated && required("CUDRIFT_REQUIRE_GPU")), "{} is no GPU", gpu.name);
-            Some(gpu)
-        }
-        Err(error) if required("CUDRIFT_REQUIRE_CUDA") || required("CUDRIFT_REQUIRE_GPU") => panic!("{error}"),
-        Err(error) => {
-            eprintln!("SKIPPED: {error}; `cargo xtask test` runs this on the simulator");
-            None
-        }
-    }
-}
 
 /// A stream with the kernels.
 struct Bench {
@@ -778,16 +762,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_lost() {
 /// In a process of its own, for the context is lost.
 #[test]
 fn a_failed_kernel_is_named() {
-    const CHILD: &str = "CUDRIFT_CUDA_CHILD";
-    if device().is_none_or(|gpu| !gpu.simulated) {
-        return;
-    }
-    if std::env::var_os(CHILD).is_none() {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        let output =
-            child.args(["a_failed_kernel_is_named", "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && out.contains("1 passed"), "{err}");
+    if device().is_none_or(|gpu| !gpu.simulated) || elsewhere("a_failed_kernel_is_named", |_| ()) {
         return;
     }
     let bench = Bench::new().unwrap();
@@ -866,16 +841,13 @@ fn many_random_calls() {
 #[test]
 #[ignore = "minutes: `cargo xtask test --full` runs it"]
 fn many_random_calls_on_another_device() {
-    const DEVICE: &str = "CUDRIFT_SIM_DEVICE";
-    let Some(gpu) = device().filter(|gpu| gpu.simulated) else { return };
-    if gpu.capability != (9, 0) {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["many_random_calls_on_another_device", "--exact", "--nocapture", "--include-ignored"]);
-        let output = child.env(DEVICE, "sm_90").output().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && out.contains("1 passed"), "{err}");
+    let another = |child: &mut std::process::Command| {
+        child.env("CUDRIFT_SIM_DEVICE", "sm_90");
+    };
+    if device().is_none_or(|gpu| !gpu.simulated) || elsewhere("many_random_calls_on_another_device", another) {
         return;
     }
+    assert_eq!(device().unwrap().capability, (9, 0));
     let mut bench = Bench::new().unwrap();
     // As much shared memory as the device has, so that more temperatures go by in a pass.
     bench.options.shared_bytes = bench.kernels.shared_bytes();

@@ -2,6 +2,7 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)]
 
+mod common;
 #[path = "../examples/04_cuda_heads.rs"]
 mod heads;
 #[path = "../examples/03_cuda_stream.rs"]
@@ -9,31 +10,23 @@ mod stream;
 #[path = "../examples/05_cuda_workers.rs"]
 mod workers;
 
-/// Is there a device? Where one is required there is.
-fn device() -> bool {
-    let required = |name| std::env::var_os(name).is_some_and(|value| value == "1");
-    let there = cudrift::cuda::probe();
-    assert!(there.is_ok() || !required("CUDRIFT_REQUIRE_CUDA") && !required("CUDRIFT_REQUIRE_GPU"), "{there:?}");
-    there.is_ok()
-}
-
 #[test]
 fn a_graph_on_a_stream_of_ones_own() {
-    if device() {
+    if common::device().is_some() {
         stream::main().unwrap();
     }
 }
 
 #[test]
 fn several_heads() {
-    if device() {
+    if common::device().is_some() {
         heads::main().unwrap();
     }
 }
 
 #[test]
 fn two_workers() {
-    if device() {
+    if common::device().is_some() {
         workers::main().unwrap();
     }
 }

@@ -6,48 +6,33 @@
 #[allow(dead_code)]
 #[path = "../build.rs"]
 mod build;
+mod common;
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use cudrift::Error;
 use cudrift::cuda::{self, Loaded, Origin, cudarc};
 
-/// Set in processes that a test starts to see another environment.
-const CHILD: &str = "CUDRIFT_IMAGE_CHILD";
 const ROUTE: &str = "CUDRIFT_CUDA_IMAGE";
-
-fn required() -> bool {
-    ["CUDRIFT_REQUIRE_CUDA", "CUDRIFT_REQUIRE_GPU"]
-        .iter()
-        .any(|name| env::var_os(name).is_some_and(|value| value == "1"))
-}
 
 /// Is there what `what` names? Says so where it is neither there nor required.
 fn needs(what: &str, there: bool) -> bool {
-    assert!(there || !required(), "{what} is required");
+    assert!(there || !common::required(), "{what} is required");
     if !there {
         eprintln!("SKIPPED: there is no {what}; `cargo xtask test` has it");
     }
     there
 }
 
-/// Runs the test `name` again in a process with more in its environment; there, this is false.
+/// Runs the test `name` again with no way to the kernels forced but by `variables`; there, this is false.
 fn elsewhere(name: &str, variables: &[(&str, OsString)]) -> bool {
-    if env::var_os(CHILD).is_some() {
-        return false;
-    }
-    let mut child = Command::new(env::current_exe().unwrap());
-    child.args([name, "--exact", "--nocapture"]).env_remove(ROUTE).env(CHILD, "1");
-    let output = child.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{variables:?}\n{out}\n{err}");
-    eprint!("{err}");
-    true
+    common::elsewhere(name, |child| {
+        child.env_remove(ROUTE).envs(variables.iter().map(|(name, value)| (name, value)));
+    })
 }
 
 fn load() -> cudrift::Result<Loaded> {
@@ -72,7 +57,7 @@ fn assert_runs(loaded: &Loaded) {
 #[test]
 fn the_embedded_image_runs() {
     let image = cuda::image();
-    if !needs("embedded image", image.absent.is_none()) || !needs("CUDA device", cuda::probe().is_ok()) {
+    if !needs("embedded image", image.absent.is_none()) || common::device().is_none() {
         return;
     }
     assert!(image.bytes > 1000 && image.hash.len() == 32 && image.compiler.contains('.'), "{image:?}");
@@ -88,7 +73,7 @@ fn the_embedded_image_runs() {
 fn nvrtc_compiles_once_and_its_image_runs() {
     // SAFETY: a library that does nothing when loaded.
     let nvrtc = unsafe { cudarc::nvrtc::sys::is_culib_present() };
-    if !needs("libnvrtc.so", nvrtc) || !needs("CUDA device", cuda::probe().is_ok()) {
+    if !needs("libnvrtc.so", nvrtc) || common::device().is_none() {
         return;
     }
     let cache = tempfile::tempdir().unwrap();
@@ -108,7 +93,7 @@ fn nvrtc_compiles_once_and_its_image_runs() {
 /// On a driver of CUDA 11.4, which knows neither the embedded PTX nor NVRTC's.
 #[test]
 fn where_nothing_loads_the_error_names_both_versions() {
-    if !needs("CUDA device", cuda::probe().is_ok()) {
+    if common::device().is_none() {
         return;
     }
     // SAFETY: a library that does nothing when loaded.
@@ -132,7 +117,7 @@ fn where_nothing_loads_the_error_names_both_versions() {
 
 #[test]
 fn a_missing_nvrtc_is_a_typed_error() {
-    if !needs("CUDA device", cuda::probe().is_ok()) {
+    if common::device().is_none() {
         return;
     }
     let path = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
@@ -157,7 +142,7 @@ fn a_missing_nvrtc_is_a_typed_error() {
 
 #[test]
 fn an_unknown_way_is_refused() {
-    if !needs("CUDA device", cuda::probe().is_ok()) {
+    if common::device().is_none() {
         return;
     }
     if elsewhere("an_unknown_way_is_refused", &[(ROUTE, "embeded".into())]) {

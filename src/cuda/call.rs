@@ -1,7 +1,7 @@
 //! A plan and pointers to what the kernels are launched with: kernels/params.h.
 
 use super::params::{self, DriftCall, DriftHead, DriftScalars};
-use super::plan::{Head, Plan};
+use super::plan::{Head, LAUNCHES, Plan};
 use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
 
 /// Where an uncentred pair in half precision is formed anew, as a part of its squares: five bits have then cancelled.
@@ -35,10 +35,17 @@ pub struct Call {
 impl Call {
     /// Several heads: what must lie in the workspace at [`Plan::table_offset`] before the first launch. Empty for one.
     pub fn table(&self) -> &[u8] {
-        // SAFETY: `DriftHead` is `repr(C)` without padding between its fields, all of them numbers and addresses.
+        // SAFETY: `DriftHead` is `repr(C)`, of four-byte numbers and then of eight-byte ones and addresses, without
+        // padding (asserted below): every byte of it is a value.
         unsafe { std::slice::from_raw_parts(self.table.as_ptr().cast(), size_of_val(self.table.as_slice())) }
     }
 }
+
+// The four-byte fields end where the others begin, and nothing follows these.
+const _: () = assert!(
+    std::mem::offset_of!(DriftHead, first) + size_of::<[u32; LAUNCHES]>() == std::mem::offset_of!(DriftHead, samples)
+        && std::mem::offset_of!(DriftHead, loss) + size_of::<*mut f32>() == size_of::<DriftHead>()
+);
 
 impl Plan {
     /// Where the table of several heads goes in the workspace, bytes.

@@ -298,9 +298,7 @@ impl Plan {
         if T::DTYPE != self.dtype {
             return Err(Error::value(OP, "the samples' type", self.dtype.name(), T::DTYPE));
         }
-        if workspace.len() < self.workspace_bytes() {
-            return Err(Error::shape(OP, "workspace", [self.workspace_bytes()], [workspace.len()]));
-        }
+        self.check_workspace(workspace)?;
         let mut guards = Vec::new();
         let mut pointers = Vec::with_capacity(self.heads.len());
         for (at, (inputs, outputs)) in heads.into_iter().enumerate() {
@@ -382,6 +380,11 @@ impl Plan {
         Ok(())
     }
 
+    fn check_workspace(&self, workspace: &CudaSlice<u8>) -> Result<()> {
+        let (expected, got) = (self.workspace_bytes(), workspace.len());
+        if got < expected { Err(Error::shape(OP, "workspace", [expected], [got])) } else { Ok(()) }
+    }
+
     /// Where a head's sums lie in the workspace, bytes: eight-byte floats that are added where a head is spread over
     /// devices. First, after [`Phase::Distances`]: sum d w and sum w over the pairs that count, sum w over all,
     /// coordinates and weights that are not finite, groups. Second, after
@@ -390,7 +393,7 @@ impl Plan {
     pub fn sums(&self, head: usize) -> [std::ops::Range<usize>; 2] {
         let start = head * size_of::<DriftScalars>();
         let middle = start + std::mem::offset_of!(DriftScalars, squares);
-        [start..middle, middle..start + std::mem::offset_of!(DriftScalars, scale)]
+        [start..middle, middle..start + std::mem::offset_of!(DriftScalars, mean)]
     }
 
     /// Waits for the stream and reads the scalars of the last run in the workspace, one entry a head.
@@ -400,9 +403,7 @@ impl Plan {
     pub fn statistics(&self, stream: &Arc<CudaStream>, workspace: &CudaSlice<u8>) -> Result<Vec<Statistics>> {
         let mut scalars = vec![DriftScalars::zeroed(); self.heads.len()];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut scalars);
-        if workspace.len() < self.workspace_bytes() {
-            return Err(Error::shape(OP, "workspace", [self.workspace_bytes()], [workspace.len()]));
-        }
+        self.check_workspace(workspace)?;
         let view = workspace.slice(..bytes.len());
         stream.memcpy_dtoh(&view, bytes).map_err(|error| failed("reading the statistics", error))?;
         stream.synchronize().map_err(|error| failed("waiting for the run", error))?;

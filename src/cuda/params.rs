@@ -56,6 +56,7 @@ pub struct DriftScalars {
     pub groups: f64,
     pub squares: [f64; 8usize],
     pub rows: [[f64; 4usize]; 8usize],
+    pub mean: f64,
     pub scale: f64,
     pub sigma: f64,
     pub distance: f64,
@@ -65,7 +66,7 @@ pub struct DriftScalars {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 520usize];
+    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 528usize];
     ["Alignment of DriftScalars"][::core::mem::align_of::<DriftScalars>() - 8usize];
     ["Offset of field: DriftScalars::weighted"][::core::mem::offset_of!(DriftScalars, weighted) - 0usize];
     ["Offset of field: DriftScalars::weights"][::core::mem::offset_of!(DriftScalars, weights) - 8usize];
@@ -74,12 +75,13 @@ const _: () = {
     ["Offset of field: DriftScalars::groups"][::core::mem::offset_of!(DriftScalars, groups) - 32usize];
     ["Offset of field: DriftScalars::squares"][::core::mem::offset_of!(DriftScalars, squares) - 40usize];
     ["Offset of field: DriftScalars::rows"][::core::mem::offset_of!(DriftScalars, rows) - 104usize];
-    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 360usize];
-    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 368usize];
-    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 376usize];
-    ["Offset of field: DriftScalars::inverse"][::core::mem::offset_of!(DriftScalars, inverse) - 384usize];
-    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 392usize];
-    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 456usize];
+    ["Offset of field: DriftScalars::mean"][::core::mem::offset_of!(DriftScalars, mean) - 360usize];
+    ["Offset of field: DriftScalars::scale"][::core::mem::offset_of!(DriftScalars, scale) - 368usize];
+    ["Offset of field: DriftScalars::sigma"][::core::mem::offset_of!(DriftScalars, sigma) - 376usize];
+    ["Offset of field: DriftScalars::distance"][::core::mem::offset_of!(DriftScalars, distance) - 384usize];
+    ["Offset of field: DriftScalars::inverse"][::core::mem::offset_of!(DriftScalars, inverse) - 392usize];
+    ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 400usize];
+    ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 464usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

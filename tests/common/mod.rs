@@ -8,6 +8,47 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// Are the tests told that what they want of CUDA is there (`cargo xtask test`), or a GPU?
+pub fn required() -> bool {
+    is_set("CUDRIFT_REQUIRE_CUDA") || is_set("CUDRIFT_REQUIRE_GPU")
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value == "1")
+}
+
+/// The CUDA device, or nothing where there is none and none is required.
+#[cfg(feature = "cuda")]
+pub fn device() -> Option<cudrift::cuda::Gpu> {
+    match cudrift::cuda::probe() {
+        Ok(gpu) => {
+            assert!(!(gpu.simulated && is_set("CUDRIFT_REQUIRE_GPU")), "{} is no GPU", gpu.name);
+            Some(gpu)
+        }
+        Err(error) if required() => panic!("{error}"),
+        Err(error) => {
+            eprintln!("SKIPPED: {error}; `cargo xtask test` runs this on the simulator");
+            None
+        }
+    }
+}
+
+/// Runs the test `name` again in a process with another environment; there, this is false.
+pub fn elsewhere(name: &str, change: impl FnOnce(&mut std::process::Command)) -> bool {
+    const CHILD: &str = "CUDRIFT_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return false;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args([name, "--exact", "--nocapture", "--include-ignored"]).env(CHILD, "1");
+    change(&mut child);
+    let output = child.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{child:?}\n{out}\n{err}");
+    eprint!("{err}");
+    true
+}
+
 /// An array of a golden file.
 #[derive(Clone, Debug)]
 pub struct Array {

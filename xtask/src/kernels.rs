@@ -1,15 +1,17 @@
 //! What the assembler made of the kernels, for every architecture of a release: registers, shared memory, instructions.
 
-#[path = "../../src/cuda/lower.rs"]
-mod lower;
-
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// As in build.rs.
-const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
+/// What the library is built with: the architectures and flags of a release, and how PTX is lowered.
+#[allow(dead_code)]
+#[path = "../../build.rs"]
+mod build;
+
+use build::RELEASE as ARCHITECTURES;
 
 /// Why there are no numbers, or bad ones.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +50,12 @@ pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> 
     let tool = |name: &'static str| (name, nvcc.with_file_name(name));
     let ptx = folder.join("all.ptx");
     let source = root.join("kernels/all.cu");
-    run(("nvcc", nvcc.to_owned()), &[&"-ptx", &"-arch=compute_80", &"-std=c++17", &"-o", &ptx, &source])?;
+    let flags = build::FLAGS.iter().map(|flag| flag as &dyn AsRef<OsStr>);
+    run(("nvcc", nvcc.to_owned()), &flags.chain([&"-o" as _, &ptx as _, &source as _]).collect::<Vec<_>>())?;
     // As build.rs has it: a version that drivers know, which must do without what newer ones brought.
     let file = |source| Error::File { path: ptx.clone(), source };
     let text = std::fs::read_to_string(&ptx).map_err(file)?;
-    let text = lower::lowered(&text).ok_or_else(|| Error::Bad("nvcc's PTX has no .version".into()))?;
+    let text = build::lower::lowered(&text).ok_or_else(|| Error::Bad("nvcc's PTX has no .version".into()))?;
     std::fs::write(&ptx, text).map_err(file)?;
     let mut table: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
     let assemble = |arch: u32| -> Result<_, Error> {
@@ -159,7 +162,7 @@ fn count(text: &str, kernels: &mut BTreeMap<String, Kernel>) {
 }
 
 /// Runs a tool and returns all that it says.
-fn run((name, path): (&'static str, PathBuf), args: &[&dyn AsRef<std::ffi::OsStr>]) -> Result<String, Error> {
+fn run((name, path): (&'static str, PathBuf), args: &[&dyn AsRef<OsStr>]) -> Result<String, Error> {
     let output = Command::new(&path).args(args.iter().map(|arg| arg.as_ref())).output();
     let output = output.map_err(|source| Error::File { path, source })?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

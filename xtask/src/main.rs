@@ -46,30 +46,23 @@ fn test(full: bool) -> bool {
 
 /// Installs the CUDA compiler, which tests call, and says where it is.
 fn cuda() -> bool {
-    match cuda::nvcc(&target()) {
-        Ok(nvcc) => {
-            eprintln!("xtask: the CUDA compiler is {}", nvcc.display());
-            true
-        }
-        Err(error) => {
-            eprintln!("xtask: no CUDA compiler: {error}");
-            false
-        }
-    }
+    nvcc().inspect(|nvcc| eprintln!("xtask: the CUDA compiler is {}", nvcc.display())).is_some()
+}
+
+/// The CUDA compiler, installed first where it is not there.
+fn nvcc() -> Option<PathBuf> {
+    cuda::nvcc(&target()).inspect_err(|error| eprintln!("xtask: no CUDA compiler: {error}")).ok()
 }
 
 /// A table of what the assembler makes of the kernels, unless it is bad.
 fn kernels() -> Option<String> {
-    let nvcc = cuda::nvcc(&target()).map_err(|error| eprintln!("xtask: no CUDA compiler: {error}")).ok()?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
-    kernels::report(&root, &target(), &nvcc).map_err(|error| eprintln!("xtask: {error}")).ok()
+    kernels::report(&root(), &target(), &nvcc()?).inspect_err(|error| eprintln!("xtask: {error}")).ok()
 }
 
 /// Writes the parameters of the kernels as Rust.
 #[cfg(feature = "bindings")]
 fn bindings(options: &[&str]) -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
-    let done = bindings::update(&root, &target(), !options.is_empty());
+    let done = bindings::update(&root(), &target(), !options.is_empty());
     done.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
 }
 
@@ -94,9 +87,13 @@ fn simulator() -> bool {
         && link().inspect_err(|error| eprintln!("xtask: cannot link the simulator: {error}")).is_ok()
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("")
+}
+
 /// The workspace's own target folder, wherever cargo builds.
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
+    root().join("target")
 }
 
 fn sim() -> PathBuf {

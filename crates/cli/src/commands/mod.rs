@@ -60,20 +60,16 @@ impl Backend {
     /// `auto` takes a GPU where there is one and says so where it cannot be used. The simulator, which is for tests, it
     /// leaves alone.
     pub(crate) fn device(self) -> Result<Option<cuda::Context>> {
-        let problem = match (self, cuda::probe()) {
-            (Self::Cpu, _) | (Self::Auto, Err(_)) => return Ok(None),
-            (Self::Auto, Ok(gpu)) if gpu.simulated => return Ok(None),
-            (Self::Auto | Self::Cuda, Ok(_)) => match cuda::Context::new() {
-                Ok(context) => return Ok(Some(context)),
-                Err(problem) => problem,
-            },
-            (Self::Cuda, Err(problem)) => problem,
-        };
-        if self == Self::Cuda {
-            return Err(Error::message(format!("--backend cuda: {problem}; --backend cpu computes the same")));
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda => cuda::Context::new().map(Some).map_err(|problem| {
+                Error::message(format!("--backend cuda: {problem}; --backend cpu computes the same"))
+            }),
+            Self::Auto if !cuda::probe().is_ok_and(|gpu| !gpu.simulated) => Ok(None),
+            Self::Auto => Ok(cuda::Context::new()
+                .inspect_err(|problem| note(&format!("warning: {problem}; computing on the CPU")))
+                .ok()),
         }
-        note(&format!("warning: {problem}; computing on the CPU"));
-        Ok(None)
     }
 
     /// Refuses a device for what only the CPU does so far.
