@@ -135,6 +135,9 @@ pub enum ForceNorm {
 ///
 /// The f64 reference computes differences directly and has no need of them; neither has the CPU backend up to D = 8,
 /// where `center` and `near_pairs` change nothing.
+///
+/// On CUDA `center` and `f64_sums` change nothing: samples in f32 meet in differences and those in half precision cannot be
+/// centred, and global sums are f64 always. `near_pairs` acts from 1/32 on, on tensor cores.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numerics {
