@@ -70,24 +70,25 @@ impl Device {
         Duration::from_secs_f64(f64::from(start.elapsed_ms(&end).unwrap()) * 1e-3)
     }
 
-    fn bench<T: Element + DeviceRepr>(&self, criterion: &mut Criterion, round: fn(f32) -> T) {
+    fn bench<T: Element + DeviceRepr>(&self, criterion: &mut Criterion, name: &str, round: fn(f32) -> T) {
         let spec = DriftSpec::official();
         for (large, small) in SHAPES {
             let [groups, generated, negatives, positives, dim] = if self.simulated { small } else { large };
             let shape = DriftShape { groups, generated, negatives, positives, dim };
-            let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+            let tensor_cores = (name == "tf32").then_some(true);
+            let options = Options { tensor_cores, shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
             let plan = Plan::grouped(&spec, &[shape], T::DTYPE, options).unwrap();
             let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
             arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
             let gradient = self.stream.clone_dtoh(&arrays.gradient).unwrap();
             assert!(gradient.iter().all(|v| v.is_finite()) && gradient.iter().any(|v| *v != 0.0), "{shape:?}");
             if self.simulated {
-                println!("{} {shape:?}: ran, not timed", T::DTYPE);
+                println!("{name} {shape:?}: ran, not timed");
                 continue;
             }
             let mut bound = arrays.bound(&self.stream, &plan, shape);
             let mut bench =
-                criterion.benchmark_group(format!("{}, {groups} {generated} {negatives} {positives} {dim}", T::DTYPE));
+                criterion.benchmark_group(format!("{name}, {groups} {generated} {negatives} {positives} {dim}"));
             // The least that can be moved: samples twice, the gradient once.
             let bytes = groups * dim * (2 * shape.targets() * size_of::<T>() + generated * size_of::<f32>());
             bench.throughput(Throughput::Bytes(bytes as u64)).sample_size(20);
@@ -112,8 +113,9 @@ fn main() {
     let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
     let device = Device { stream, kernels, simulated: gpu.simulated };
     let mut criterion = Criterion::default().configure_from_args();
-    device.bench::<f32>(&mut criterion, |v| v);
-    device.bench::<f16>(&mut criterion, f16::from_f32);
-    device.bench::<bf16>(&mut criterion, bf16::from_f32);
+    device.bench::<f32>(&mut criterion, "f32", |v| v);
+    device.bench::<f32>(&mut criterion, "tf32", |v| v);
+    device.bench::<f16>(&mut criterion, "f16", f16::from_f32);
+    device.bench::<bf16>(&mut criterion, "bf16", bf16::from_f32);
     criterion.final_summary();
 }

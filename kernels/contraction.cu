@@ -6,10 +6,10 @@
 //            sum of F^2 for the loss.
 //
 // Numerics: a row of coefficients is scaled by the power of two that brings its greatest below 2, then rounded to the
-// type of the samples on tensor cores, and is f32 in the plain rung. The sum of what was rounded times x is subtracted:
-// sum_j C_bij is 0 before rounding only, and a translation of the samples must not show. Products are added in f32
-// along the targets (the plain rung takes them relative to the group's first sample), sums of F^2 are f64 in a fixed
-// order.
+// type of the samples on tensor cores (f32 to TF32, as the samples are), and is f32 in the plain rung. The sum of what
+// was rounded times x is subtracted: sum_j C_bij is 0 before rounding only, and a translation of the samples must not
+// show. Products are added in f32 along the targets (the plain rung takes them relative to the group's first sample),
+// sums of F^2 are f64 in a fixed order.
 // Mapping: one block for 64 queries of a group and a range of coordinates. Coefficients are made from the distances,
 // for one tile of targets at a time; stages of 128 bytes of each of the tile's targets pass through shared memory and
 // are multiplied. Where one tile holds every target its coefficients stay, and the range is all coordinates or a slice
@@ -226,5 +226,6 @@ __device__ __forceinline__ void run(const DriftCall& call) {
 CONTRACTION(float, Plain, 2, f32)
 CONTRACTION(Half, Plain, 1, f16)
 CONTRACTION(Bfloat, Plain, 1, bf16)
+CONTRACTION(float, Tensor, 2, f32_tensor)
 CONTRACTION(Half, Tensor, 2, f16_tensor)
 CONTRACTION(Bfloat, Tensor, 2, bf16_tensor)

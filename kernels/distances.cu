@@ -6,7 +6,8 @@
 // change nothing. Tensor cores, for samples in half precision: |x|^2 + |y|^2 - 2 x y with exact products, whose sums
 // tensor cores cut rather than round; where that is less than a 32nd of |x|^2 + |y|^2 (or what the spec's rule asks
 // for), so that more than five bits cancel, the pair is formed anew from differences, by a warp (rule (iii), with a
-// wider margin for want of (i): a centred sample is no half). Where most threads of a tile have a sixteenth of such
+// wider margin for want of (i): a centred sample is no half). Samples in f32 go the same way when they are asked to, each
+// rounded to TF32 in products and squares alike, so that what comes is the distance of the rounded samples. Where most threads of a tile have a sixteenth of such
 // pairs, all of the tile is, by the plain product. Sums over pairs are f64, in a fixed order.
 // Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
 // block (without the identity) and each sample is read once; queries that are among the tile's targets are not loaded
@@ -86,7 +87,10 @@ struct Tensor {
 #pragma unroll 1
         for (int k = 0; k < kWordsPerRow; k += 2) {
             unsigned x[kM][4];
-            for (int m = 0; m < kM; ++m) load_matrices(x[m], word_of(stage, m0 + 16 * m + lane % 16, k + lane / 16));
+            for (int m = 0; m < kM; ++m) {
+                load_matrices(x[m], word_of(stage, m0 + 16 * m + lane % 16, k + lane / 16));
+                to_operands(x[m], T{});
+            }
 #pragma unroll
             for (int n = 0; n < kN; n += 2) {
                 if (32 * n >= columns) continue;
@@ -99,6 +103,7 @@ struct Tensor {
                     y[0] = half[0];
                     y[1] = half[1];
                 }
+                to_operands(y, T{});
                 for (int m = 0; m < kM; ++m) {
                     multiply(sum[m][n], x[m], y[0], y[1], T{});
                     if (n + 1 < kN && 32 * (n + 1) < columns) multiply(sum[m][n + 1], x[m], y[2], y[3], T{});
@@ -133,10 +138,14 @@ __device__ __forceinline__ void each_of(const char* stage, int row, See see) {
     }
 }
 
-template <typename T>
+// The sum of the squares of a row, or of what tensor cores make of f32.
+template <typename T, bool kRounded>
 __device__ __forceinline__ float squares(const char* stage, int row) {
     float sum = 0.0f;
-    each_of<T>(stage, row, [&](float x) { sum = fmaf(x, x, sum); });
+    each_of<T>(stage, row, [&](float x) {
+        if (kRounded) x = operand(x);
+        sum = fmaf(x, x, sum);
+    });
     return sum;
 }
 
@@ -245,14 +254,15 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     if (first && slice == 0 && threadIdx.x < columns && j0 + static_cast<int>(threadIdx.x) < head.targets) {
         nonfinite += !(weight(call, head, b, j0 + static_cast<int>(threadIdx.x)) <= kMaxFinite);
     }
+    constexpr bool kRounded = Product::kGram && sizeof(T) == sizeof(float);
     const auto see = [&](const char* stage) {
         const int row = threadIdx.x;
         if (row < rows) {
-            const float sum = squares<T>(stage, row);
+            const float sum = squares<T, kRounded>(stage, row);
             norm += sum;
             if (first && row < columns && !(sum <= kMaxFinite)) nonfinite += count_nonfinite<T>(stage, row);
         }
-        if (Product::kGram && row + kThreads < rows) norm_beyond += squares<T>(stage, row + kThreads);
+        if (Product::kGram && row + kThreads < rows) norm_beyond += squares<T, kRounded>(stage, row + kThreads);
     };
 
     // The tile of squared distances takes the place of the stages. -1 stands for a pair to be formed from differences.
@@ -370,6 +380,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f16(const __
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_bf16(const __grid_constant__ DriftCall call) {
     distances::run<Bfloat, distances::Plain<Bfloat>>(call);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f32_tensor(const __grid_constant__ DriftCall call) {
+    distances::run<float, distances::Tensor<float>>(call);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2) distances_f16_tensor(const __grid_constant__ DriftCall call) {
     distances::run<Half, distances::Tensor<Half>>(call);

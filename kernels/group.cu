@@ -314,5 +314,6 @@ __device__ __forceinline__ void group(const DriftCall& call) {
 GROUP(float, Plain, kMaxSlots, 2, f32)
 GROUP(Half, Plain, kMaxSlots / 2, 1, f16)
 GROUP(Bfloat, Plain, kMaxSlots / 2, 1, bf16)
+GROUP(float, Tensor, kMaxSlots, 2, f32_tensor)
 GROUP(Half, Tensor, kMaxSlots, 2, f16_tensor)
 GROUP(Bfloat, Tensor, kMaxSlots, 2, bf16_tensor)

@@ -94,7 +94,7 @@ struct Plain {
     }
 };
 
-// On tensor cores: each warp has 32 queries by 16 coordinates.
+// On tensor cores: each warp has 32 queries by 16 coordinates, of f32 in TF32 by 8 (below).
 template <typename T, int kSums>
 struct Tensor {
     using Coefficient = T;
@@ -102,7 +102,7 @@ struct Tensor {
     static constexpr int kM = 2, kN = 2;
     float sum[kSums][kM][kN][4] = {};
 
-    // Samples in half precision have no digits to lose to a translation that f32 sums do not keep.
+    // What is rounded has no digits to lose to a translation that f32 sums do not keep.
     __device__ __forceinline__ void at(const DriftHead&, int, int) {}
 
     __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<T>& c, const char* stage) {
@@ -143,6 +143,69 @@ struct Tensor {
                         take(s, row, d, make_float2(sum[s][m][n][e], sum[s][m][n][e + 1]), x);
                         sum[s][m][n][e] = sum[s][m][n][e + 1] = 0.0f;
                     }
+                }
+            }
+        }
+    }
+};
+
+// In TF32. A warp's eight coordinates are two words that lie four apart: those of four targets in turn then lie in
+// different banks.
+template <int kSums>
+struct Tensor<float, kSums> {
+    using Coefficient = Tf32;
+    static constexpr int kSlots = kSums;
+    static constexpr int kM = 2;
+    float sum[kSums][kM][4] = {};
+
+    // Where the warp's coordinate n lies in a row of a stage.
+    static __device__ __forceinline__ int coordinate(int n) {
+        return (static_cast<int>(threadIdx.x) / kWarp / 2 + n / 4 * 4) * kWordDim<float> + n % 4;
+    }
+
+    __device__ __forceinline__ void at(const DriftHead&, int, int) {}
+
+    __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<Tf32>& c,
+                                        const char* stage) {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const int m0 = warp % 2 * 32 + lane % 16, d = coordinate(lane / 4);
+#pragma unroll 1
+        for (int j = 0; j < c.width; j += 8) {
+            unsigned y[2];
+            for (int e = 0; e < 2; ++e) {
+                const char* word = word_of(stage, j + lane % 4 + 4 * e, d / kWordDim<float>);
+                const float sample = reinterpret_cast<const float*>(word)[d % kWordDim<float>];
+                y[e] = __float_as_uint(operand(sample));
+            }
+#pragma unroll
+            for (int s = 0; s < kSums; ++s) {
+                if (s < begin || s >= end) continue;
+                for (int m = 0; m < kM; ++m) {
+                    unsigned a[4];
+                    load_matrices(a, c.row(shared ? 0 : s, m0 + 16 * m) + j + lane / 16 * 4);
+                    multiply(sum[s][m], a, y[0], y[1], float{});
+                }
+            }
+        }
+    }
+
+    template <typename X, typename Take>
+    __device__ __forceinline__ void drain(int begin, int end, X x_of, Take take) {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const int m0 = warp % 2 * 32 + lane / 4, d = coordinate(lane % 4 * 2);
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+#pragma unroll
+            for (int e = 0; e < 4; e += 2) {
+                const int row = m0 + 16 * m + 4 * e;
+                float2 x = x_of(row, d);
+                x.x = operand(x.x);
+                x.y = operand(x.y);
+#pragma unroll
+                for (int s = 0; s < kSums; ++s) {
+                    if (s < begin || s >= end) continue;
+                    take(s, row, d, make_float2(sum[s][m][e], sum[s][m][e + 1]), x);
+                    sum[s][m][e] = sum[s][m][e + 1] = 0.0f;
                 }
             }
         }

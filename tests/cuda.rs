@@ -143,16 +143,36 @@ impl Bench {
         self.read(&loaded)
     }
 
-    /// Runs a case and compares with the f64 reference on the rounded samples: in both rungs where samples are in half
-    /// precision. On tensor cores the force may be twice as wrong as the plain formulas with rounded coefficients.
+    /// Runs a case in both rungs and compares with the f64 reference on the rounded samples. On tensor cores the force
+    /// may be twice as wrong as the plain formulas with rounded coefficients.
     fn compare<T: Convert + DeviceRepr>(&self, what: &str, spec: &DriftSpec, case: &Case, bound: f64) {
-        for plain in [true, false] {
-            let options = Options { plain, ..self.options };
-            if plain || T::DTYPE != Dtype::F32 {
-                judge::<T>(what, spec, case, &self.run_with::<T>(spec, case, options), !plain, bound);
-            }
+        for tensor in [false, true] {
+            let options = Options { tensor_cores: Some(tensor), ..self.options };
+            let case = operands::<T>(case, tensor);
+            judge::<T>(what, spec, &case, &self.run_with::<T>(spec, &case, options), tensor, bound);
         }
     }
+}
+
+/// f32 to TF32, ties away from 0.
+fn tf32(x: f32) -> f32 {
+    f32::from_bits(if x.is_finite() { x.to_bits() + 0x1000 & !0x1fff } else { x.to_bits() })
+}
+
+/// The case with samples that tensor cores take as they are, where products run on these.
+fn operands<T: Convert>(case: &Case, tensor: bool) -> Case {
+    let mut case = case.clone();
+    if tensor && T::DTYPE == Dtype::F32 {
+        for samples in [&mut case.generated, &mut case.positives, &mut case.negatives] {
+            samples.iter_mut().for_each(|x| *x = tf32(*x));
+        }
+    }
+    case
+}
+
+/// By what part of itself a coefficient may be off once it is rounded for tensor cores.
+fn unit<T: Convert>() -> f64 {
+    if T::DTYPE == Dtype::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) }
 }
 
 /// Compares with the f64 reference on the rounded samples.
@@ -163,8 +183,7 @@ fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcome, t
     let bound = if tensor {
         let naive = rounded_naive::<T>(spec, &rounded, &want.force);
         // Norms come from rounded coefficients too: of few rows, they move every force by part of a unit.
-        let unit = if T::DTYPE == Dtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
-        2.0 * naive + unit / 4.0 + bound
+        2.0 * naive + unit::<T>() / 4.0 + bound
     } else {
         bound
     };
@@ -188,15 +207,21 @@ fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcome, t
 }
 
 /// How wrong the plain formulas are with coefficients rounded to a type. Where few coefficients matter it hangs on how
-/// each happens to be rounded, so it is the worst of three: as they are, and a thousandth more or less.
+/// each happens to be rounded, so it is the worst of five: as they are, and up to a thousandth more or less.
 fn rounded_naive<T: Convert>(spec: &DriftSpec, case: &Case, want: &[f64]) -> f64 {
-    let rounds: [fn(f32) -> f32; 3] = [
-        |c| T::from_f32(c).back(),
-        |c| T::from_f32(c * 1.001).back() / 1.001,
-        |c| T::from_f32(c * 0.999).back() / 0.999,
+    fn rounded<T: Convert>(c: f32) -> f32 {
+        if T::DTYPE == Dtype::F32 { tf32(c) } else { T::from_f32(c).back() }
+    }
+    let rounds: [fn(f32) -> f32; 5] = [
+        rounded::<T>,
+        |c| rounded::<T>(c * 1.001) / 1.001,
+        |c| rounded::<T>(c * 1.0003) / 1.0003,
+        |c| rounded::<T>(c * 0.9997) / 0.9997,
+        |c| rounded::<T>(c * 0.999) / 0.999,
     ];
     let errors = rounds.map(|round| relative_error(&naive::force_rounded(spec, case, Some(round)), want));
-    errors.into_iter().filter(|error| error.is_finite()).fold(0.0, f64::max)
+    // Where the plain formulas cancel to nonsense a coefficient's own rounding is left.
+    errors.into_iter().filter(|error| error.is_finite()).reduce(f64::max).unwrap_or(unit::<T>() / 2.0)
 }
 
 /// The dialects under a name.
@@ -456,6 +481,25 @@ fn groups_of_many_tiles() {
         bench.compare::<f32>("tiles", &spec, &case, 5e-6);
         bench.compare::<f16>("tiles", &spec, &case, 5e-6);
         bench.compare::<bf16>("tiles", &spec, &case, 5e-6);
+    }
+}
+
+/// TF32 only where it is asked for: then results are those of rounded samples, to a few of their units.
+#[test]
+fn tf32_is_asked_for() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    for shape in [[2, 20, 5, 30, 64], [1, 70, 0, 250, 33]] {
+        let case = Case::random(71, shape);
+        let run = |tensor_cores| bench.run_with::<f32>(&spec, &case, Options { tensor_cores, ..bench.options });
+        let (plain, tensor) = (run(None), run(Some(true)));
+        assert_eq!(plain, run(Some(false)));
+        let want = case.reference(&spec);
+        check("plain", relative_error(&plain.force, &want.force), 5e-6);
+        let rounded = relative_error(&operands::<f32>(&case, true).reference(&spec).force, &want.force);
+        let error = relative_error(&tensor.force, &want.force);
+        check("TF32", error, 2.0 * rounded + 1e-3);
+        assert!(error > 2e-5, "nothing was rounded: {error:.1e}");
     }
 }
 
@@ -807,17 +851,17 @@ fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
             "case {seed}: {name} {} {:?} {:?} {keep_distances:?}",
             spec.kernel, spec.coupling, spec.temperatures
         );
-        for plain in [true, false] {
-            let options = Options { plain, keep_distances, identity, ..bench.options };
+        for tensor in [false, true] {
+            let options = Options { tensor_cores: Some(tensor), keep_distances, identity, ..bench.options };
             macro_rules! judged {
                 ($element:ty) => {{
+                    let case = operands::<$element>(&case, tensor);
                     let got = bench.run_with::<$element>(&spec, &case, options);
-                    judge::<$element>(&what, &spec, &case, &got, !plain, 2e-5);
+                    judge::<$element>(&what, &spec, &case, &got, tensor, 2e-5);
                 }};
             }
             match dtype {
-                0 if plain => judged!(f32),
-                0 => {}
+                0 => judged!(f32),
                 1 => judged!(f16),
                 _ => judged!(bf16),
             }

@@ -11,7 +11,14 @@ struct Bfloat {
     unsigned short bits;
 };
 
+// A binary32 with ten digits of significand, as tensor cores take it; they ignore the others.
+struct Tf32 {
+    float value;
+};
+
 __device__ __forceinline__ float to_float(float x) { return x; }
+
+__device__ __forceinline__ float to_float(Tf32 x) { return x.value; }
 
 __device__ __forceinline__ float to_float(Half x) {
     float y;
@@ -23,6 +30,12 @@ __device__ __forceinline__ float to_float(Bfloat x) { return __uint_as_float(sta
 
 // The nearest value of a type.
 __device__ __forceinline__ void round_to(float* to, float x) { *to = x; }
+
+__device__ __forceinline__ void round_to(Tf32* to, float x) {
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    to->value = __uint_as_float(bits);
+}
 
 __device__ __forceinline__ void round_to(Half* to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(x)); }
 

@@ -36,7 +36,7 @@ pub struct Kernels {
     losses: CudaFunction,
     statistics: [Statistical; 3],
     plain: [Products; 3],
-    tensor: [Products; 2],
+    tensor: [Products; 3],
     shared_bytes: usize,
 }
 
@@ -220,7 +220,7 @@ impl Kernels {
             losses: function("losses")?,
             statistics: [statistical("f32")?, statistical("f16")?, statistical("bf16")?],
             plain: [products("f32")?, products("f16")?, products("bf16")?],
-            tensor: [products("f16_tensor")?, products("bf16_tensor")?],
+            tensor: [products("f32_tensor")?, products("f16_tensor")?, products("bf16_tensor")?],
             shared_bytes: shared.unsigned_abs() as usize,
         })
     }
@@ -343,7 +343,7 @@ impl Plan {
             Dtype::F16 => 1,
             Dtype::Bf16 => 2,
         };
-        let products = if self.tensor_cores() { &kernels.tensor[dtype - 1] } else { &kernels.plain[dtype] };
+        let products = if self.tensor_cores() { &kernels.tensor[dtype] } else { &kernels.plain[dtype] };
         let statistics = &kernels.statistics[dtype];
         let blocks = |launch: params::Launch| self.blocks[launch as usize];
         let heads = self.heads.len() as u32;

@@ -8,7 +8,8 @@
 //! slices have the same types.
 //!
 //! Samples in f32 run on plain kernels, in f32 arithmetic throughout; those in half precision on tensor cores, with
-//! coefficients rounded to their type before the last product ([`Options::plain`] has them run like the others).
+//! coefficients rounded to their type before the last product. [`Options::tensor_cores`] has either run like the other,
+//! those in f32 then in TF32.
 
 mod call;
 mod context;

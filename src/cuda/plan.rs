@@ -32,9 +32,9 @@ const FEW_COORDINATES: usize = 8;
 /// How a plan may go about its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Whether samples in half precision run on the plain f32 kernels rather than on tensor cores. Samples in f32 always
-    /// do.
-    pub plain: bool,
+    /// Whether products run on tensor cores: by default those of samples in half precision do, those in f32 do not. Asked
+    /// for, samples in f32 are rounded to TF32, ten digits of significand, where they are multiplied.
+    pub tensor_cores: Option<bool>,
     /// Bytes of shared memory that a block may have, as [`Kernels::shared_bytes`](super::Kernels::shared_bytes) knows of
     /// a device. The default is 99 KiB, which every device from compute capability 8.0 on has.
     pub shared_bytes: usize,
@@ -48,7 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { plain: false, shared_bytes: 99 << 10, keep_distances: None, identity: None }
+        Self { tensor_cores: None, shared_bytes: 99 << 10, keep_distances: None, identity: None }
     }
 }
 
@@ -62,7 +62,8 @@ impl Default for Options {
 /// - Where G <= 64 and T <= 224 in every head, a group is one block from its statistics to its norms, if the tile of its
 ///   targets fits into shared memory (in f32 and 99 KiB up to T = 160): five launches. Otherwise rows and columns of
 ///   distances have launches of their own, and tiles of targets stream by: eight or nine.
-/// - Samples in half precision go to tensor cores, and coefficients are then rounded to the samples' type.
+/// - Samples in half precision go to tensor cores, and coefficients are then rounded to the samples' type; those in f32
+///   only where [`Options::tensor_cores`] asks for it.
 /// - Where there are at most 132 blocks, distances are cut into slices of at least 512 coordinates, which a launch adds up
 ///   in order; groups then stream: ten.
 /// - Distances are kept, except where groups stream and D <= 8: then they are formed anew at each use, and the workspace
@@ -169,8 +170,8 @@ impl Plan {
         let Some(available) = options.shared_bytes.checked_sub(STATIC_SHARED) else {
             return Err(Error::value(OP, "shared_bytes", "some 90 KiB", options.shared_bytes));
         };
-        let tensor = dtype != Dtype::F32 && !options.plain;
-        let coefficient = if tensor { 2 } else { size_of::<f32>() };
+        let tensor = on_tensor_cores(dtype, options);
+        let coefficient = if tensor && dtype != Dtype::F32 { 2 } else { size_of::<f32>() };
         let temperatures = spec.temperatures.len();
         let tiles = |width: usize, coefficient: usize, slots: usize| {
             let row = width * coefficient + params::kCoefficientPad as usize;
@@ -342,7 +343,7 @@ impl Plan {
 
     /// Whether products run on tensor cores.
     pub fn tensor_cores(&self) -> bool {
-        self.dtype != Dtype::F32 && !self.options.plain
+        on_tensor_cores(self.dtype, self.options)
     }
 
     /// Kernels that a run launches.
@@ -356,6 +357,10 @@ impl Plan {
     pub fn workspace_bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn on_tensor_cores(dtype: Dtype, options: Options) -> bool {
+    options.tensor_cores.unwrap_or(dtype != Dtype::F32)
 }
 
 /// Whether norms cost less by the zero-sum identity than from the forces, in f32 multiply-adds of the plain rung.
