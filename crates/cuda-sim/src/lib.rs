@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[forbid(unsafe_code)]
+mod chance;
 mod cublas;
 #[forbid(unsafe_code)]
 mod decode;

@@ -9,7 +9,7 @@ use super::element::Element;
 use super::handle::Handle;
 use super::status::{Result, Status, answer};
 use crate::device::Device;
-use crate::driver::enqueue_library;
+use crate::driver::{enqueue_library, run_library};
 
 /// A vector argument.
 #[derive(Clone, Copy)]
@@ -71,8 +71,8 @@ unsafe fn reduce(
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sum(Access { device, call })?);
         Ok(())
     };
-    enqueue_library(settings.stream, Arc::new(run))?;
-    // Work is done when the call returns, unless the stream captures.
+    run_library(settings.stream, Arc::new(run))?;
+    // The work is done, unless the stream captures.
     let value = value.lock().unwrap_or_else(PoisonError::into_inner).ok_or(Status::EXECUTION_FAILED)?;
     let mut bytes = Vec::with_capacity(element.size());
     element.encode(&[value], &mut bytes);

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ThreadId;
 
 use super::c::{Host, Out, api};
-use super::graph;
 use super::stream::Stream;
 use super::{Code, Driver, driver, lock, new_handle};
+use super::{graph, queue};
 use crate::device::Profile;
 
 /// A context.
@@ -35,6 +35,11 @@ impl Context {
     /// Is it free of errors?
     pub(super) fn check(&self) -> Result<(), Code> {
         self.failed.get().map_or(Ok(()), |code| Err(*code))
+    }
+
+    /// Notes the error of work whose call has returned: a bad argument is a bad address by then.
+    pub(super) fn fault(&self, code: Code) -> Code {
+        self.fail(if code == Code::INVALID_VALUE { Code::ILLEGAL_ADDRESS } else { code })
     }
 
     /// Notes an error that no later call survives; returns the first one there was.
@@ -119,8 +124,13 @@ fn create_current(out: Out<usize>, flags: u32, device: i32) -> Result<(), Code> 
 
 /// Takes a context down with all that was made in it.
 fn destroy(driver: &Driver, context: &Arc<Context>) {
+    // Whoever did not wait does not hear how it ended.
+    let _ = queue::finish_all(driver, context);
     let _ = driver.contexts.remove(context.handle);
     let _turn = lock(&driver.execution);
+    if driver.leaks {
+        report_leaks(driver, context);
+    }
     driver.streams.extract_owned(context);
     driver.events.extract_owned(context);
     driver.execs.extract_owned(context);
@@ -137,6 +147,27 @@ fn destroy(driver: &Driver, context: &Arc<Context>) {
         keep
     });
     lock(&driver.pinned).retain(|_, pinned| !Arc::ptr_eq(&pinned.context, context));
+}
+
+/// Reports what nobody freed or destroyed, but for the streams that the context makes itself.
+fn report_leaks(driver: &Driver, context: &Arc<Context>) {
+    let own = |owner: &Arc<Context>| Arc::ptr_eq(owner, context);
+    let allocations = lock(&driver.allocations).values().filter(|owner| own(owner)).count();
+    let pinned = lock(&driver.pinned).values().filter(|pinned| own(&pinned.context)).count();
+    let default_streams = lock(&context.per_thread).len() + 1;
+    let counts = [
+        (allocations, "allocations"),
+        (pinned, "ranges of page-locked memory"),
+        (driver.streams.count_owned(context).saturating_sub(default_streams), "streams"),
+        (driver.events.count_owned(context), "events"),
+        (driver.execs.count_owned(context), "executable graphs"),
+        (driver.modules.count_owned(context), "modules"),
+    ];
+    let left = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let left: Vec<String> = left.collect();
+    if !left.is_empty() {
+        driver.report(format!("leak: the context ends with {}", left.join(", ")));
+    }
 }
 
 fn reset_primary(driver: &Driver, primary: &Primary) {
@@ -425,10 +456,12 @@ api! {
         version.put(3020)
     }
 
-    /// Waits for all work of the context; there is none that was not done when its call returned.
+    /// Waits for all work of the context.
     fn cuCtxSynchronize() {
         let driver = driver()?;
-        graph::refuse_captures_in(driver, &current(driver)?)
+        let context = current(driver)?;
+        graph::refuse_captures_in(driver, &context)?;
+        queue::finish_all(driver, &context)
     }
 
     /// A limit of the context.

@@ -26,7 +26,6 @@ macro_rules! codes {
             (0, "CUDA_SUCCESS\0", "no error\0"),
             (4, "CUDA_ERROR_DEINITIALIZED\0", "driver shutting down\0"),
             (100, "CUDA_ERROR_NO_DEVICE\0", "no CUDA-capable device is detected\0"),
-            (600, "CUDA_ERROR_NOT_READY\0", "device not ready\0"),
             $(($number, concat!("CUDA_ERROR_", stringify!($constant), "\0"), concat!($text, "\0")),)*
         ];
     };
@@ -40,6 +39,7 @@ codes! {
     INVALID_IMAGE = 200, "device kernel image is invalid";
     INVALID_CONTEXT = 201, "invalid device context";
     NO_BINARY_FOR_GPU = 209, "no kernel image is available for execution on the device";
+    ECC_UNCORRECTABLE = 214, "uncorrectable ECC error encountered";
     PEER_ACCESS_UNSUPPORTED = 217, "peer access is not supported between these two devices";
     INVALID_PTX = 218, "a PTX JIT compilation failed";
     UNSUPPORTED_PTX_VERSION = 222, "the provided PTX was compiled with an unsupported toolchain.";
@@ -47,6 +47,7 @@ codes! {
     INVALID_HANDLE = 400, "invalid resource handle";
     ILLEGAL_STATE = 401, "the operation cannot be performed in the present state";
     NOT_FOUND = 500, "named symbol not found";
+    NOT_READY = 600, "device not ready";
     ILLEGAL_ADDRESS = 700, "an illegal memory access was encountered";
     LAUNCH_OUT_OF_RESOURCES = 701, "too many resources requested for launch";
     LAUNCH_TIMEOUT = 702, "the launch timed out and was terminated";
@@ -77,7 +78,8 @@ impl Code {
     pub(crate) fn is_fault(self) -> bool {
         matches!(
             self,
-            Self::ILLEGAL_ADDRESS
+            Self::ECC_UNCORRECTABLE
+                | Self::ILLEGAL_ADDRESS
                 | Self::LAUNCH_TIMEOUT
                 | Self::ASSERT
                 | Self::ILLEGAL_INSTRUCTION

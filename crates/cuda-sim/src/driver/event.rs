@@ -1,11 +1,12 @@
 //! Events.
 
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
 
 use super::c::{Out, api};
 use super::context::{Context, attached, current};
 use super::graph::{self, Capture};
+use super::injection::Call;
+use super::queue::{self, Ticket};
 use super::stream::{self, Stream};
 use super::work::{Work, enqueue};
 use super::{CUstream, Code, Driver, Owned, driver, lock};
@@ -27,26 +28,31 @@ pub(crate) struct Event {
 #[derive(Clone)]
 enum State {
     Unrecorded,
-    Recorded(Instant),
+    Recorded(Arc<Ticket>),
     /// Recorded in a capturing stream, after these nodes.
     Captured(Weak<Capture>, Vec<usize>),
 }
 
 impl Event {
-    /// Records the present, for the work that the event is.
-    pub(super) fn record(&self) {
-        *lock(&self.state) = State::Recorded(Instant::now());
+    /// Records what stands before a piece of work.
+    pub(super) fn record(&self, ticket: Arc<Ticket>) {
+        *lock(&self.state) = State::Recorded(ticket);
+    }
+
+    /// Waits for what it recorded.
+    pub(super) fn wait(&self, driver: &Driver) -> Result<(), Code> {
+        self.recorded()?.map_or(Ok(()), |ticket| queue::advance(driver, &ticket))
     }
 
     fn state(&self) -> State {
         lock(&self.state).clone()
     }
 
-    /// When it was recorded; `None` for never.
-    fn recorded(&self) -> Result<Option<Instant>, Code> {
+    /// What it recorded; `None` for nothing.
+    fn recorded(&self) -> Result<Option<Arc<Ticket>>, Code> {
         match self.state() {
             State::Unrecorded => Ok(None),
-            State::Recorded(at) => Ok(Some(at)),
+            State::Recorded(ticket) => Ok(Some(ticket)),
             State::Captured(capture, _) => {
                 if let Some(capture) = capture.upgrade() {
                     capture.invalidate();
@@ -86,21 +92,29 @@ fn record(event: usize, stream: CUstream, flags: u32) -> Result<(), Code> {
         *lock(&event.state) = State::Captured(Arc::downgrade(&participant.capture), participant.frontier.clone());
         return Ok(());
     }
-    enqueue(driver, &stream, Work::Record(event))
+    let captured = lock(&stream.participant).is_some();
+    let work = if captured { Work::Record(event.clone()) } else { Work::Mark };
+    if let Some(ticket) = enqueue(driver, &stream, work)? {
+        event.record(ticket);
+    }
+    Ok(())
 }
 
-fn wait(stream: &Arc<Stream>, event: &Event, flags: u32) -> Result<(), Code> {
+fn wait(stream: &Arc<Stream>, event: &Arc<Event>, flags: u32) -> Result<(), Code> {
     match event.state() {
         State::Captured(capture, after) => graph::join(stream, &capture.upgrade().ok_or(Code::CAPTURED_EVENT)?, &after),
         State::Unrecorded => Ok(()),
-        State::Recorded(_) => {
-            if flags & EXTERNAL == 0
-                && let Some(participant) = &*lock(&stream.participant)
-            {
-                participant.capture.invalidate();
-                return Err(Code::STREAM_CAPTURE_ISOLATION);
-            }
-            enqueue(driver()?, stream, Work::Wait)
+        State::Recorded(ticket) => {
+            let captured = lock(&stream.participant).as_ref().map(|participant| participant.capture.clone());
+            let work = match captured {
+                None => Work::Wait(ticket),
+                Some(_) if flags & EXTERNAL != 0 => Work::WaitFor(event.clone()),
+                Some(capture) => {
+                    capture.invalidate();
+                    return Err(Code::STREAM_CAPTURE_ISOLATION);
+                }
+            };
+            enqueue(driver()?, stream, work).map(drop)
         }
     }
 }
@@ -113,6 +127,7 @@ fn elapsed(ms: Out<f32>, start: usize, end: usize) -> Result<(), Code> {
         return Err(Code::INVALID_HANDLE);
     }
     let (Some(start), Some(end)) = (start.recorded()?, end.recorded()?) else { return Err(Code::INVALID_HANDLE) };
+    let (Some(start), Some(end)) = (start.done(), end.done()) else { return Err(Code::NOT_READY) };
     let backwards = start.saturating_duration_since(end).as_secs_f64();
     ms.put(((end.saturating_duration_since(start).as_secs_f64() - backwards) * 1e3) as f32)
 }
@@ -125,6 +140,7 @@ api! {
         if flags > 7 || flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0 || !out.wanted() {
             return Err(Code::INVALID_VALUE);
         }
+        driver.injection.count(Call::Object)?;
         out.put(driver.events.insert(Event { context, flags, state: Mutex::new(State::Unrecorded) }))
     }
 
@@ -153,22 +169,23 @@ api! {
         if flags & !EXTERNAL != 0 {
             return Err(Code::INVALID_VALUE);
         }
-        wait(&stream, &*find(driver, event)?, flags)
+        wait(&stream, &find(driver, event)?, flags)
     }
 
-    /// Waits for what the event recorded, which is done.
+    /// Waits for what the event recorded.
     fn cuEventSynchronize(event: usize) {
         let driver = driver()?;
         current(driver)?;
-        find(driver, event)?.recorded().map(drop)
+        find(driver, event)?.recorded()?.map_or(Ok(()), |ticket| queue::finish(driver, &ticket))
     }
 
     /// Says whether what the event recorded is done.
     fn cuEventQuery(event: usize) {
         let driver = driver()?;
         current(driver)?;
-        find(driver, event)?.recorded()?;
-        graph::refuse_unsafe_call(driver)
+        let recorded = find(driver, event)?.recorded()?;
+        graph::refuse_unsafe_call(driver)?;
+        recorded.map_or(Ok(()), |ticket| queue::poll(driver, &ticket))
     }
 
     /// Milliseconds between two events, by the host's clock.

@@ -9,6 +9,8 @@ use std::thread::{self, ThreadId};
 
 use super::c::{Out, api};
 use super::context::{Context, attached, current};
+use super::injection::Call;
+use super::queue::Schedule;
 use super::stream::{self, Stream};
 use super::work::{Work, enqueue};
 use super::{CUstream, Code, DRIVER, Driver, Owned, driver, lock, new_handle};
@@ -140,8 +142,8 @@ impl Node {
             Work::Fill(_) => 2,
             Work::Host { .. } | Work::Callback { .. } => 3,
             Work::Graph(_) => 4,
-            Work::Wait => 6,
-            Work::Record(_) => 7,
+            Work::Wait(_) | Work::WaitFor(_) => 6,
+            Work::Mark | Work::Record(_) => 7,
             Work::Alloc(_) => 10,
             Work::Free(_) => 11,
         }
@@ -149,9 +151,16 @@ impl Node {
 }
 
 impl Graph {
-    /// The work of the nodes in order.
-    pub(super) fn works(&self) -> impl Iterator<Item = &Work> {
-        self.nodes.iter().map(|(_, node)| &node.work)
+    /// The work of the nodes, in an order that their dependencies allow.
+    pub(super) fn order(&self, schedule: &Schedule) -> impl Iterator<Item = &Work> {
+        let mut left: BTreeSet<usize> = (0..self.nodes.len()).collect();
+        std::iter::from_fn(move || {
+            let waits = |node: &usize| self.nodes[*node].1.after.iter().any(|before| left.contains(before));
+            let ready: Vec<usize> = left.iter().copied().filter(|node| !waits(node)).collect();
+            let node = *ready.get(schedule.pick(ready.len()))?;
+            left.remove(&node);
+            Some(&self.nodes[node].1.work)
+        })
     }
 
     /// Every dependency, as handles from and to.
@@ -165,8 +174,8 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         let Some(Ok(driver)) = DRIVER.get() else { return };
-        for work in self.works() {
-            if let Work::Free(addr) = work {
+        for (_, node) in &self.nodes {
+            if let Work::Free(addr) = &node.work {
                 // The context may have taken it down already.
                 let _ = driver.release(*addr);
             }
@@ -335,6 +344,7 @@ fn instantiate(out: Out<usize>, graph: usize, flags: u64) -> Result<(), Code> {
     if flags & DEVICE_LAUNCH != 0 {
         return Err(Code::NOT_SUPPORTED);
     }
+    driver.injection.count(Call::Object)?;
     out.put(driver.execs.insert(Exec { context, graph }))
 }
 
@@ -452,7 +462,7 @@ api! {
     fn cuGraphLaunch(exec: usize, stream: CUstream) {
         let driver = driver()?;
         let stream = stream::find(driver, stream)?;
-        enqueue(driver, &stream, Work::Graph(driver.execs.get(exec)?.graph.clone()))
+        enqueue(driver, &stream, Work::Graph(driver.execs.get(exec)?.graph.clone())).map(drop)
     }
 
     /// Brings a graph to the device before its first launch.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::c::{Host, In, Out, api};
 use super::context::current;
+use super::injection::Call;
 use super::module::Function;
 use super::occupancy::{self, Usage};
 use super::work::{Work, enqueue};
@@ -184,9 +185,10 @@ fn launch(function: usize, shape: Shape, stream: CUstream, each: In<Host>, extra
         return Err(Code::INVALID_HANDLE);
     }
     function.check(driver.profile(), &shape)?;
+    driver.injection.count(Call::Launch)?;
     let params = function.params(each, extra)?;
     let Shape { grid, block, shared, cooperative } = shape;
-    enqueue(driver, &stream, Work::Launch(Grid { function, grid, block, shared, params, cooperative }))
+    enqueue(driver, &stream, Work::Launch(Grid { function, grid, block, shared, params, cooperative })).map(drop)
 }
 
 fn find(driver: &Driver, function: usize) -> Result<Arc<Function>, Code> {

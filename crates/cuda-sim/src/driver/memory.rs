@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::c::{Host, In, Out, Pages, api};
 use super::context::{Context, attached, check_device, current};
-use super::stream::{self, Stream};
-use super::work::{Work, enqueue};
+use super::injection::Call;
+use super::queue::{self, Schedule};
+use super::stream;
+use super::work::{Work, enqueue, enqueue_and_wait};
 use super::{CUstream, Code, Driver, driver, graph, lock};
 use crate::memory::{AccessError, Memory, POISON, Region};
 
@@ -33,17 +35,20 @@ impl Default for Pool {
 }
 
 /// One end of a copy.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Place {
     Device(u64),
     Host(Host),
+    /// What the host's memory held at the call, from a byte on.
+    Staged(Arc<[u8]>, usize),
 }
 
 impl Place {
-    fn add(self, bytes: usize) -> Self {
+    fn add(&self, bytes: usize) -> Self {
         match self {
             Self::Device(addr) => Self::Device(addr.wrapping_add(bytes as u64)),
             Self::Host(host) => Self::Host(host.add(bytes)),
+            Self::Staged(staged, at) => Self::Staged(staged.clone(), at + bytes),
         }
     }
 
@@ -58,7 +63,7 @@ impl Place {
 }
 
 /// A copy of rows of bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Transfer {
     dst: Place,
     src: Place,
@@ -88,6 +93,9 @@ impl Transfer {
                     let bytes = src.bytes(self.width)?.to_vec();
                     dst.bytes_mut(self.width)?.copy_from_slice(&bytes);
                 }
+                (Place::Device(dst), Place::Staged(bytes, at)) => memory.write(dst, &bytes[at..][..self.width])?,
+                // Only what goes to the device is staged.
+                (_, Place::Staged(..)) | (Place::Staged(..), _) => return Err(Code::INVALID_VALUE),
             }
             Ok(())
         })
@@ -121,6 +129,7 @@ impl Fill {
 
 impl Driver {
     fn allocate(&self, context: &Arc<Context>, len: usize) -> Result<u64, Code> {
+        self.injection.count(Call::Alloc)?;
         let addr = self.device.memory.alloc(len as u64).ok_or(Code::OUT_OF_MEMORY)?;
         lock(&self.allocations).insert(addr, context.clone());
         Ok(addr)
@@ -142,14 +151,47 @@ impl Driver {
     }
 }
 
-fn copy(dst: Place, src: Place, len: usize, stream: CUstream) -> Result<(), Code> {
-    let driver = driver()?;
-    enqueue(driver, &*stream::find(driver, stream)?, Work::Copy(Transfer::new(dst, src, len)))
+/// Does the caller wait for a copy?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Always: the call's name has no Async.
+    Yes,
+    /// Only where the driver does not let go of the host's memory before: where that is not page-locked.
+    Pageable,
 }
 
-fn copy_unified(dst: Host, src: Host, len: usize, stream: CUstream) -> Result<(), Code> {
+/// Appends a copy. Inside the device no call waits. What comes from pageable memory is staged once the stream's work is
+/// done, and is on its way when the call returns ("API synchronization behavior" in the driver's manual).
+fn transfer(mut copy: Transfer, handle: CUstream, wait: Wait) -> Result<(), Code> {
     let driver = driver()?;
-    copy(Place::of(driver, dst), Place::of(driver, src), len, stream)
+    let stream = stream::find(driver, handle)?;
+    let waits = |place: &Place| match place {
+        Place::Host(host) => wait == Wait::Yes || pinned(driver, host.address(), |_| ()).is_none(),
+        _ => false,
+    };
+    let (from, to) = (waits(&copy.src), waits(&copy.dst));
+    let at_once = matches!(driver.schedule, Schedule::Eager) || lock(&stream.participant).is_some();
+    if at_once || to || from && wait == Wait::Yes {
+        return enqueue_and_wait(driver, &stream, Work::Copy(copy));
+    }
+    if from && let Place::Host(host) = copy.src {
+        stream::synchronize(driver, handle)?;
+        let rows = if copy.width == 0 { 0 } else { copy.rows };
+        let mut bytes = Vec::with_capacity(rows * copy.width);
+        for row in 0..rows {
+            bytes.extend_from_slice(host.add(row * copy.src_pitch).bytes(copy.width)?);
+        }
+        copy = Transfer { src: Place::Staged(bytes.into(), 0), src_pitch: copy.width, ..copy };
+    }
+    enqueue(driver, &stream, Work::Copy(copy)).map(drop)
+}
+
+fn copy(dst: Place, src: Place, len: usize) -> Result<(), Code> {
+    transfer(Transfer::new(dst, src, len), 0, Wait::Yes)
+}
+
+fn copy_async(dst: Place, src: Place, len: usize, stream: CUstream) -> Result<(), Code> {
+    transfer(Transfer::new(dst, src, len), stream, Wait::Pageable)
 }
 
 /// `CUDA_MEMCPY2D`.
@@ -197,13 +239,12 @@ impl End2D {
     }
 }
 
-fn copy_2d(copy: In<Copy2D>, stream: CUstream) -> Result<(), Code> {
+fn copy_2d(copy: In<Copy2D>, stream: CUstream, wait: Wait) -> Result<(), Code> {
     let driver = driver()?;
-    let stream = stream::find(driver, stream)?;
     let Copy2D { src, dst, width, height: rows } = copy.at(0)?;
     let (dst_pitch, src_pitch) = (dst.pitch(width)?, src.pitch(width)?);
     let (dst, src) = (dst.place(driver)?, src.place(driver)?);
-    enqueue(driver, &stream, Work::Copy(Transfer { dst, src, dst_pitch, src_pitch, width, rows }))
+    transfer(Transfer { dst, src, dst_pitch, src_pitch, width, rows }, stream, wait)
 }
 
 /// A memset of `rows` rows of elements of `size` bytes.
@@ -220,7 +261,7 @@ fn fill<const SIZE: usize>(
     }
     let mut pattern = [0; 4];
     pattern[..SIZE].copy_from_slice(&value);
-    enqueue(driver, &stream, Work::Fill(Fill { addr, pattern, size: SIZE, width, rows, pitch }))
+    enqueue(driver, &stream, Work::Fill(Fill { addr, pattern, size: SIZE, width, rows, pitch })).map(drop)
 }
 
 fn allocate_async(out: Out<u64>, len: usize, pool: Option<usize>, stream: CUstream) -> Result<(), Code> {
@@ -232,11 +273,13 @@ fn allocate_async(out: Out<u64>, len: usize, pool: Option<usize>, stream: CUstre
     }
     let addr = driver.allocate(&stream.context, len)?;
     out.put(addr)?;
-    enqueue(driver, &stream, Work::Alloc(addr))
+    enqueue(driver, &stream, Work::Alloc(addr)).map(drop)
 }
 
-fn free_async(addr: u64, stream: &Stream) -> Result<(), Code> {
-    if addr == 0 { Ok(()) } else { enqueue(driver()?, stream, Work::Free(addr)) }
+fn free_async(addr: u64, stream: CUstream) -> Result<(), Code> {
+    let driver = driver()?;
+    let stream = stream::find(driver, stream)?;
+    if addr == 0 { Ok(()) } else { enqueue(driver, &stream, Work::Free(addr)).map(drop) }
 }
 
 fn allocate_host(out: Out<Host>, len: usize, flags: u32) -> Result<(), Code> {
@@ -246,6 +289,7 @@ fn allocate_host(out: Out<Host>, len: usize, flags: u32) -> Result<(), Code> {
     if len == 0 || flags > 7 || !out.wanted() {
         return Err(Code::INVALID_VALUE);
     }
+    driver.injection.count(Call::Alloc)?;
     let pages = Pages::new(len, POISON).ok_or(Code::OUT_OF_MEMORY)?;
     let host = pages.host();
     lock(&driver.pinned).insert(host.address(), Pinned { context, len, flags, pages: Some(pages) });
@@ -362,8 +406,10 @@ api! {
         let context = attached(driver)?;
         graph::refuse_unsafe_call(driver)?;
         if addr != 0 {
+            let done = queue::finish_all(driver, &context);
             let _device = lock(&driver.execution);
             driver.release(addr)?;
+            done?;
         }
         context.check()
     }
@@ -380,8 +426,7 @@ api! {
 
     /// Frees device memory in stream order.
     fn cuMemFreeAsync(addr: u64, stream: CUstream) {
-        let driver = driver()?;
-        free_async(addr, &*stream::find(driver, stream)?)
+        free_async(addr, stream)
     }
 
     /// The allocation that an address lies in.
@@ -414,6 +459,7 @@ api! {
         let driver = driver()?;
         let context = attached(driver)?;
         graph::refuse_unsafe_call(driver)?;
+        queue::finish_all(driver, &context)?;
         let mut pinned = lock(&driver.pinned);
         match pinned.get(&host.address()) {
             Some(Pinned { pages: Some(_), .. }) => drop(pinned.remove(&host.address())),
@@ -442,6 +488,7 @@ api! {
     fn cuMemHostUnregister(host: Host) {
         let driver = driver()?;
         let context = attached(driver)?;
+        queue::finish_all(driver, &context)?;
         let mut pinned = lock(&driver.pinned);
         match pinned.get(&host.address()) {
             Some(Pinned { pages: None, .. }) => drop(pinned.remove(&host.address())),
@@ -535,47 +582,49 @@ api! {
 
     /// Copies between any two places.
     fn cuMemcpy(dst: Host, src: Host, len: usize) {
-        copy_unified(dst, src, len, 0)
+        let driver = driver()?;
+        copy(Place::of(driver, dst), Place::of(driver, src), len)
     }
 
     /// Copies between any two places.
     fn cuMemcpyAsync(dst: Host, src: Host, len: usize, stream: CUstream) {
-        copy_unified(dst, src, len, stream)
+        let driver = driver()?;
+        copy_async(Place::of(driver, dst), Place::of(driver, src), len, stream)
     }
 
     /// Copies to the device.
     fn cuMemcpyHtoD_v2 | cuMemcpyHtoD (dst: u64, src: Host, len: usize) {
-        copy(Place::Device(dst), Place::Host(src), len, 0)
+        copy(Place::Device(dst), Place::Host(src), len)
     }
 
     /// Copies to the device.
     fn cuMemcpyHtoDAsync_v2 | cuMemcpyHtoDAsync (dst: u64, src: Host, len: usize, stream: CUstream) {
-        copy(Place::Device(dst), Place::Host(src), len, stream)
+        copy_async(Place::Device(dst), Place::Host(src), len, stream)
     }
 
     /// Copies to the host.
     fn cuMemcpyDtoH_v2 | cuMemcpyDtoH (dst: Host, src: u64, len: usize) {
-        copy(Place::Host(dst), Place::Device(src), len, 0)
+        copy(Place::Host(dst), Place::Device(src), len)
     }
 
     /// Copies to the host.
     fn cuMemcpyDtoHAsync_v2 | cuMemcpyDtoHAsync (dst: Host, src: u64, len: usize, stream: CUstream) {
-        copy(Place::Host(dst), Place::Device(src), len, stream)
+        copy_async(Place::Host(dst), Place::Device(src), len, stream)
     }
 
     /// Copies inside the device.
     fn cuMemcpyDtoD_v2 | cuMemcpyDtoD (dst: u64, src: u64, len: usize) {
-        copy(Place::Device(dst), Place::Device(src), len, 0)
+        copy(Place::Device(dst), Place::Device(src), len)
     }
 
     /// Copies inside the device.
     fn cuMemcpyDtoDAsync_v2 | cuMemcpyDtoDAsync (dst: u64, src: u64, len: usize, stream: CUstream) {
-        copy(Place::Device(dst), Place::Device(src), len, stream)
+        copy_async(Place::Device(dst), Place::Device(src), len, stream)
     }
 
     /// Copies between contexts, which are of one device here.
     fn cuMemcpyPeer(dst: u64, _dst_context: usize, src: u64, _src_context: usize, len: usize) {
-        copy(Place::Device(dst), Place::Device(src), len, 0)
+        copy(Place::Device(dst), Place::Device(src), len)
     }
 
     /// Copies between contexts, which are of one device here.
@@ -587,22 +636,22 @@ api! {
         len: usize,
         stream: CUstream,
     ) {
-        copy(Place::Device(dst), Place::Device(src), len, stream)
+        copy_async(Place::Device(dst), Place::Device(src), len, stream)
     }
 
     /// Copies rows.
     fn cuMemcpy2D_v2 | cuMemcpy2D (copy: In<Copy2D>) {
-        copy_2d(copy, 0)
+        copy_2d(copy, 0, Wait::Yes)
     }
 
     /// Copies rows.
     fn cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned (copy: In<Copy2D>) {
-        copy_2d(copy, 0)
+        copy_2d(copy, 0, Wait::Yes)
     }
 
     /// Copies rows.
     fn cuMemcpy2DAsync_v2 | cuMemcpy2DAsync (copy: In<Copy2D>, stream: CUstream) {
-        copy_2d(copy, stream)
+        copy_2d(copy, stream, Wait::Pageable)
     }
 
     /// Sets bytes.

@@ -2,7 +2,7 @@
 //!
 //! Handles are numbers that only the tables here know, so a stale or foreign one is refused and never followed. All
 //! work goes through [`enqueue`]: on a capturing stream it becomes a node of a graph, elsewhere it is done before the
-//! call returns.
+//! call returns, or put off ([`queue`]).
 //!
 //! Variables of the environment choose what is pretended and what is checked:
 //!
@@ -11,6 +11,13 @@
 //! - `CUDRIFT_SIM_THREADS`: host threads that execute blocks; one makes the order of atomic operations repeatable.
 //! - `CUDRIFT_SIM_WATCHDOG`: instructions of a warp after which a launch is taken to hang.
 //! - `CUDRIFT_SIM_WITHOUT`: checks to leave out, of `race`, `shared-init` and `global-init`, separated by commas.
+//! - `CUDRIFT_SIM_STREAMS`: when the work of streams is done: `eager` (if it is not set), before the call returns;
+//!   `late`, when something waits for it; a number: at moments by chance, which begins with the number.
+//! - `CUDRIFT_SIM_FAIL`: what fails, as `alloc:3,launch:1` for the third allocation and the first launch: `alloc` (no
+//!   room), `copy` (broken memory: the context is lost), `launch` (refused), `kernel` (dies: the context is lost),
+//!   `module` and `object` (a stream, an event, a graph: no room).
+//! - `CUDRIFT_SIM_MEMORY`: bytes of device memory.
+//! - `CUDRIFT_SIM_LEAKS`: `1` to report what is left in a context that ends.
 //! - `CUDRIFT_SIM_COUNTERS`: a file to which every launch appends what it executed, as one JSON object a line.
 
 #![allow(non_snake_case, reason = "the exported names are the C header's")]
@@ -20,10 +27,12 @@ mod context;
 mod error;
 mod event;
 mod graph;
+mod injection;
 mod launch;
 mod memory;
 mod module;
 mod occupancy;
+mod queue;
 mod stream;
 mod work;
 
@@ -33,16 +42,17 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::device::{Device, Profile};
-use crate::finding::Finding;
 
 use c::{Out, api};
 use context::{Context, Primary};
 use event::Event;
 use graph::{Capture, Exec, Graph, Node};
+use injection::Injection;
 use memory::{Pinned, Pool};
 use module::{Function, Module};
+use queue::Schedule;
 use stream::Stream;
-use work::{Work, enqueue};
+use work::{Work, enqueue, enqueue_and_wait};
 
 pub(crate) use error::Code;
 
@@ -62,7 +72,17 @@ pub(crate) type LibraryCall = Arc<dyn Fn(&Device) -> Result<(), Code> + Send + S
 pub(crate) fn enqueue_library(stream: CUstream, work: LibraryCall) -> Result<(), Code> {
     let driver = driver()?;
     let stream = stream::find(driver, stream)?;
-    enqueue(driver, &stream, Work::Library(work))
+    enqueue(driver, &stream, Work::Library(work)).map(drop)
+}
+
+/// As [`enqueue_library`], and waits until the work is done where it was not captured.
+///
+/// # Errors
+/// As [`enqueue_library`], and what goes wrong before it in the stream.
+pub(crate) fn run_library(stream: CUstream, work: LibraryCall) -> Result<(), Code> {
+    let driver = driver()?;
+    let stream = stream::find(driver, stream)?;
+    enqueue_and_wait(driver, &stream, Work::Library(work))
 }
 
 /// Locks; what a panic left behind is still consistent, because nothing here panics between two writes that belong
@@ -118,6 +138,10 @@ impl<T> Table<T> {
 }
 
 impl<T: Owned> Table<T> {
+    fn count_owned(&self, context: &Arc<Context>) -> usize {
+        lock(&self.0).values().filter(|object| Arc::ptr_eq(object.context(), context)).count()
+    }
+
     fn extract_owned(&self, context: &Arc<Context>) -> Vec<Arc<T>> {
         self.extract(|object| Arc::ptr_eq(object.context(), context))
     }
@@ -147,8 +171,18 @@ struct Driver {
     pinned: Mutex<BTreeMap<usize, Pinned>>,
     /// The captures under way.
     captures: Mutex<Vec<Arc<Capture>>>,
+    /// When the work of streams is done.
+    schedule: Schedule,
+    /// Streams that have put work off.
+    pending: Mutex<Vec<Arc<Stream>>>,
+    /// Held while what was put off is done.
+    turn: Mutex<()>,
     /// Held while something uses device memory. Host functions run without it.
     execution: Mutex<()>,
+    /// What fails.
+    injection: Injection,
+    /// Is what a context leaves behind reported?
+    leaks: bool,
     /// Where counters go.
     counters: Option<Mutex<std::fs::File>>,
     last_finding: Mutex<String>,
@@ -187,6 +221,10 @@ impl Driver {
             eprintln!("cudrift-sim: CUDRIFT_SIM_DRIVER is {version:?}; write a CUDA version, as 12.4");
             Code::INVALID_VALUE
         })?;
+        let mut profile = profile;
+        if let Some(bytes) = setting("CUDRIFT_SIM_MEMORY", "a number of bytes, as 1000000")? {
+            profile.memory = bytes;
+        }
         let mut device = Device::new(profile);
         if let Some(value) = setting("CUDRIFT_SIM_THREADS", "a number of threads, as 1")? {
             device.workers = value;
@@ -216,6 +254,18 @@ impl Driver {
                 Some(Mutex::new(file))
             }
         };
+        let schedule = env::var("CUDRIFT_SIM_STREAMS").unwrap_or_else(|_| "eager".into());
+        let schedule = Schedule::parse(&schedule).ok_or_else(|| {
+            let choices = "eager, late and a number, from which chance begins";
+            eprintln!("cudrift-sim: CUDRIFT_SIM_STREAMS is {schedule:?}; the choices are {choices}");
+            Code::INVALID_VALUE
+        })?;
+        let failing = env::var("CUDRIFT_SIM_FAIL").unwrap_or_default();
+        let injection = Injection::parse(&failing).ok_or_else(|| {
+            let example = "write alloc:3 for the third allocation, and so for copy, launch, kernel, module and object";
+            eprintln!("cudrift-sim: CUDRIFT_SIM_FAIL is {failing:?}; {example}, separated by commas");
+            Code::INVALID_VALUE
+        })?;
         let pools = Table::default();
         let default_pool = pools.insert(Pool::default());
         Ok(Self {
@@ -236,7 +286,12 @@ impl Driver {
             allocations: Mutex::default(),
             pinned: Mutex::default(),
             captures: Mutex::default(),
+            schedule,
+            pending: Mutex::default(),
+            turn: Mutex::default(),
             execution: Mutex::default(),
+            injection,
+            leaks: env::var_os("CUDRIFT_SIM_LEAKS").is_some_and(|value| value != "0"),
             counters,
             last_finding: Mutex::default(),
         })
@@ -255,8 +310,7 @@ impl Driver {
     }
 
     /// Prints a finding and keeps it for `cudrift_sim_last_finding`.
-    fn report(&self, finding: &Finding) {
-        let text = finding.to_string();
+    fn report(&self, text: String) {
         eprintln!("cudrift-sim: {text}");
         *lock(&self.last_finding) = text;
     }

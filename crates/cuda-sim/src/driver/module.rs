@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::c::{Host, In, Out, api};
 use super::context::{Context, attached, current};
-use super::{Code, Driver, Owned, driver, graph, lock};
+use super::injection::Call;
+use super::{Code, Driver, Owned, driver, graph, lock, queue};
 use crate::device::Profile;
 use crate::fatbin;
 use crate::program::{Kernel, LoadError, Program};
@@ -91,6 +92,7 @@ fn open(image: &[u8], arch: u32) -> Result<(String, BTreeMap<String, u32>), Refu
 }
 
 fn load(driver: &Driver, context: Arc<Context>, image: &[u8]) -> Result<usize, Refusal> {
+    driver.injection.count(Call::Module).map_err(|code| (code, "no room for the module".into()))?;
     let arch = driver.profile().arch;
     let (text, registers) = open(image, arch)?;
     let (version, newest) = (fatbin::version(&text), driver.ptx_version());
@@ -213,6 +215,7 @@ api! {
         for function in lock(&module.functions).values() {
             driver.functions.remove(*function)?;
         }
+        queue::finish_all(driver, &context)?;
         let _device = lock(&driver.execution);
         module.program.unload(&driver.device);
         context.check()

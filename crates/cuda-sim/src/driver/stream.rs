@@ -6,7 +6,9 @@ use std::thread;
 
 use super::c::{Host, HostFn, Out, StreamCallback, api};
 use super::context::{Context, attached, current};
-use super::graph::{self, Participant};
+use super::graph::Participant;
+use super::injection::Call;
+use super::queue::{self, Queue, Ticket};
 use super::work::{Work, enqueue};
 use super::{CUstream, Code, Driver, Owned, driver, lock, new_handle};
 
@@ -26,15 +28,25 @@ pub(crate) struct Stream {
     pub(super) handle: usize,
     flags: u32,
     priority: i32,
-    /// Held while work of the stream is done, so that threads that share the stream do theirs in turn.
+    /// Held while work of the stream is done at once, so that threads that share the stream do theirs in turn.
     pub(super) turn: Mutex<()>,
+    /// What is put off.
+    pub(super) queue: Queue,
     /// Its part in a capture.
     pub(super) participant: Mutex<Option<Participant>>,
 }
 
 impl Stream {
     pub(super) fn new(context: Arc<Context>, handle: usize, flags: u32, priority: i32) -> Self {
-        Self { context, handle, flags, priority, turn: Mutex::default(), participant: Mutex::default() }
+        Self {
+            context,
+            handle,
+            flags,
+            priority,
+            turn: Mutex::default(),
+            queue: Queue::default(),
+            participant: Mutex::default(),
+        }
     }
 
     /// Is it the legacy default stream?
@@ -83,20 +95,24 @@ fn create(out: Out<CUstream>, flags: u32, priority: i32) -> Result<(), Code> {
     if flags & !NON_BLOCKING != 0 || !out.wanted() {
         return Err(Code::INVALID_VALUE);
     }
+    driver.injection.count(Call::Object)?;
     out.put(create_in(driver, &context, flags, priority.clamp(GREATEST_PRIORITY, LEAST_PRIORITY)))
 }
 
-/// All work of a stream is done when its call returned, so waiting is only refused or granted.
-fn synchronize(handle: CUstream) -> Result<(), Code> {
-    let driver = driver()?;
+/// A mark behind all work of a stream, which is not captured.
+fn mark(driver: &Driver, handle: CUstream) -> Result<Arc<Ticket>, Code> {
     let stream = find(driver, handle)?;
     if let Some(participant) = &*lock(&stream.participant) {
         participant.capture.invalidate();
         return Err(Code::STREAM_CAPTURE_UNSUPPORTED);
     }
-    graph::refuse_implicit_dependency(driver, &stream)?;
-    let _others_work = lock(&stream.turn);
-    stream.context.check()
+    enqueue(driver, &stream, Work::Mark)?.ok_or(Code::STREAM_CAPTURE_UNSUPPORTED)
+}
+
+/// Waits for the work of a stream.
+pub(super) fn synchronize(driver: &Driver, handle: CUstream) -> Result<(), Code> {
+    queue::finish(driver, &*mark(driver, handle)?)?;
+    find(driver, handle)?.context.check()
 }
 
 api! {
@@ -123,12 +139,13 @@ api! {
 
     /// Waits for the stream's work.
     fn cuStreamSynchronize(stream: CUstream) {
-        synchronize(stream)
+        synchronize(driver()?, stream)
     }
 
     /// Says whether the stream's work is done.
     fn cuStreamQuery(stream: CUstream) {
-        synchronize(stream)
+        let driver = driver()?;
+        queue::poll(driver, &*mark(driver, stream)?)
     }
 
     /// The stream's flags.
@@ -164,7 +181,7 @@ api! {
         if function.is_null() {
             return Err(Code::INVALID_VALUE);
         }
-        enqueue(driver, &stream, Work::Host { function, data })
+        enqueue(driver, &stream, Work::Host { function, data }).map(drop)
     }
 
     /// Has the stream call a function of the host with itself and the state of its work.
@@ -178,7 +195,7 @@ api! {
             participant.capture.invalidate();
             return Err(Code::STREAM_CAPTURE_UNSUPPORTED);
         }
-        enqueue(driver, &stream, Work::Callback { function, stream: handle, data })
+        enqueue(driver, &stream, Work::Callback { function, stream: handle, data }).map(drop)
     }
 
     /// Memory that is attached to streams does not exist here.

@@ -8,8 +8,10 @@ use super::c::{Host, HostFn, StreamCallback};
 use super::context::Context;
 use super::event::Event;
 use super::graph::{self, Graph};
+use super::injection::Call;
 use super::launch::Grid;
 use super::memory::{Fill, Transfer};
+use super::queue::{self, Schedule, Ticket};
 use super::stream::Stream;
 use super::{CUstream, Code, Driver, LibraryCall, lock};
 use crate::launch::{Counters, Launch, run};
@@ -43,53 +45,76 @@ pub(crate) enum Work {
         /// With what.
         data: Host,
     },
-    /// The record of an event.
+    /// Nothing: what stands before it is done when it is.
+    Mark,
+    /// The wait for other work.
+    Wait(Arc<Ticket>),
+    /// The record of an event, in a graph.
     Record(Arc<Event>),
-    /// The wait for an event.
-    Wait,
+    /// The wait for an event, in a graph.
+    WaitFor(Arc<Event>),
     /// The nodes of a graph.
     Graph(Arc<Graph>),
     /// A call of cuBLAS or another library.
     Library(LibraryCall),
 }
 
-/// Appends work to a stream: to its capture where it takes part in one; otherwise it is done at once.
-pub(super) fn enqueue(driver: &Driver, stream: &Stream, work: Work) -> Result<(), Code> {
+/// Appends work to a stream: to its capture where it takes part in one, which says nothing about when it is done;
+/// otherwise it is done as the schedule says.
+pub(super) fn enqueue(driver: &Driver, stream: &Arc<Stream>, work: Work) -> Result<Option<Arc<Ticket>>, Code> {
     stream.context.check()?;
     if let Some(participant) = lock(&stream.participant).as_mut() {
-        return participant.add(work);
+        return participant.add(work).map(|()| None);
     }
     graph::refuse_implicit_dependency(driver, stream)?;
+    if !matches!(driver.schedule, Schedule::Eager) {
+        let ticket = queue::put_off(driver, stream, work);
+        queue::some(driver);
+        return Ok(Some(ticket));
+    }
     let _turn = lock(&stream.turn);
-    execute(driver, &stream.context, &work)
+    execute(driver, &stream.context, &work)?;
+    Ok(Some(Ticket::done_now()))
 }
 
-fn execute(driver: &Driver, context: &Context, work: &Work) -> Result<(), Code> {
+/// As [`enqueue`], and waits until the work is done where it was not captured.
+pub(super) fn enqueue_and_wait(driver: &Driver, stream: &Arc<Stream>, work: Work) -> Result<(), Code> {
+    enqueue(driver, stream, work)?.map_or(Ok(()), |ticket| queue::finish(driver, &ticket))
+}
+
+/// Does a piece of work now.
+pub(super) fn execute(driver: &Driver, context: &Context, work: &Work) -> Result<(), Code> {
     match work {
         Work::Host { function, data } => call_host(|| function.call(*data)),
         Work::Callback { function, stream, data } => call_host(|| function.call(*stream, *data)),
-        Work::Graph(graph) => return graph.works().try_for_each(|work| execute_node(driver, context, work)),
-        Work::Record(event) => event.record(),
-        // What an event recorded is done, and an address is good since the call.
-        Work::Wait | Work::Alloc(_) => {}
+        Work::Graph(graph) => {
+            return graph.order(&driver.schedule).try_for_each(|work| execute_node(driver, context, work));
+        }
+        Work::Record(event) => event.record(Ticket::done_now()),
+        // What is waited for is done, and an address is good since the call.
+        Work::Mark | Work::Wait(_) | Work::WaitFor(_) | Work::Alloc(_) => {}
         Work::Free(addr) => {
             let _device = lock(&driver.execution);
             driver.release(*addr)?;
         }
         Work::Copy(copy) => {
             let _device = lock(&driver.execution);
+            driver.injection.count(Call::Copy).map_err(|code| context.fail(code))?;
             copy.execute(&driver.device.memory)?;
         }
         Work::Fill(fill) => {
             let _device = lock(&driver.execution);
+            driver.injection.count(Call::Copy).map_err(|code| context.fail(code))?;
             fill.execute(&driver.device.memory)?;
         }
         Work::Launch(grid) => {
             let _device = lock(&driver.execution);
+            driver.injection.count(Call::Kernel).map_err(|code| context.fail(code))?;
             launch(driver, grid).map_err(|code| context.fail(code))?;
         }
         Work::Library(library) => {
             let _device = lock(&driver.execution);
+            driver.injection.count(Call::Kernel).map_err(|code| context.fail(code))?;
             library(&driver.device).map_err(|code| if code.is_fault() { context.fail(code) } else { code })?;
         }
     }
@@ -101,8 +126,8 @@ fn execute_node(driver: &Driver, context: &Context, work: &Work) -> Result<(), C
     match work {
         // The graph keeps what it allocates for its next launch.
         Work::Free(_) => Ok(()),
-        work => execute(driver, context, work)
-            .map_err(|code| context.fail(if code == Code::INVALID_VALUE { Code::ILLEGAL_ADDRESS } else { code })),
+        Work::WaitFor(event) => event.wait(driver),
+        work => execute(driver, context, work).map_err(|code| context.fault(code)),
     }
 }
 
@@ -116,7 +141,7 @@ fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
         cooperative: grid.cooperative,
     };
     let counted = run(&driver.device, &launch).map_err(|finding| {
-        driver.report(&finding);
+        driver.report(finding.to_string());
         Code::of(&finding)
     })?;
     let Some(file) = &driver.counters else { return Ok(()) };

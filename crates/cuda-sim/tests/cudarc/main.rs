@@ -5,9 +5,11 @@
 mod blas;
 mod context;
 mod errors;
+mod failures;
 mod graphs;
 mod harness;
 mod launches;
 mod memory;
 mod modules;
+mod schedules;
 mod streams;
