@@ -1,5 +1,6 @@
 //! The devices that can be pretended, with the limits of the CUDA programming guide's table of compute capabilities.
 
+use crate::chance;
 use crate::memory::Memory;
 
 /// Limits and properties of a device.
@@ -106,6 +107,60 @@ impl Checks {
     pub const ALL: Self = Self { race: true, shared_init: true, global_init: true };
 }
 
+/// In which order blocks run, and the warps of a block take turns. No kernel may care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By their numbers, turns as long as warps can.
+    Ascending,
+    /// From the last to the first.
+    Descending,
+    /// By chance, from a seed, with turns of a few instructions.
+    Random(u64),
+}
+
+impl Order {
+    /// The block that runs as number `n` of so many.
+    pub(crate) fn block(self, n: u64, blocks: u64) -> u64 {
+        match self {
+            Self::Ascending => n,
+            Self::Descending => blocks - 1 - n,
+            Self::Random(seed) => shuffled(seed, n, blocks),
+        }
+    }
+
+    /// The warp whose turn is number `n` of so many, in a round.
+    pub(crate) fn warp(self, round: u64, n: usize, warps: usize) -> usize {
+        match self {
+            Self::Ascending => n,
+            Self::Descending => warps - 1 - n,
+            Self::Random(seed) => shuffled(chance::mix(seed ^ round), n as u64, warps as u64) as usize,
+        }
+    }
+
+    /// Instructions of a warp's turn, of at most so many.
+    pub(crate) fn turn(self, round: u64, warp: usize, most: u64) -> u64 {
+        match self {
+            Self::Random(seed) => 1 + chance::mix(seed ^ round << 8 ^ warp as u64) % 96,
+            _ => most,
+        }
+    }
+}
+
+/// Where number `n` of `count` goes: a step that meets every place once, from a place by chance.
+fn shuffled(seed: u64, n: u64, count: u64) -> u64 {
+    let gcd = |mut a: u64, mut b: u64| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let (start, mut step) = (chance::mix(seed) % count, chance::mix(!seed) % count);
+    while gcd(step, count) != 1 {
+        step += 1;
+    }
+    ((u128::from(n) * u128::from(step) + u128::from(start)) % u128::from(count)) as u64
+}
+
 /// A pretended device: its limits and its memory.
 pub struct Device {
     /// Limits.
@@ -118,12 +173,44 @@ pub struct Device {
     pub watchdog: u64,
     /// Which of the checks that can be left out are on.
     pub checks: Checks,
+    /// In which order blocks and warps run.
+    pub order: Order,
+    /// From where chance begins to move the results of approximate functions, inside their documented errors; 0 for as
+    /// exact as f64 gives them. It counts when a module is loaded.
+    pub errors: u64,
 }
 
 impl Device {
     /// A device with empty memory.
     pub fn new(profile: Profile) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { memory: Memory::new(profile.memory), profile, workers, watchdog: 1 << 30, checks: Checks::ALL }
+        Self {
+            memory: Memory::new(profile.memory),
+            profile,
+            workers,
+            watchdog: 1 << 30,
+            checks: Checks::ALL,
+            order: Order::Ascending,
+            errors: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    #[test]
+    fn every_order_meets_each_once() {
+        for order in [Order::Ascending, Order::Descending, Order::Random(0), Order::Random(7)] {
+            for count in [1, 2, 6, 97, 256] {
+                let mut blocks: Vec<u64> = (0..count).map(|n| order.block(n, count)).collect();
+                let mut warps: Vec<usize> = (0..count as usize).map(|n| order.warp(3, n, count as usize)).collect();
+                blocks.sort_unstable();
+                warps.sort_unstable();
+                assert!(blocks.into_iter().eq(0..count) && warps.into_iter().eq(0..count as usize));
+            }
+        }
+        assert_ne!(Order::Random(1).block(5, 1000), Order::Random(2).block(5, 1000));
     }
 }

@@ -118,13 +118,14 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counter
         multiprocessors: device.profile.multiprocessors,
         watchdog: device.watchdog,
         checks: device.checks,
+        order: device.order,
     };
     let blocks: u64 = launch.grid.iter().map(|&extent| u64::from(extent)).product();
     let workers = (device.workers as u64).clamp(1, blocks.max(1));
     let common = Common::default();
     let work = |worker: u64| {
         let found = if launch.cooperative {
-            resident(&grid, &common, (worker..blocks).step_by(workers as usize))
+            resident(&grid, &common, (worker..blocks).step_by(workers as usize).map(|n| grid.order.block(n, blocks)))
         } else {
             in_turn(&grid, &common, blocks)
         };
@@ -177,6 +178,7 @@ fn in_turn(grid: &Grid<'_>, common: &Common, blocks: u64) -> Result<Counters, (u
         if number >= blocks {
             return Ok(counters);
         }
+        let number = grid.order.block(number, blocks);
         block.start(grid, number);
         while block.run(grid).map_err(|stop| (number, stop))? == Progress::More {
             if common.stop.load(Relaxed) {

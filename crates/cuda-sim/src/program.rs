@@ -117,7 +117,7 @@ impl Program {
         let target = target.ok_or_else(|| LoadError::Target(module.target.to_owned()))?;
         let mut globals = Globals::new();
         let placed = place(device, &module, &mut globals).and_then(|()| {
-            let kernels = kernels(text, &module, &globals).map_err(LoadError::Ptx)?;
+            let kernels = kernels(text, &module, &globals, device.errors).map_err(LoadError::Ptx)?;
             let sizes = module.variables.iter().map(|variable| (variable.name, variable.bytes()));
             let sizes: HashMap<&str, u64> = sizes.collect();
             let globals = globals.iter().map(|(name, addr)| ((*name).to_owned(), (*addr, sizes[name]))).collect();
@@ -202,13 +202,18 @@ fn zeros(count: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn kernels<'a>(text: &str, module: &ptx::Module<'a>, globals: &Globals<'a>) -> Result<Vec<Arc<Kernel>>, ptx::Error> {
+fn kernels<'a>(
+    text: &str,
+    module: &ptx::Module<'a>,
+    globals: &Globals<'a>,
+    errors: u64,
+) -> Result<Vec<Arc<Kernel>>, ptx::Error> {
     let files = module.files.iter().map(|(number, name)| (*number, (*name).to_owned())).collect();
     let text = Arc::new(Text { text: text.to_owned(), files });
     let constant: u64 = module.variables.iter().filter(|v| v.space == "const").map(ptx::Variable::bytes).sum();
     let mut kernels = Vec::new();
     for function in module.functions.iter().filter(|function| function.entry) {
-        let image = decode::decode(module, globals, function)?;
+        let image = decode::decode(module, globals, function, errors)?;
         let layout = decode::param_layout(&function.params);
         let align = function.params.iter().map(|param| param.align);
         let params: Vec<Param> =

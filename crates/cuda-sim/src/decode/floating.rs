@@ -3,6 +3,7 @@
 use super::alu::map1;
 use super::{Op, Operation};
 use crate::exec::regs::{LANES, Src, Value};
+use crate::float::approx::Bound;
 use crate::float::half::{Bf16, F16, Half};
 use crate::float::{Modifiers, Rounding, TestOp, approx, convert, double, half, lanes, single};
 use crate::ptx::{Error, Type};
@@ -98,20 +99,38 @@ impl Operation<'_, '_, '_> {
             ("abs", false) => self.one(move |a| single::abs(a, ftz)),
             ("neg", false) => self.one(move |a| single::neg(a, ftz)),
             ("copysign", false) => self.two(single::copysign),
-            ("div", true) => self.two(move |a, b| approx::div(a, b, ftz)),
-            ("div", false) if full => self.two(move |a, b| approx::div_full(a, b, ftz)),
+            ("div", true) => self.inexact_quotient(move |a, b| approx::div(a, b, ftz)),
+            ("div", false) if full => self.inexact_quotient(move |a, b| approx::div_full(a, b, ftz)),
             ("div", false) => modified!(self, two, m, |a: u32, b: u32| single::div),
-            ("rcp", true) => self.one(move |a| approx::rcp(a, ftz)),
+            ("rcp", true) => self.inexact(Bound::Places(1), move |a| approx::rcp(a, ftz)),
             ("rcp", false) => modified!(self, one, m, |a: u32| single::rcp),
-            ("sqrt", true) => self.one(move |a| approx::sqrt(a, ftz)),
+            ("sqrt", true) => self.inexact(Bound::Relative(-23.0), move |a| approx::sqrt(a, ftz)),
             ("sqrt", false) => modified!(self, one, m, |a: u32| single::sqrt),
-            ("rsqrt", true) => self.one(move |a| approx::rsqrt(a, ftz)),
-            ("sin", true) => self.one(move |a| approx::sin(a, ftz)),
-            ("cos", true) => self.one(move |a| approx::cos(a, ftz)),
-            ("lg2", true) => self.one(move |a| approx::lg2(a, ftz)),
-            ("ex2", true) => self.one(move |a| approx::ex2(a, ftz)),
-            ("tanh", true) => self.one(approx::tanh),
+            ("rsqrt", true) => self.inexact(Bound::Relative(-22.9), move |a| approx::rsqrt(a, ftz)),
+            ("sin", true) => self.inexact(Bound::Absolute(-20.5), move |a| approx::sin(a, ftz)),
+            ("cos", true) => self.inexact(Bound::Absolute(-20.5), move |a| approx::cos(a, ftz)),
+            ("lg2", true) => self.inexact(Bound::Logarithm, move |a| approx::lg2(a, ftz)),
+            ("ex2", true) => self.inexact(Bound::Places(2), move |a| approx::ex2(a, ftz)),
+            ("tanh", true) => self.inexact(Bound::Relative(-11.0), approx::tanh),
             _ => self.unknown(),
+        }
+    }
+
+    /// A function that errs by as much as it may, where that is asked for.
+    fn inexact(&mut self, bound: Bound, f: impl Fn(u32) -> u32 + Send + Sync + 'static) -> Result<Op, Error> {
+        match self.errors {
+            0 => self.one(f),
+            seed => self.one(move |a: u32| bound.add(seed, a.into(), f(a))),
+        }
+    }
+
+    /// As [`Operation::inexact`], of two operands, by two units in the last place.
+    fn inexact_quotient(&mut self, f: impl Fn(u32, u32) -> u32 + Send + Sync + 'static) -> Result<Op, Error> {
+        match self.errors {
+            0 => self.two(f),
+            seed => {
+                self.two(move |a: u32, b: u32| Bound::Places(2).add(seed, u64::from(a) << 32 | u64::from(b), f(a, b)))
+            }
         }
     }
 

@@ -328,8 +328,10 @@ pub fn decode<'m, 'a>(
     module: &'m Module<'a>,
     globals: &'m Globals<'a>,
     entry: &'m Function<'a>,
+    errors: u64,
 ) -> Result<Image, Error> {
     let mut decoder = Decoder {
+        errors,
         module,
         names: Names::new(module, globals, entry)?,
         image: Image { preds: 1, ..Image::default() },
@@ -360,6 +362,8 @@ const DEEPEST: usize = 128;
 const MOST_PARAMS: u32 = 32_764;
 
 struct Decoder<'m, 'a> {
+    /// From where chance begins to move approximate results, or 0.
+    errors: u64,
     module: &'m Module<'a>,
     names: Names<'m, 'a>,
     image: Image,
@@ -532,6 +536,7 @@ impl<'m, 'a> Decoder<'m, 'a> {
             instruction,
             names: &mut self.names,
             image: &mut self.image,
+            errors: self.errors,
         };
         if operation.words.len() > u64::BITS as usize {
             return operation.error(format!("`{name}` with {} modifiers", operation.words.len()));
@@ -651,4 +656,5 @@ struct Operation<'d, 'm, 'a> {
     instruction: &'d Instruction<'a>,
     names: &'d mut Names<'m, 'a>,
     image: &'d mut Image,
+    errors: u64,
 }

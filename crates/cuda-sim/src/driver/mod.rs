@@ -13,6 +13,9 @@
 //! - `CUDRIFT_SIM_WITHOUT`: checks to leave out, of `race`, `shared-init` and `global-init`, separated by commas.
 //! - `CUDRIFT_SIM_STREAMS`: when the work of streams is done: `eager` (if it is not set), before the call returns;
 //!   `late`, when something waits for it; a number: at moments by chance, which begins with the number.
+//! - `CUDRIFT_SIM_ORDER`: how blocks run and warps take turns: `ascending` (if it is not set), `descending`, or by
+//!   chance, which begins with a number, a few instructions at a time.
+//! - `CUDRIFT_SIM_ERRORS`: a number with which chance begins to move approximate results inside their documented errors.
 //! - `CUDRIFT_SIM_FAIL`: what fails, as `alloc:3,launch:1` for the third allocation and the first launch: `alloc` (no
 //!   room), `copy` (broken memory: the context is lost), `launch` (refused), `kernel` (dies: the context is lost),
 //!   `module` and `object` (a stream, an event, a graph: no room).
@@ -41,7 +44,7 @@ use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::device::{Device, Profile};
+use crate::device::{Device, Order, Profile};
 
 use c::{Out, api};
 use context::{Context, Primary};
@@ -232,6 +235,15 @@ impl Driver {
         if let Some(value) = setting("CUDRIFT_SIM_WATCHDOG", "a number of instructions, as 1000000")? {
             device.watchdog = value;
         }
+        let order = env::var("CUDRIFT_SIM_ORDER").unwrap_or_else(|_| "ascending".into());
+        device.order = parse_order(&order).ok_or_else(|| {
+            let choices = "ascending, descending and a number, from which chance begins";
+            eprintln!("cudrift-sim: CUDRIFT_SIM_ORDER is {order:?}; the choices are {choices}");
+            Code::INVALID_VALUE
+        })?;
+        if let Some(seed) = setting("CUDRIFT_SIM_ERRORS", "a number from which chance begins, as 1")? {
+            device.errors = seed;
+        }
         for word in env::var("CUDRIFT_SIM_WITHOUT").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
             match word {
                 "race" => device.checks.race = false,
@@ -313,6 +325,14 @@ impl Driver {
     fn report(&self, text: String) {
         eprintln!("cudrift-sim: {text}");
         *lock(&self.last_finding) = text;
+    }
+}
+
+fn parse_order(text: &str) -> Option<Order> {
+    match text {
+        "ascending" => Some(Order::Ascending),
+        "descending" => Some(Order::Descending),
+        seed => seed.parse().ok().map(Order::Random),
     }
 }
 

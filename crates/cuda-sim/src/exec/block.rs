@@ -9,7 +9,7 @@ use super::regs::{LANES, Regs, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
 use crate::decode::{Atomic, Image, NOWHERE, Op, Reduction, Special, Step, Vote};
-use crate::device::Checks;
+use crate::device::{Checks, Order};
 use crate::finding::Kind;
 use crate::launch::Counters;
 use crate::memory::Map;
@@ -35,6 +35,7 @@ pub(crate) struct Grid<'a> {
     /// Instructions after which a warp is taken to hang.
     pub watchdog: u64,
     pub checks: Checks,
+    pub order: Order,
 }
 
 impl Grid<'_> {
@@ -90,6 +91,8 @@ pub(crate) struct Block {
     warps: Vec<Warp>,
     shared: Shared,
     barriers: [Barrier; BARRIERS],
+    /// Turns that every warp had.
+    round: u64,
     /// Barriers of all threads so far.
     epoch: u32,
     /// Have barriers of some threads been used?
@@ -113,6 +116,7 @@ impl Block {
         self.warps.resize_with(threads.div_ceil(LANES), Warp::default);
         self.shared.reset(grid.image.shared + grid.dynamic_shared);
         self.barriers = Default::default();
+        self.round = number << 32;
         self.epoch = 0;
         self.named = false;
         let index = Grid::index(number, grid.grid);
@@ -138,8 +142,10 @@ impl Block {
     /// Gives every warp a turn.
     pub fn run(&mut self, grid: &Grid<'_>) -> Result<Progress, Stop> {
         let (mut done, mut ran) = (true, false);
-        for w in 0..self.warps.len() {
-            ran |= self.run_warp(grid, w)?;
+        self.round += 1;
+        for n in 0..self.warps.len() {
+            let w = grid.order.warp(self.round, n, self.warps.len());
+            ran |= self.run_warp(grid, w, grid.order.turn(self.round, w, WARP_TURN))?;
             done &= self.warps[w].live == 0;
         }
         if done {
@@ -184,13 +190,15 @@ impl Block {
     }
 
     /// Runs a warp until it waits, ends, or has had its turn. Did it do anything?
-    fn run_warp(&mut self, grid: &Grid<'_>, w: usize) -> Result<bool, Stop> {
+    fn run_warp(&mut self, grid: &Grid<'_>, w: usize, turn: u64) -> Result<bool, Stop> {
         let begin = self.warps[w].steps;
         loop {
             let warp = &mut self.warps[w];
             let used = warp.steps - begin;
-            if used >= WARP_TURN {
-                warp.part();
+            if used >= turn {
+                if warp.steps / WARP_TURN > begin / WARP_TURN {
+                    warp.part();
+                }
                 return Ok(true);
             }
             let fair = warp.steps >= warp.turn;
@@ -212,19 +220,27 @@ impl Block {
                 return Err(Stop { fault, warp: w, pc });
             }
             let mut pc = pc;
-            self.run_split(grid, w, split, &mut pc, fair).map_err(|fault| Stop { fault, warp: w, pc })?;
+            self.run_split(grid, w, split, &mut pc, fair, begin + turn).map_err(|fault| Stop { fault, warp: w, pc })?;
         }
     }
 
     /// Runs a split until it parts, waits, ends, meets others, or has had its turn. A `fair` turn may lead it away from
-    /// others that are further behind.
-    fn run_split(&mut self, grid: &Grid<'_>, w: usize, split: usize, at: &mut u32, fair: bool) -> Result<(), Fault> {
+    /// others that are further behind. The warp's own turn ends when it has executed `last` instructions.
+    fn run_split(
+        &mut self,
+        grid: &Grid<'_>,
+        w: usize,
+        split: usize,
+        at: &mut u32,
+        fair: bool,
+        last: u64,
+    ) -> Result<(), Fault> {
         let code = &grid.image.code[..];
         let warp = &mut self.warps[w];
         let limit = if fair { NOWHERE } else { warp.limit(split) };
         let Split { mut pc, mask, record, .. } = warp.splits[split];
         let rejoin = warp.rejoin(record);
-        let end = if mask == warp.live { warp.steps + WARP_TURN } else { warp.turn };
+        let end = if mask == warp.live { last } else { last.min(warp.turn) };
         loop {
             let step = &code[pc as usize];
             let warp = &mut self.warps[w];

@@ -2,12 +2,51 @@
 //!
 //! The hardware's own last bits are not documented, and not imitated. Special values are those of the ISA's tables.
 
+use crate::chance;
+
 use super::half::{self, Half, narrow_f64};
 use super::single::{self, operand};
 use super::{Modifiers, Rounding};
 
 /// The upper word of a NaN that the `.ftz.f64` functions return (9.7.3.14).
 const NAN_UPPER: u64 = 0x7fff_ffff_0000_0000;
+
+/// By how much a result may err.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Units in the last place; the result is moved by so many after it was rounded, which is up to half of one more.
+    Places(u32),
+    /// Part of the result, as a power of two.
+    Relative(f64),
+    /// As it is, as a power of two.
+    Absolute(f64),
+    /// That of `lg2.approx`: 2^-22, as it is for operands within (0.5, 2), of the result elsewhere.
+    Logarithm,
+}
+
+impl Bound {
+    /// Moves a result by some of the error, the same for the same operands. Special values stay what they are.
+    pub fn add(self, seed: u64, operands: u64, result: u32) -> u32 {
+        let value = f32::from_bits(result);
+        if !value.is_normal() {
+            return result;
+        }
+        // In (-1, 1).
+        let part = (chance::mix(seed ^ chance::mix(operands)) >> 12) as f64 * 2f64.powi(-51) - 1.0;
+        // Rounding the result, and then the sum, takes half a place each of what is allowed.
+        let place = f64::from(f32::from_bits(result & 0x7f80_0000)) * 2f64.powi(-23);
+        let most = match self {
+            Self::Places(count) => {
+                let moved = result.wrapping_add_signed((part * f64::from(count + 1)) as i32);
+                return if f32::from_bits(moved).is_normal() { moved } else { result };
+            }
+            Self::Relative(power) => f64::from(value.abs()) * power.exp2(),
+            Self::Absolute(power) => power.exp2(),
+            Self::Logarithm => 2f64.powi(-22) * if value.abs() < 1.0 { 1.0 } else { value.abs().into() },
+        };
+        ((f64::from(value) + part * (most - place).max(0.0)) as f32).to_bits()
+    }
+}
 
 #[inline]
 fn result(value: f64, ftz: bool) -> u32 {
@@ -154,4 +193,40 @@ fn exp2(x: f64) -> f64 {
     let fraction = x - (shifted - 6_755_399_441_055_744.0);
     let scale = f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52));
     EXP2.iter().rev().fold(0.0, |sum, term| sum * fraction + term) * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_stay_inside_their_bounds_and_use_them() {
+        let functions: [(Bound, fn(u32) -> u32, fn(f64) -> f64, [f32; 2]); 5] = [
+            (Bound::Places(2), |a| ex2(a, true), f64::exp2, [-100.0, 100.0]),
+            (Bound::Places(1), |a| rcp(a, true), |x| 1.0 / x, [0.1, 1e3]),
+            (Bound::Absolute(-20.5), |a| sin(a, true), f64::sin, [-6.0, 6.0]),
+            (Bound::Logarithm, |a| lg2(a, true), f64::log2, [0.01, 100.0]),
+            (Bound::Relative(-11.0), tanh, f64::tanh, [-3.0, 3.0]),
+        ];
+        for (bound, f, exact, [low, high]) in functions {
+            let (mut worst, mut moved) = (0f64, 0);
+            for k in 0..20_000 {
+                let x = low + (high - low) * k as f32 / 20_000.0;
+                let (as_is, erring) = (f(x.to_bits()), bound.add(5, x.to_bits().into(), f(x.to_bits())));
+                moved += u32::from(as_is != erring);
+                let (got, want) = (f64::from(f32::from_bits(erring)), exact(x.into()));
+                let place = f64::from(f32::from_bits(as_is & 0x7f80_0000)) * 2f64.powi(-23);
+                let most = match bound {
+                    // The result was rounded before it was moved.
+                    Bound::Places(count) => (f64::from(count) + 0.5) * place,
+                    Bound::Relative(power) => want.abs() * power.exp2(),
+                    Bound::Absolute(power) => power.exp2(),
+                    Bound::Logarithm if x > 0.5 && x < 2.0 => 2f64.powi(-22),
+                    Bound::Logarithm => want.abs() * 2f64.powi(-22),
+                };
+                worst = worst.max((got - want).abs() / most.max(place));
+            }
+            assert!(worst <= 1.0 && worst > 0.7 && moved > 5_000, "{bound:?}: {worst}, {moved}");
+        }
+    }
 }
