@@ -90,7 +90,7 @@ impl Profile {
     }
 }
 
-/// Checks that can be left out; all others are always on.
+/// Checks that can be left out or added; all others are always on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checks {
     /// Races in shared memory.
@@ -100,11 +100,14 @@ pub struct Checks {
     pub shared_init: bool,
     /// Reads of global memory that nothing has written.
     pub global_init: bool,
+    /// Races in global memory between blocks of a launch. A block that has executed a fence, an acquire or a release
+    /// for the whole device is taken to know what it does from then on.
+    pub global_race: bool,
 }
 
 impl Checks {
-    /// Every check.
-    pub const ALL: Self = Self { race: true, shared_init: true, global_init: true };
+    /// Those that are on where nobody asks for others.
+    pub const USUAL: Self = Self { race: true, shared_init: true, global_init: true, global_race: false };
 }
 
 /// In which order blocks run, and the warps of a block take turns. No kernel may care.
@@ -189,7 +192,7 @@ impl Device {
             profile,
             workers,
             watchdog: 1 << 30,
-            checks: Checks::ALL,
+            checks: Checks::USUAL,
             order: Order::Ascending,
             errors: 0,
         }

@@ -1,6 +1,6 @@
 //! The execution of a kernel over a grid.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -100,6 +100,9 @@ pub fn run(device: &Device, launch: &Launch<'_>) -> Result<Counters, Finding> {
     result
 }
 
+/// Launches so far, and one.
+static LAUNCHES: AtomicU32 = AtomicU32::new(1);
+
 /// Bytes of the barrier of a cooperative grid.
 const GRID_BARRIER: u64 = 64;
 
@@ -119,6 +122,7 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counter
         watchdog: device.watchdog,
         checks: device.checks,
         order: device.order,
+        launch: LAUNCHES.fetch_add(1, Relaxed),
     };
     let blocks: u64 = launch.grid.iter().map(|&extent| u64::from(extent)).product();
     let workers = (device.workers as u64).clamp(1, blocks.max(1));

@@ -22,3 +22,5 @@ pub mod memory;
 pub mod program;
 #[forbid(unsafe_code)]
 pub mod ptx;
+#[forbid(unsafe_code)]
+mod touched;

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::touched::Touched;
 
 /// Lowest device address.
 pub const BASE: u64 = 0x10_0000_0000;
@@ -33,6 +35,7 @@ pub struct Region {
     all_written: AtomicBool,
     read_only: bool,
     freed: AtomicBool,
+    touched: OnceLock<Touched>,
 }
 
 impl Region {
@@ -52,6 +55,7 @@ impl Region {
             all_written: AtomicBool::new(false),
             read_only,
             freed: AtomicBool::new(false),
+            touched: OnceLock::new(),
         })
     }
 
@@ -78,6 +82,11 @@ impl Region {
     /// Was it freed?
     pub fn freed(&self) -> bool {
         self.freed.load(Relaxed)
+    }
+
+    /// Which blocks touched it.
+    pub(crate) fn touched(&self) -> &Touched {
+        self.touched.get_or_init(|| Touched::new(self.len))
     }
 
     /// The offset of `addr`, where `size` bytes from there lie inside.

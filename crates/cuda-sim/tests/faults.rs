@@ -2,6 +2,7 @@
 
 mod support;
 
+use cudrift_sim::device::Order;
 use cudrift_sim::finding::{Finding, Kind};
 use support::{Shape, Sim, args, source};
 
@@ -386,5 +387,65 @@ fn spin() {
     check(SYNC, "spin", &[Kind::Hang], |sim, _| {
         let shape = Shape::new(2, 32).cooperative();
         sim.try_launch("spin", shape, args![sim.upload(&[0i32]), sim.alloc::<i32>(64)])
+    });
+}
+
+// Between blocks.
+
+const BLOCKS: &str = "faults_blocks.cu";
+
+/// As [`check`], with races between blocks looked for, under every order of the blocks.
+fn check_blocks(kernel: &str, launch: impl Fn(&Sim, bool) -> Result<(), Box<Finding>>) {
+    for order in [Order::Ascending, Order::Descending, Order::Random(1), Order::Random(2)] {
+        check(BLOCKS, kernel, &[Kind::Race], |_, fault| {
+            let mut sim = Sim::with(BLOCKS, &[if fault { "-DFAULT=1" } else { "-DFAULT=0" }]);
+            (sim.device.checks.global_race, sim.device.order) = (true, order);
+            launch(&sim, fault)
+        });
+    }
+}
+
+#[test]
+fn smooth_in_place() {
+    check_blocks("smooth_in_place", |sim, _| {
+        sim.try_launch("smooth_in_place", Shape::cover(100, 32), args![floats(sim, 100), floats(sim, 100), 100])
+    });
+}
+
+#[test]
+fn same_place() {
+    check_blocks("same_place", |sim, _| {
+        sim.try_launch("same_place", Shape::new(5, 32), args![floats(sim, 5 * 64), floats(sim, 5)])
+    });
+}
+
+#[test]
+fn look_too_early() {
+    check_blocks("look_too_early", |sim, _| {
+        let count = sim.upload(&[0u32]);
+        sim.try_launch("look_too_early", Shape::new(5, 32), args![count, sim.alloc::<u32>(5)])
+    });
+}
+
+#[test]
+fn last_block_adds() {
+    check_blocks("last_block_adds", |sim, _| {
+        let (parts, count, sum) = (sim.alloc::<f32>(7), sim.upload(&[0u32]), sim.alloc::<f32>(1));
+        sim.try_launch("last_block_adds", Shape::new(7, 32), args![floats(sim, 7), parts, count, sum])?;
+        assert_eq!(sim.download::<f32>(sum, 1), [21.0]);
+        Ok(())
+    });
+}
+
+#[test]
+fn tile_too_far() {
+    check_blocks("tile_too_far", |sim, _| sim.try_launch("tile_too_far", Shape::new(4, 8), args![floats(sim, 4 * 32)]));
+}
+
+#[test]
+fn ring_without_meeting() {
+    check_blocks("ring_without_meeting", |sim, _| {
+        let shape = Shape::cover(96, 32).cooperative();
+        sim.try_launch("ring_without_meeting", shape, args![floats(sim, 96), floats(sim, 96), 96, 4])
     });
 }

@@ -64,6 +64,8 @@ pub struct Step {
     pub guard: Option<PredSrc>,
     /// For a branch: where its paths meet again.
     pub rejoin: u32,
+    /// Does it order accesses for the whole device: a fence, an acquire or a release of that scope?
+    pub orders: bool,
     /// Line of the PTX.
     pub line: u32,
     /// File number and line of the source; 0 where unknown.
@@ -379,6 +381,14 @@ struct Decoder<'m, 'a> {
     headers: HashSet<u32>,
 }
 
+/// Does an instruction order accesses for the whole device?
+fn orders(opcode: &str) -> bool {
+    let mut words = opcode.split('.');
+    let fence = matches!(words.next(), Some("membar" | "fence"));
+    let has = |wanted: &[&str]| words.clone().any(|word| wanted.contains(&word));
+    if fence { !has(&["cta"]) } else { has(&["acquire", "release", "acq_rel"]) && has(&["gpu", "sys"]) }
+}
+
 /// Where a function lies, and its parameters in local memory.
 #[derive(Clone, Default)]
 struct Place {
@@ -457,12 +467,12 @@ impl<'m, 'a> Decoder<'m, 'a> {
                     };
                     let step = self.image.code.len();
                     let op = self.instruction(instruction, &tables, &mut fixups, &mut callees)?;
-                    self.image.code.push(Step { op, guard, rejoin: NOWHERE, line: instruction.line, source });
+                    let (line, orders) = (instruction.line, orders(instruction.opcode));
+                    self.image.code.push(Step { op, guard, rejoin: NOWHERE, orders, line, source });
                     if let Op::Call { .. } = self.image.code[step].op {
                         let results = self.results(instruction)?;
                         let op = Op::Results(results);
-                        let line = instruction.line;
-                        self.image.code.push(Step { op, guard, rejoin: NOWHERE, line, source });
+                        self.image.code.push(Step { op, guard, rejoin: NOWHERE, orders: false, line, source });
                     }
                 }
             }
@@ -472,6 +482,7 @@ impl<'m, 'a> Decoder<'m, 'a> {
             op: if function.entry { Op::Exit } else { Op::Return },
             guard: None,
             rejoin: NOWHERE,
+            orders: false,
             line: function.line,
             source,
         });

@@ -11,6 +11,7 @@ use crate::float::half::{self, Bf16, F16};
 use crate::float::{Modifiers, Rounding, double, single};
 use crate::memory::Region;
 use crate::ptx::Type;
+use crate::touched::{Touch, Toucher};
 
 /// Parts of the longest load or store.
 pub(crate) const PARTS: usize = 8;
@@ -21,6 +22,10 @@ pub(super) struct Site<'s, 'g> {
     pub shared: &'s mut Shared,
     /// The allocation that was accessed last.
     pub region: &'s mut usize,
+    /// The block's number.
+    pub block: u64,
+    /// Are global accesses compared with those of other blocks?
+    pub touching: bool,
     pub warp: usize,
     pub pc: u32,
     pub epoch: u32,
@@ -34,7 +39,7 @@ pub(super) struct Transfer<'a> {
     pub strong: bool,
 }
 
-impl Site<'_, '_> {
+impl<'g> Site<'_, 'g> {
     fn addresses(&self, warp: &Warp, address: &Address) -> [u64; LANES] {
         let offset = address.offset as u64;
         let mut addresses = [offset; LANES];
@@ -83,9 +88,25 @@ impl Site<'_, '_> {
         }
     }
 
-    /// The allocation that holds the bytes, and their offset there.
+    /// The allocation that holds the bytes, and their offset there. Is the access atomic, or as good as that?
     #[inline(always)]
-    fn global(&mut self, address: u64, size: u32, lane: usize, what: &str) -> Result<(&Region, u64), Fault> {
+    fn global(
+        &mut self,
+        address: u64,
+        size: u32,
+        lane: usize,
+        what: &str,
+        atomic: bool,
+    ) -> Result<(&'g Region, u64), Fault> {
+        let found = self.find(address, size, lane, what)?;
+        if self.touching {
+            self.touch(found, size, lane, what, atomic)?;
+        }
+        Ok(found)
+    }
+
+    #[inline(always)]
+    fn find(&mut self, address: u64, size: u32, lane: usize, what: &str) -> Result<(&'g Region, u64), Fault> {
         let size = u64::from(size);
         if address & (size - 1) != 0 {
             return Err(misaligned(what, "global", address, size, lane));
@@ -105,6 +126,33 @@ impl Site<'_, '_> {
             }
             below => Err(self.stray(address, size, lane, what, below)),
         }
+    }
+
+    /// Compares an access with those of other blocks.
+    #[cold]
+    fn touch(
+        &self,
+        (region, offset): (&Region, u64),
+        size: u32,
+        lane: usize,
+        what: &str,
+        atomic: bool,
+    ) -> Result<(), Fault> {
+        let how = if what.ends_with("read") { Touch::Read } else { Touch::Write };
+        let by = Toucher { launch: self.grid.launch, block: self.block, atomic };
+        region.touched().touch(offset, size.into(), how, &by).map_err(|(other, before)| {
+            let before = if before == Touch::Read { "read" } else { "written" };
+            let who = other.map_or("other blocks".to_owned(), |block| {
+                let [x, y, z] = Grid::index(block, self.grid.grid);
+                format!("block ({x},{y},{z})")
+            });
+            let at = region.base() + offset;
+            Fault::new(
+                Kind::Race,
+                lane,
+                format!("{what} of {size} bytes at 0x{at:x}, {before} by {who} in this launch"),
+            )
+        })
     }
 
     #[cold]
@@ -181,7 +229,7 @@ impl Site<'_, '_> {
                 let address = addresses[lane].wrapping_sub(less);
                 match space {
                     Space::Global | Space::Const | Space::Generic => {
-                        let (region, offset) = self.global(address, size, lane, "read")?;
+                        let (region, offset) = self.global(address, size, lane, "read", transfer.strong)?;
                         let whole = unchecked || region.written(offset, size.into());
                         for at in 0..count {
                             let offset = offset + u64::from(unit) * at as u64;
@@ -261,7 +309,7 @@ impl Site<'_, '_> {
                 let address = addresses[lane].wrapping_sub(less);
                 match space {
                     Space::Global | Space::Const | Space::Generic => {
-                        let (region, offset) = self.global(address, size, lane, "write")?;
+                        let (region, offset) = self.global(address, size, lane, "write", transfer.strong)?;
                         if region.read_only() {
                             return Err(read_only(address, size, lane));
                         }
@@ -325,7 +373,7 @@ impl Site<'_, '_> {
                 let new = |old: u64| apply(op, ty, old, [a[lane], b[lane]], space != Space::Shared);
                 out[lane] = match space {
                     Space::Global | Space::Generic => {
-                        let (region, offset) = self.global(address, size, lane, "atomic")?;
+                        let (region, offset) = self.global(address, size, lane, "atomic", true)?;
                         if region.read_only() {
                             return Err(read_only(address, size, lane));
                         }
@@ -386,11 +434,12 @@ impl Site<'_, '_> {
                 let here = kept.saturating_sub(4 * word).min(4);
                 let address = from[lane] + u64::from(4 * word);
                 for byte in 0..if here == 4 { 0 } else { here } {
-                    let (region, offset) = self.global(address + u64::from(byte), 1, lane, "asynchronous read")?;
+                    let (region, offset) =
+                        self.global(address + u64::from(byte), 1, lane, "asynchronous read", false)?;
                     *data |= u32::from(region.load8(offset)) << (8 * byte);
                 }
                 if here == 4 {
-                    let (region, offset) = self.global(address, 4, lane, "asynchronous read")?;
+                    let (region, offset) = self.global(address, 4, lane, "asynchronous read", false)?;
                     if !unchecked && !region.written(offset, 4) {
                         return Err(uninitialised(address, 4, lane));
                     }

@@ -36,6 +36,8 @@ pub(crate) struct Grid<'a> {
     pub watchdog: u64,
     pub checks: Checks,
     pub order: Order,
+    /// A number that no other launch has.
+    pub launch: u32,
 }
 
 impl Grid<'_> {
@@ -98,6 +100,8 @@ pub(crate) struct Block {
     /// Have barriers of some threads been used?
     named: bool,
     region: usize,
+    /// Has it ordered its accesses for the whole device?
+    fenced: bool,
 }
 
 /// What to do after an instruction that the fast loop does not know.
@@ -119,6 +123,7 @@ impl Block {
         self.round = number << 32;
         self.epoch = 0;
         self.named = false;
+        self.fenced = false;
         let index = Grid::index(number, grid.grid);
         for (w, warp) in self.warps.iter_mut().enumerate() {
             let count = (threads - w * LANES).min(LANES);
@@ -264,6 +269,7 @@ impl Block {
                 }
                 Op::Load { .. } | Op::Store { .. } | Op::Atomic { .. } | Op::CopyAsync { .. } => {
                     warp.polls |= matches!(step.op, Op::Atomic { .. });
+                    self.fenced |= step.orders;
                     if active != 0 {
                         self.transfer(grid, w, pc, active, step)?;
                     }
@@ -272,6 +278,7 @@ impl Block {
                 Op::Nop => pc += 1,
                 Op::Fence => {
                     fence(SeqCst);
+                    self.fenced |= step.orders;
                     pc += 1;
                 }
                 _ => {
@@ -290,8 +297,10 @@ impl Block {
     }
 
     fn site<'s, 'g>(&'s mut self, grid: &'s Grid<'g>, w: usize, pc: u32) -> (Site<'s, 'g>, &'s mut Warp) {
-        let Self { warps, shared, region, epoch, named, .. } = self;
-        (Site { grid, shared, region, warp: w, pc, epoch: *epoch, named: *named }, &mut warps[w])
+        let Self { number, warps, shared, region, epoch, named, fenced, .. } = self;
+        let touching = grid.checks.global_race && !*fenced;
+        let (block, epoch, named) = (*number, *epoch, *named);
+        (Site { grid, shared, region, block, touching, warp: w, pc, epoch, named }, &mut warps[w])
     }
 
     fn transfer(&mut self, grid: &Grid<'_>, w: usize, pc: u32, active: u32, step: &Step) -> Result<(), Fault> {
