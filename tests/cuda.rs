@@ -4,230 +4,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use common::{Case, Convert, check, device, elsewhere, golden_files, naive, read_npz, relative_error};
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
-use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan, Samples, Statistics, cudarc};
-use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Error, Kernel, SelfMask, bf16, f16};
-
-/// A stream with the kernels.
-struct Bench {
-    stream: Arc<CudaStream>,
-    kernels: Kernels,
-    options: Options,
-}
-
-/// A case on the device, with everything that a run takes.
-struct Loaded<T> {
-    plan: Plan,
-    arrays: Arrays<T>,
-    workspace: CudaSlice<u8>,
-}
-
-/// The samples and results of a head. Every allocation ends with a NaN of its own: there is no empty one.
-struct Arrays<T> {
-    samples: [CudaSlice<T>; 3],
-    weights: [Option<CudaSlice<f32>>; 3],
-    force: CudaSlice<f32>,
-    gradient: CudaSlice<f32>,
-    loss: CudaSlice<f32>,
-    /// NaN before the samples: with an odd number, no sample begins where a word does.
-    skip: usize,
-}
-
-impl<T: Convert + DeviceRepr> Arrays<T> {
-    fn new(stream: &Arc<CudaStream>, case: &Case, skip: usize) -> Self {
-        let (typed, _) = case.rounded::<T>();
-        let nan = T::from_f32(f32::NAN);
-        let upload = |samples: &[T]| stream.clone_htod(&[&vec![nan; skip], samples, &[nan]].concat()).unwrap();
-        let weights = |weights: &Option<Vec<f32>>| {
-            weights.as_ref().filter(|w| !w.is_empty()).map(|w| stream.clone_htod(w).unwrap())
-        };
-        // What is not written shows.
-        let poison = |count: usize| stream.clone_htod(&vec![f32::NAN; count + 1]).unwrap();
-        Self {
-            samples: [&typed.generated, &typed.positives, &typed.negatives].map(|samples| upload(samples)),
-            weights: [&case.weight_generated, &case.weight_positives, &case.weight_negatives].map(weights),
-            force: poison(case.generated.len()),
-            gradient: poison(case.generated.len()),
-            loss: poison(case.shape.groups),
-            skip,
-        }
-    }
-
-    fn views(&mut self) -> (Inputs<'_, T>, Outputs<'_>) {
-        let skip = self.skip;
-        let [generated, positives, negatives] = self.samples.each_ref().map(|all| all.slice(skip..all.len() - 1));
-        let [weight_generated, weight_positives, weight_negatives] =
-            self.weights.each_ref().map(|weights| weights.as_ref().map(CudaSlice::as_view));
-        let inputs = Inputs {
-            generated: generated.into(),
-            positives: (!positives.is_empty()).then(|| positives.into()),
-            negatives: (!negatives.is_empty()).then(|| negatives.into()),
-            weight_generated,
-            weight_negatives,
-            weight_positives,
-        };
-        let [force, gradient, loss] = [&mut self.force, &mut self.gradient, &mut self.loss].map(|all| {
-            let end = all.len() - 1;
-            Some(all.slice_mut(..end))
-        });
-        (inputs, Outputs { force, gradient, loss })
-    }
-
-    fn read(&self, stream: &Arc<CudaStream>, statistics: Statistics) -> Outcome {
-        let download = |array: &CudaSlice<f32>| {
-            let mut all = stream.clone_dtoh(array).unwrap();
-            assert!(all.pop().unwrap().is_nan(), "written beyond the end");
-            all
-        };
-        Outcome {
-            force: download(&self.force),
-            gradient: download(&self.gradient),
-            loss: download(&self.loss),
-            statistics,
-        }
-    }
-}
-
-/// What a run gives.
-#[derive(Clone, Debug, PartialEq)]
-struct Outcome {
-    force: Vec<f32>,
-    gradient: Vec<f32>,
-    loss: Vec<f32>,
-    statistics: Statistics,
-}
-
-impl Bench {
-    fn new() -> Option<Self> {
-        device()?;
-        let context = CudaContext::new(0).unwrap();
-        let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
-        Some(Self { stream, kernels, options: Options::default() })
-    }
-
-    fn load<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case) -> Loaded<T> {
-        self.load_with(spec, case, self.options)
-    }
-
-    fn load_with<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case, options: Options) -> Loaded<T> {
-        let plan = Plan::grouped(spec, &[case.shape], T::DTYPE, options).unwrap();
-        Loaded { arrays: Arrays::new(&self.stream, case, 0), workspace: self.workspace(&plan), plan }
-    }
-
-    /// A workspace full of NaN, which no result may show.
-    fn workspace(&self, plan: &Plan) -> CudaSlice<u8> {
-        self.stream.clone_htod(&vec![0xff; plan.workspace_bytes()]).unwrap()
-    }
-
-    fn enqueue<T: Convert + DeviceRepr>(&self, loaded: &mut Loaded<T>) -> cudrift::Result<()> {
-        let Loaded { plan, arrays, workspace } = loaded;
-        let (inputs, outputs) = arrays.views();
-        plan.run(&self.kernels, &self.stream, inputs, workspace, outputs)
-    }
-
-    fn read<T: Convert + DeviceRepr>(&self, loaded: &Loaded<T>) -> Outcome {
-        let statistics = loaded.plan.statistics(&self.stream, &loaded.workspace).unwrap().remove(0);
-        loaded.arrays.read(&self.stream, statistics)
-    }
-
-    fn run<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case) -> Outcome {
-        self.run_with::<T>(spec, case, self.options)
-    }
-
-    fn run_with<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case, options: Options) -> Outcome {
-        let mut loaded = self.load_with::<T>(spec, case, options);
-        self.enqueue(&mut loaded).unwrap();
-        self.read(&loaded)
-    }
-
-    /// Runs a case in both rungs and compares with the f64 reference on the rounded samples. On tensor cores the force
-    /// may be twice as wrong as the plain formulas with rounded coefficients.
-    fn compare<T: Convert + DeviceRepr>(&self, what: &str, spec: &DriftSpec, case: &Case, bound: f64) {
-        for tensor in [false, true] {
-            let options = Options { tensor_cores: Some(tensor), ..self.options };
-            let case = operands::<T>(case, tensor);
-            judge::<T>(what, spec, &case, &self.run_with::<T>(spec, &case, options), tensor, bound);
-        }
-    }
-}
-
-/// f32 to TF32, ties away from 0.
-fn tf32(x: f32) -> f32 {
-    f32::from_bits(if x.is_finite() { x.to_bits() + 0x1000 & !0x1fff } else { x.to_bits() })
-}
-
-/// The case with samples that tensor cores take as they are, where products run on these.
-fn operands<T: Convert>(case: &Case, tensor: bool) -> Case {
-    let mut case = case.clone();
-    if tensor && T::DTYPE == Dtype::F32 {
-        for samples in [&mut case.generated, &mut case.positives, &mut case.negatives] {
-            samples.iter_mut().for_each(|x| *x = tf32(*x));
-        }
-    }
-    case
-}
-
-/// By what part of itself a coefficient may be off once it is rounded for tensor cores.
-fn unit<T: Convert>() -> f64 {
-    if T::DTYPE == Dtype::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) }
-}
-
-/// Compares with the f64 reference on the rounded samples.
-fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcome, tensor: bool, bound: f64) {
-    let (_, rounded) = case.rounded::<T>();
-    let want = rounded.reference(spec);
-    let what = format!("{what} {:?} {}{}", case.shape, T::DTYPE, if tensor { " tensor" } else { "" });
-    let bound = if tensor {
-        let naive = rounded_naive::<T>(spec, &rounded, &want.force);
-        // Norms come from rounded coefficients too: of few rows, they move every force by part of a unit.
-        2.0 * naive + unit::<T>() / 4.0 + bound
-    } else {
-        bound
-    };
-    check(&format!("{what} force"), relative_error(&got.force, &want.force), bound);
-    check(&format!("{what} gradient"), relative_error(&got.gradient, &want.grad), bound);
-    check(&format!("{what} loss"), relative_error(&got.loss, &want.loss), 2.0 * bound);
-    check(&format!("{what} loss_R"), relative_error(&got.statistics.loss_r, &want.loss_r), 2.0 * bound);
-    for (k, (got, want)) in got.statistics.rows.iter().zip(&want.rows).enumerate() {
-        // Affinities are f32 in every rung, of exponents in the hundreds.
-        let bound = 2e-4;
-        check(&format!("{what} masses {k}"), relative_error(&got.mass, &want.mass), bound);
-        // Without a floor, what far rows have of mass is below anything that f32 holds.
-        let floored = matches!(spec.affinity_floor, AffinityFloor::Product(_));
-        if floored || (spec.kernel == Kernel::Laplace && want.mass.iter().all(|mass| *mass > 1e-3)) {
-            check(&format!("{what} effective samples {k}"), relative_error(&got.effective, &want.effective), bound);
-        }
-    }
-    assert_eq!(got.statistics.rows.len(), want.rows.len());
-    let (got, want) = (&got.statistics.scale, want.scale);
-    check(&format!("{what} scale"), relative_error(&[got.scale, got.sigma], &[want.scale, want.sigma]), 2e-6);
-}
-
-/// How wrong the plain formulas are with coefficients rounded to a type. Where few coefficients matter it hangs on how
-/// each happens to be rounded, so it is the worst of five: as they are, and up to a thousandth more or less.
-fn rounded_naive<T: Convert>(spec: &DriftSpec, case: &Case, want: &[f64]) -> f64 {
-    fn rounded<T: Convert>(c: f32) -> f32 {
-        if T::DTYPE == Dtype::F32 { tf32(c) } else { T::from_f32(c).back() }
-    }
-    let rounds: [fn(f32) -> f32; 5] = [
-        rounded::<T>,
-        |c| rounded::<T>(c * 1.001) / 1.001,
-        |c| rounded::<T>(c * 1.0003) / 1.0003,
-        |c| rounded::<T>(c * 0.9997) / 0.9997,
-        |c| rounded::<T>(c * 0.999) / 0.999,
-    ];
-    let errors = rounds.map(|round| relative_error(&naive::force_rounded(spec, case, Some(round)), want));
-    // Where the plain formulas cancel to nonsense a coefficient's own rounding is left.
-    errors.into_iter().filter(|error| error.is_finite()).reduce(f64::max).unwrap_or(unit::<T>() / 2.0)
-}
-
-/// The dialects under a name.
-fn dialects() -> [(&'static str, DriftSpec); 3] {
-    [("official", DriftSpec::official()), ("paper", DriftSpec::paper()), ("notebook", DriftSpec::notebook())]
-}
+use common::bench::{Arrays, Bench, Call, Loaded, dialects, judge, operands};
+use common::{Case, Convert, check, device, elsewhere, golden_files, read_npz, relative_error};
+use cudarc::driver::{CudaSlice, DeviceRepr, sys};
+use cudrift::cuda::{self, Inputs, Options, Phase, Plan, Samples, cudarc};
+use cudrift::{Coupling, DriftSpec, Dtype, Error, Kernel, SelfMask, bf16, f16};
 
 #[test]
 fn the_device_has_a_name_and_limits() {
@@ -827,59 +608,17 @@ fn a_failed_kernel_is_named() {
     assert!(error.to_string().contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{error}");
 }
 
-/// Random shapes, types, kernels, dialects, temperatures, weights and ways to go about it.
-fn random_cases(bench: &Bench, seeds: std::ops::Range<u64>) {
-    for seed in seeds {
-        let mut random = common::Normal::new(seed);
-        let mut below = |n: u64| (random.bits() % n) as usize;
-        // Most groups are one block, some are tiles; some samples are long, some are a few coordinates.
-        let (most, long) = (if below(4) == 0 { 260 } else { 70 }, [8, 90, 90, 700][below(4)]);
-        let shape = [1 + below(3), 1 + below(most / 2), below(20), 1 + below(most), 1 + below(long)];
-        let (name, mut spec) = dialects()[below(3)].clone();
-        spec.kernel = Kernel::ALL[below(4)];
-        spec.coupling = [Coupling::RowColumn, Coupling::Row][usize::from(below(4) == 0)];
-        // Raw distances are near sqrt(2 D).
-        let unit = if name == "notebook" { 0.3 * (2.0 * shape[4] as f64).sqrt() } else { 0.08 };
-        spec.temperatures = (0..1 + below(8)).map(|r| unit * (1.0 + r as f64)).collect();
-        let weighted = below(2) == 0;
-        let dtype = below(3);
-        let keep_distances = [None, Some(false), Some(true)][below(3)];
-        let identity = [None, Some(true), Some(false)][below(3)];
-        let case = Case::random(seed, shape);
-        let case = if weighted { case.weighted(seed) } else { case };
-        let what = format!(
-            "case {seed}: {name} {} {:?} {:?} {keep_distances:?}",
-            spec.kernel, spec.coupling, spec.temperatures
-        );
-        for tensor in [false, true] {
-            let options = Options { tensor_cores: Some(tensor), keep_distances, identity, ..bench.options };
-            macro_rules! judged {
-                ($element:ty) => {{
-                    let case = operands::<$element>(&case, tensor);
-                    let got = bench.run_with::<$element>(&spec, &case, options);
-                    judge::<$element>(&what, &spec, &case, &got, tensor, 2e-5);
-                }};
-            }
-            match dtype {
-                0 => judged!(f32),
-                1 => judged!(f16),
-                _ => judged!(bf16),
-            }
-        }
-    }
-}
-
 #[test]
 fn random_calls() {
     let Some(bench) = Bench::new() else { return };
-    random_cases(&bench, 0..24);
+    (0..24).for_each(|seed| Call::random(seed).judge(&bench));
 }
 
 #[test]
 #[ignore = "minutes: `cargo xtask test --full` runs it"]
 fn many_random_calls() {
     let Some(bench) = Bench::new() else { return };
-    random_cases(&bench, 24..524);
+    (24..524).for_each(|seed| Call::random(seed).judge(&bench));
 }
 
 #[test]
@@ -895,5 +634,5 @@ fn many_random_calls_on_another_device() {
     let mut bench = Bench::new().unwrap();
     // As much shared memory as the device has, so that more temperatures go by in a pass.
     bench.options.shared_bytes = bench.kernels.shared_bytes();
-    random_cases(&bench, 24..524);
+    (24..524).for_each(|seed| Call::random(seed).judge(&bench));
 }

@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use cudrift::{DriftInputs, DriftShape, DriftSpec, Element, Points, bf16, f16, reference};
+#[cfg(feature = "cuda")]
+pub mod bench;
 pub mod naive;
 
 use std::collections::BTreeMap;
@@ -35,9 +37,16 @@ pub fn device() -> Option<cudrift::cuda::Gpu> {
 
 /// Runs the test `name` again in a process with another environment; there, this is false.
 pub fn elsewhere(name: &str, change: impl FnOnce(&mut std::process::Command)) -> bool {
+    let written = written_elsewhere(name, change);
+    written.iter().for_each(|written| eprint!("{written}"));
+    written.is_some()
+}
+
+/// As [`elsewhere`], with what the process wrote to its standard error.
+pub fn written_elsewhere(name: &str, change: impl FnOnce(&mut std::process::Command)) -> Option<String> {
     const CHILD: &str = "CUDRIFT_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
-        return false;
+        return None;
     }
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
     child.args([name, "--exact", "--nocapture", "--include-ignored"]).env(CHILD, "1");
@@ -45,8 +54,7 @@ pub fn elsewhere(name: &str, change: impl FnOnce(&mut std::process::Command)) ->
     let output = child.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{child:?}\n{out}\n{err}");
-    eprint!("{err}");
-    true
+    Some(err.into_owned())
 }
 
 /// An array of a golden file.

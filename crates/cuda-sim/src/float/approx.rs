@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn errors_stay_inside_their_bounds_and_use_them() {
-        let functions: [(Bound, fn(u32) -> u32, fn(f64) -> f64, [f32; 2]); 5] = [
+        type Case = (Bound, fn(u32) -> u32, fn(f64) -> f64, [f32; 2]);
+        let functions: [Case; 5] = [
             (Bound::Places(2), |a| ex2(a, true), f64::exp2, [-100.0, 100.0]),
             (Bound::Places(1), |a| rcp(a, true), |x| 1.0 / x, [0.1, 1e3]),
             (Bound::Absolute(-20.5), |a| sin(a, true), f64::sin, [-6.0, 6.0]),
