@@ -210,6 +210,7 @@ fn failing_modules() {
 }
 
 #[test]
+#[ignore = "half a minute: `cargo xtask test --full` runs it"]
 fn failing_objects() {
     // cudarc makes a slice's events after its memory, and keeps that where an event fails (0.19.10, `CudaStream::alloc`).
     failing("failing_objects", "object", false, false);
