@@ -172,6 +172,21 @@ fn an_unaligned_barrier_with_lanes_predicated_off() {
 }
 
 #[test]
+fn lanes_that_copy_the_same() {
+    // As lanes may store the same value. Cooperative groups have the lanes of a tile beyond the end of an array copy its
+    // last element once more.
+    let body = ".shared .b32 tile[16];\nst.global.u32 [%own], %lane;\nbar.warp.sync -1;\nshr.u32 %r0, %lane, 1;\n\
+                mad.wide.u32 %rd0, %r0, 4, %out;\nmov.u32 %r1, tile;\nmad.lo.u32 %r1, %r0, 4, %r1;\n\
+                cp.async.ca.shared.global [%r1], [%rd0], 4;\nand.b32 %r2, %lane, 1;\nsetp.eq.u32 %p0, %r2, 0;\n\
+                cp.async.wait_all;\nbar.warp.sync -1;\nld.shared.u32 %r3, [%r1];\nst.global.u32 [%own], %r3;";
+    assert_eq!(threads(body, LANES), (0..LANES as u32).map(|t| t / 2).collect::<Vec<_>>());
+    let others = body.replace("[%rd0], 4", "[%own], 4");
+    assert_eq!(finding(&others, LANES), Kind::AsyncCopy, "two values");
+    let waits = body.replace("cp.async.wait_all", "@%p0 cp.async.wait_all");
+    assert_eq!(finding(&waits, LANES), Kind::AsyncCopy, "every second lane waits");
+}
+
+#[test]
 fn an_operand_too_many() {
     // PTX ISA 8.8 has min and max of three; that the third is left out would be a wrong result.
     for line in ["max.f32 %f0, %f1, %f2, %f3;", "add.u32 %r0, %r1, %r2, %r3;", "ret 1;", "mov.u32 %r0, %r1, %r2;"] {

@@ -447,13 +447,15 @@ impl<'g> Site<'_, 'g> {
                 }
             }
             let offset = self.offset(to[lane], bytes, Space::Shared, lane, "asynchronous write")?;
-            let by = self.accessor(warp, lane, false);
-            for word in 0..bytes / 4 {
+            let (by, pc, words) = (self.accessor(warp, lane, false), self.pc, bytes / 4);
+            let alike = |copy: &PendingCopy| (copy.pc, copy.to, copy.words, copy.data) == (pc, offset, words, data);
+            for word in 0..words {
                 let at = offset + 4 * word;
-                self.shared.begin_copy(at, &by).map_err(|c| self.conflict(c, at, lane))?;
+                let begun = self.shared.begin_copy(at, &by, || warp.copies.iter().any(alike));
+                begun.map_err(|c| self.conflict(c, at, lane))?;
             }
             let group = warp.group[lane];
-            warp.copies.push_back(PendingCopy { lane, group, to: offset, words: bytes / 4, data, pc: self.pc });
+            warp.copies.push_back(PendingCopy { lane, group, to: offset, words, data, pc });
         }
         Ok(())
     }

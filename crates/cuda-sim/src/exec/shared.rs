@@ -106,8 +106,8 @@ struct Cell {
     read_warps: u32,
     read_epoch: u32,
     strong: bool,
-    /// An asynchronous copy to it is under way.
-    pending: bool,
+    /// How many asynchronous copies to it are under way.
+    pending: u8,
     /// Its four bytes have histories of their own.
     split: bool,
 }
@@ -121,7 +121,7 @@ impl Cell {
 
     #[inline(always)]
     fn on_read(&mut self, by: &Accessor<'_>) -> Result<(), Conflict> {
-        if self.pending || (self.written == 0 && by.checks.shared_init) || !self.ordered(by) {
+        if self.pending > 0 || (self.written == 0 && by.checks.shared_init) || !self.ordered(by) {
             return Err(self.bad_read());
         }
         if self.read == by.clock.tick && usize::from(self.reader) / LANES == by.warp {
@@ -142,7 +142,7 @@ impl Cell {
 
     #[cold]
     fn bad_read(&self) -> Conflict {
-        if self.pending {
+        if self.pending > 0 {
             self.conflict(Kind::AsyncCopy, "read before the asynchronous copy to it was waited for")
         } else if self.written == 0 {
             let what = "read before anything was written there (is a barrier missing?)";
@@ -172,7 +172,7 @@ impl Cell {
 
     #[inline(always)]
     fn check_write(&self, by: &Accessor<'_>, same: impl Fn() -> bool) -> Result<(), Conflict> {
-        if self.pending {
+        if self.pending > 0 {
             return Err(self.conflict(Kind::AsyncCopy, "written while an asynchronous copy to it is under way"));
         }
         // Lanes that store the same value with one instruction agree on what comes out.
@@ -318,11 +318,14 @@ impl Shared {
         Ok(old)
     }
 
-    /// Marks a word as the target of an asynchronous copy.
-    pub fn begin_copy(&mut self, offset: u32, by: &Accessor<'_>) -> Result<(), Conflict> {
+    /// Marks a word as the target of an asynchronous copy. `same`: does one with this instruction bring the same there?
+    pub fn begin_copy(&mut self, offset: u32, by: &Accessor<'_>, same: impl Fn() -> bool) -> Result<(), Conflict> {
         self.visit(offset, 4, |cell| {
-            cell.check_write(by, || false)?;
-            cell.pending = true;
+            let again = (1..u8::MAX).contains(&cell.pending) && cell.write_pc == by.pc && same();
+            if !again {
+                cell.check_write(by, || false)?;
+            }
+            cell.pending += 1;
             cell.writer = by.who();
             cell.write_pc = by.pc;
             Ok(())
@@ -332,7 +335,7 @@ impl Shared {
     /// Completes an asynchronous copy of a word: as if its thread wrote it now.
     pub fn end_copy(&mut self, offset: u32, value: u32, who: u16, pc: u32, tick: u32) {
         let done = self.visit(offset, 4, |cell| {
-            cell.pending = false;
+            cell.pending -= 1;
             cell.set_written(who, tick, pc, false);
             Ok(())
         });
