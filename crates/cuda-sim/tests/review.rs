@@ -134,6 +134,19 @@ fn a_mask_that_is_complete_does_not_wait_for_one_that_is_not() {
 }
 
 #[test]
+fn one_lane_of_a_mask_is_elected() {
+    // Twenty lanes and twelve, each with their own mask; then all, by a leader whose number nobody wants.
+    let body = "setp.lt.u32 %p0, %lane, 20;\nselp.b32 %r0, 0xfffff, 0xfff00000, %p0;\nelect.sync %r1|%p1, %r0;\n\
+                @%p1 add.u32 %r1, %r1, 100;\nelect.sync _|%p2, 0xffffffff;\n@%p2 add.u32 %r1, %r1, 1000;\n\
+                st.global.u32 [%own], %r1;";
+    let mut want = [[0; 20].as_slice(), &[20; 12]].concat();
+    (want[0], want[20]) = (1100, 120);
+    assert_eq!(threads(body, LANES), want);
+    let alone = "setp.lt.u32 %p0, %lane, 20;\n@%p0 elect.sync %r1|%p1, 0xffffffff;";
+    assert_eq!(finding(alone, LANES), Kind::WarpSync);
+}
+
+#[test]
 fn a_warp_barrier_is_met_from_two_places() {
     // PTX ISA, bar.warp.sync: waits "until all threads corresponding to membermask have executed a bar.warp.sync with
     // the same membermask value", wherever it stands.

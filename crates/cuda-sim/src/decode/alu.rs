@@ -348,7 +348,9 @@ impl<'a> Operation<'_, '_, 'a> {
             "mov" => self.mov(),
             "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "stmatrix" | "prefetch" | "prefetchu"
             | "discard" | "applypriority" => self.memory(),
-            "shfl" | "vote" | "match" | "redux" | "activemask" | "bar" | "barrier" | "mma" | "movmatrix" => self.warp(),
+            "shfl" | "vote" | "match" | "redux" | "elect" | "activemask" | "bar" | "barrier" | "mma" | "movmatrix" => {
+                self.warp()
+            }
             "membar" | "fence" => {
                 let words = ["cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy"];
                 self.modifiers(&words);

@@ -303,6 +303,12 @@ pub enum Op {
         value: Src<u32>,
         members: Src<u32>,
     },
+    /// One lane of the members has `pred`; all have its number.
+    Elect {
+        dst: u32,
+        pred: u32,
+        members: Src<u32>,
+    },
     ActiveMask(u32),
     WarpBarrier {
         members: Src<u32>,

@@ -12,6 +12,7 @@ impl Operation<'_, '_, '_> {
             "vote" => self.vote(),
             "match" => self.find_equal(),
             "redux" => self.redux(),
+            "elect" => self.elect(),
             "activemask" => {
                 self.ty()?;
                 Ok(Op::ActiveMask(self.dst::<u32>(0)?))
@@ -90,6 +91,11 @@ impl Operation<'_, '_, '_> {
             return self.unknown();
         }
         Ok(Op::Redux { op, signed: ty.signed(), dst: self.dst::<u32>(0)?, value: self.src(1)?, members: self.src(2)? })
+    }
+
+    fn elect(&mut self) -> Result<Op, Error> {
+        let (true, (d, Some(p))) = (self.has("sync"), self.pair()?) else { return self.unknown() };
+        Ok(Op::Elect { dst: self.row(&d, 32)?, pred: self.pred_dst(&p)?, members: self.src(1)? })
     }
 
     fn barrier(&mut self) -> Result<Op, Error> {

@@ -592,6 +592,11 @@ impl Block {
                 let result = collective::reduce(*op, *signed, &value.fetch(regs), group);
                 regs.set_row(*dst, &[result; LANES], group);
             }
+            Op::Elect { dst, pred, .. } => {
+                let leader = group.trailing_zeros();
+                regs.set_row(*dst, &[leader; LANES], group);
+                regs.set_pred(*pred, 1 << leader, group);
+            }
             Op::WarpBarrier { .. } => {
                 warp.clock.warp_sync(group, warp.live);
             }
@@ -708,6 +713,7 @@ fn members(op: &Op, regs: &Regs) -> [u32; LANES] {
         | Op::Vote { members, .. }
         | Op::Match { members, .. }
         | Op::Redux { members, .. }
+        | Op::Elect { members, .. }
         | Op::WarpBarrier { members } => members.fetch(regs),
         // mma and the matrix loads take the whole warp.
         _ => [u32::MAX; LANES],
