@@ -74,10 +74,18 @@ impl Sim {
 
     /// Loads tests/kernels/`file`, compiled with macros.
     pub fn with(file: &str, macros: &[&str]) -> Self {
-        let mut device = Device::new(Profile::of(80).expect("sm_80"));
+        Self::of(80, file, macros)
+    }
+
+    /// Loads tests/kernels/`file` on a device of compute capability `arch`, compiled for it with macros.
+    pub fn of(arch: u32, file: &str, macros: &[&str]) -> Self {
+        let mut device = Device::new(Profile::of(arch).expect("a device"));
         // No kernel here takes long, so that a warp of so many instructions hangs.
         device.watchdog = 1 << 20;
-        let program = Program::load(&device, &ptx(file, macros));
+        // Of several such flags the compiler takes the last.
+        let target = format!("-arch=compute_{arch}");
+        let flags = if arch == 80 { macros.to_vec() } else { [macros, &[&*target]].concat() };
+        let program = Program::load(&device, &ptx(file, &flags));
         Self { program: program.unwrap_or_else(|error| panic!("{file}: {error:?}")), device }
     }
 
