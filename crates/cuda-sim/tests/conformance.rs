@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use cudrift_sim::device::Checks;
+use cudrift_sim::device::{Checks, Order};
 use cudrift_sim::finding::Kind;
 use support::{Element, Random, Shape, Sim, args};
 
@@ -43,20 +43,31 @@ const EXCUSED: [(&str, Kind); 6] = [
 
 #[test]
 fn on_sm_80() {
-    conformance(80);
+    conformance(80, Order::Ascending);
 }
 
 /// Other code comes of it in part, as of the election of a thread.
 #[test]
 fn on_sm_90() {
-    conformance(90);
+    conformance(90, Order::Ascending);
 }
 
-fn conformance(arch: u32) {
+#[test]
+fn in_any_order() {
+    for order in [Order::Descending, Order::Random(1), Order::Random(2)] {
+        conformance(80, order);
+    }
+}
+
+/// Races between blocks are looked for as well, which costs little here.
+const CHECKS: Checks = Checks { global_race: true, ..Checks::USUAL };
+
+fn conformance(arch: u32, order: Order) {
     let suites: Vec<Suite> = std::thread::scope(|scope| {
         let run = |(file, cases): File| {
             scope.spawn(move || {
-                let sim = Sim::of(arch, file, &[]);
+                let mut sim = Sim::of(arch, file, &[]);
+                (sim.device.order, sim.device.checks) = (order, CHECKS);
                 let mut suite = Suite { sim, random: Random::new(1), right: vec![], wrong: vec![] };
                 cases(&mut suite);
                 suite
@@ -1003,7 +1014,7 @@ impl Suite {
             }
         }
         let result = launch(&self.sim).map_err(|finding| finding.to_string());
-        self.sim.device.checks = Checks::ALL;
+        self.sim.device.checks = CHECKS;
         let result = result.and_then(|()| same("x", &self.sim.download(x_dev, x.len()), &x));
         match result.and_then(|()| same("y", &self.sim.download(y_dev, y.len()), &y)) {
             Ok(()) => self.right.push(name.to_owned()),
