@@ -212,9 +212,11 @@ macro_rules! element {
 element!(i8 u8 i16 u16 i32 u32 i64 u64 f32 f64);
 
 /// The arguments of a launch.
+#[allow(unused_macros)]
 macro_rules! args {
     ($($arg:expr),* $(,)?) => { &[$($crate::support::Element::le_bytes($arg)),*] };
 }
+#[allow(unused_imports)]
 pub(crate) use args;
 
 /// Repeatable random numbers (SplitMix64).
