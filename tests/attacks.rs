@@ -15,7 +15,7 @@ use cudrift::{DriftSpec, Dtype, Error};
 
 /// Settings of the simulator that no result may hang on; several attack at once.
 const SCHEDULES: [&[(&str, &str)]; 5] = [
-    &[("CUDRIFT_SIM_WITH", "global-race"), ("CUDRIFT_SIM_LEAKS", "1")],
+    &[("CUDRIFT_SIM_WITH", "global-race,registers"), ("CUDRIFT_SIM_LEAKS", "1")],
     &[("CUDRIFT_SIM_ORDER", "descending"), ("CUDRIFT_SIM_STREAMS", "late")],
     &[("CUDRIFT_SIM_ORDER", "1"), ("CUDRIFT_SIM_STREAMS", "1")],
     &[("CUDRIFT_SIM_ORDER", "2"), ("CUDRIFT_SIM_STREAMS", "2"), ("CUDRIFT_SIM_WITH", "global-race")],

@@ -103,11 +103,14 @@ pub struct Checks {
     /// Races in global memory between blocks of a launch. A block that has executed a fence, an acquire or a release
     /// for the whole device is taken to know what it does from then on.
     pub global_race: bool,
+    /// Reads of registers that nothing has written. What `mov` and `selp` hand on counts where it is used.
+    pub registers: bool,
 }
 
 impl Checks {
     /// Those that are on where nobody asks for others.
-    pub const USUAL: Self = Self { race: true, shared_init: true, global_init: true, global_race: false };
+    pub const USUAL: Self =
+        Self { race: true, shared_init: true, global_init: true, global_race: false, registers: false };
 }
 
 /// In which order blocks run, and the warps of a block take turns. No kernel may care.

@@ -41,6 +41,10 @@ const EXCUSED: [(&str, Kind); 6] = [
     ("radix_rank_early_or", Kind::Race),
 ];
 
+/// Kernels that hand registers on which nothing has written, through local memory and a shuffle, to where they are not
+/// used: cooperative groups leave part of a group's description, and an element of a scan, as they were.
+const HANDED_ON: [&str; 2] = ["binary_partition_i32_64x8", "scan_update_i32_64x8"];
+
 #[test]
 fn on_sm_80() {
     conformance(80, Order::Ascending);
@@ -60,7 +64,7 @@ fn in_any_order() {
 }
 
 /// Races between blocks are looked for as well, which costs little here.
-const CHECKS: Checks = Checks { global_race: true, ..Checks::USUAL };
+const CHECKS: Checks = Checks { global_race: true, registers: true, ..Checks::USUAL };
 
 fn conformance(arch: u32, order: Order) {
     let suites: Vec<Suite> = std::thread::scope(|scope| {
@@ -1004,6 +1008,12 @@ impl Suite {
         let y = want(&mut x);
         let y_dev = self.sim.alloc::<Y>(y.len());
         let launch = |sim: &Sim| sim.try_launch(name, shape, args![x_dev, y_dev, n as i32]);
+        if HANDED_ON.contains(&name) {
+            let finding = launch(&self.sim).expect_err("a check is off that finds nothing");
+            assert!(finding.detail.contains("register"), "{finding}");
+            self.sim.write(x_dev, &launched);
+            self.sim.device.checks.registers = false;
+        }
         if let Some((_, kind)) = EXCUSED.iter().find(|(kernel, _)| name.starts_with(kernel)) {
             let finding = launch(&self.sim).expect_err("a check is off that finds nothing");
             assert_eq!(finding.kind, *kind, "{finding}");

@@ -102,7 +102,7 @@ fn try_out(text: &str, random: &mut Random) -> usize {
         }
         let mut params = vec![0; kernel.param_bytes as usize];
         for word in params.chunks_exact_mut(8) {
-            let value = if random.bits() % 4 == 0 { random.bits() } else { room + random.bits() % 64 * 16 };
+            let value = if random.bits().is_multiple_of(4) { random.bits() } else { room + random.bits() % 64 * 16 };
             word.copy_from_slice(&value.to_le_bytes());
         }
         let block = kernel.required_block.unwrap_or([33, 1, 1]);

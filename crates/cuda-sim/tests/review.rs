@@ -504,3 +504,45 @@ fn mutants_of_a_kernel() {
 }
 
 const MUTANTS: usize = 4000;
+
+/// What the sanitizer finds in one block of the body, where registers are checked too.
+fn unwritten(body: &str) -> Option<Finding> {
+    let mut device = device();
+    device.checks.registers = true;
+    let out = device.memory.alloc(128).unwrap();
+    device.memory.write(out, &[0; 128]).unwrap();
+    let program = Program::load(&device, &kernel("", body)).unwrap();
+    let (kernel, params) = (program.kernel("kernel").unwrap(), Args::new().u64(out));
+    let params = params.as_bytes();
+    run(&device, &Launch { kernel, grid: [1; 3], block: [32, 1, 1], shared: 0, params, cooperative: false }).err()
+}
+
+#[test]
+fn registers_that_nothing_has_written() {
+    let cases = [
+        ("add.u32 %r1, %r0, 1;", Some("add.u32")),
+        ("mov.u32 %r0, 1; add.u32 %r1, %r0, 1; st.global.u32 [%own], %r1;", None),
+        // In half of the lanes.
+        ("setp.lt.u32 %p1, %lane, 16;\n@%p1 mov.u32 %r0, 1;\nadd.u32 %r1, %r0, 1;", Some("add.u32")),
+        ("setp.lt.u32 %p1, %lane, 16;\n@%p1 mov.u32 %r0, 1;\n@%p1 add.u32 %r1, %r0, 1;", None),
+        // Handed on, and used then; or chosen against.
+        ("mov.u32 %r1, %r0;\nmov.u32 %r2, %r1;", None),
+        ("mov.u32 %r1, %r0;\nst.global.u32 [%own], %r1;", Some("st.global.u32")),
+        (
+            "mov.u32 %r2, 7;\nsetp.lt.u32 %p1, %lane, 32;\nselp.u32 %r1, %r2, %r0, %p1;\nst.global.u32 [%own], %r1;",
+            None,
+        ),
+        // An address, half of a wide register.
+        ("ld.global.u32 %r1, [%rd0];", Some("ld.global.u32")),
+        ("mov.b64 %rd1, {%lane, %r0};\nadd.u64 %rd2, %rd1, 1;", Some("add.u64")),
+        ("fma.rn.f32 %f1, %f0, %f0, %f0;", Some("fma.rn.f32")),
+    ];
+    for (body, at) in cases {
+        let finding = unwritten(body);
+        assert_eq!(finding.is_some(), at.is_some(), "{body}: {finding:?}");
+        if let (Some(finding), Some(at)) = (finding, at) {
+            assert!(finding.kind == Kind::Uninitialised && finding.instruction.starts_with(at), "{body}: {finding}");
+            assert!(finding.detail.contains("register"), "{finding}");
+        }
+    }
+}

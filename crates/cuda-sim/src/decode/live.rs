@@ -6,11 +6,23 @@ use super::{NOWHERE, Op, Step, flow};
 
 /// An instruction reads or writes a register.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Touch {
+pub struct Touch {
     pub step: u32,
     pub row: u32,
     pub rows: u32,
     pub write: bool,
+    pub usage: Usage,
+}
+
+/// What an instruction makes of the values that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Something of its own.
+    Computes,
+    /// It hands all of them on.
+    Moves,
+    /// It hands one of them on.
+    Selects,
 }
 
 /// Strikes out the elements of loads that nothing reads. nvcc rounds a load up to a vector where the bytes behind it are

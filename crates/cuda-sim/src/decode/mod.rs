@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 pub use alu::{WINDOW, window};
+pub use live::{Touch, Usage};
 
 use crate::exec::regs::{PredSrc, Regs, Src};
 use crate::ptx::{Arg, Error, Function, Instruction, Item, Module, Variable};
@@ -44,15 +45,24 @@ pub struct Image {
     pub shared: u32,
     /// Most 32-bit registers alive at once.
     pub live: u32,
-    /// Which registers the instructions of the function under way read and write.
-    touched: Vec<live::Touch>,
+    /// Which registers the instructions read and write, in their order.
+    pub touches: Vec<Touch>,
+    /// Those of the function under way.
+    touched: Vec<Touch>,
 }
 
 impl Image {
+    /// The registers that an instruction reads and writes.
+    pub fn touches(&self, step: u32) -> &[Touch] {
+        let first = self.touches.partition_point(|touch| touch.step < step);
+        let count = self.touches[first..].iter().take_while(|touch| touch.step == step).count();
+        &self.touches[first..first + count]
+    }
+
     /// Notes that the next instruction reads or writes a register.
     fn touch(&mut self, row: u32, bits: u32, write: bool) {
         let step = self.code.len() as u32;
-        self.touched.push(live::Touch { step, row, rows: bits.div_ceil(32), write });
+        self.touched.push(Touch { step, row, rows: bits.div_ceil(32), write, usage: Usage::Computes });
     }
 }
 
@@ -356,6 +366,7 @@ pub fn decode<'m, 'a>(
             *target = place.start;
         }
     }
+    decoder.image.touches.sort_by_key(|touch| touch.step);
     decoder.image.shared = decoder.names.shared_bytes();
     decoder.image.live += decoder.most_called;
     Ok(decoder.image)
@@ -509,6 +520,7 @@ impl<'m, 'a> Decoder<'m, 'a> {
         let touched = std::mem::take(&mut self.image.touched);
         live::drop_unread(&mut self.image.code[start as usize..], &touched);
         let live = live::most(&self.image.code[start as usize..], start, &touched, self.image.rows);
+        self.image.touches.extend(touched);
         if function.entry {
             self.image.live = live;
         } else {
@@ -578,6 +590,19 @@ impl<'m, 'a> Decoder<'m, 'a> {
             }
             _ => operation.decode()?,
         };
+        let usage = match name {
+            "mov" => Usage::Moves,
+            "selp" => Usage::Selects,
+            _ => Usage::Computes,
+        };
+        // Cut to 32 bits, an integer of 64 gives its low half alone.
+        let bits = |word: &&str| word.strip_prefix(['u', 's'])?.parse::<u32>().ok();
+        let widths: Vec<u32> = operation.words.iter().filter_map(bits).collect();
+        let low = name == "cvt" && matches!(widths[..], [..=32, 64]) && !operation.words.contains(&"sat");
+        for touch in operation.image.touched.iter_mut().rev().take_while(|touch| touch.step == step as u32) {
+            touch.usage = usage;
+            touch.rows = if low && !touch.write { 1 } else { touch.rows };
+        }
         operation.finish()?;
         operation.operands()?;
         Ok(op)

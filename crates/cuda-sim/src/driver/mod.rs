@@ -11,7 +11,7 @@
 //! - `CUDRIFT_SIM_THREADS`: host threads that execute blocks; one makes the order of atomic operations repeatable.
 //! - `CUDRIFT_SIM_WATCHDOG`: instructions of a warp after which a launch is taken to hang.
 //! - `CUDRIFT_SIM_WITHOUT`: checks to leave out, of `race`, `shared-init` and `global-init`, separated by commas.
-//! - `CUDRIFT_SIM_WITH`: checks to add: `global-race`, between blocks of a launch.
+//! - `CUDRIFT_SIM_WITH`: checks to add, of `global-race` and `registers`, separated by commas.
 //! - `CUDRIFT_SIM_STREAMS`: when the work of streams is done: `eager` (if it is not set), before the call returns;
 //!   `late`, when something waits for it; a number: at moments by chance, which begins with the number.
 //! - `CUDRIFT_SIM_ORDER`: how blocks run and warps take turns: `ascending` (if it is not set), `descending`, or by
@@ -239,8 +239,11 @@ impl Driver {
         for word in env::var("CUDRIFT_SIM_WITH").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
             match word {
                 "global-race" => device.checks.global_race = true,
+                "registers" => device.checks.registers = true,
                 _ => {
-                    eprintln!("cudrift-sim: CUDRIFT_SIM_WITH names {word:?}; the choice is global-race");
+                    eprintln!(
+                        "cudrift-sim: CUDRIFT_SIM_WITH names {word:?}; the choices are global-race and registers"
+                    );
                     return Err(Code::INVALID_VALUE);
                 }
             }

@@ -8,7 +8,7 @@ use super::collective;
 use super::regs::{LANES, Regs, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
-use crate::decode::{Atomic, Image, NOWHERE, Op, Reduction, Special, Step, Vote};
+use crate::decode::{Atomic, Image, NOWHERE, Op, Reduction, Special, Step, Touch, Usage, Vote};
 use crate::device::{Checks, Order};
 use crate::finding::Kind;
 use crate::launch::Counters;
@@ -131,6 +131,11 @@ impl Block {
             warp.regs.reset(grid.image.rows as usize, grid.image.preds as usize);
             warp.local.clear();
             warp.local.resize(grid.image.local as usize * LANES, crate::memory::POISON);
+            warp.known.clear();
+            if grid.checks.registers {
+                warp.known.resize(grid.image.rows as usize, 0);
+                grid.image.specials.iter().for_each(|&(_, row)| warp.known[row as usize] = u32::MAX);
+            }
             for &(special, row) in &grid.image.specials {
                 let value = |lane: usize| special_value(special, w, lane, index, grid);
                 warp.regs.set_row(row, &std::array::from_fn(value), u32::MAX);
@@ -253,6 +258,10 @@ impl Block {
             warp.steps += 1;
             warp.lane_steps += u64::from(active.count_ones());
             *at = pc;
+            if grid.checks.registers {
+                self.check_registers(grid, w, pc, active)?;
+            }
+            let warp = &mut self.warps[w];
             match &step.op {
                 Op::Lanes(f) => {
                     if active != 0 {
@@ -294,6 +303,39 @@ impl Block {
                 return Ok(());
             }
         }
+    }
+
+    /// Refuses to compute with registers that nothing has written, and notes what is written.
+    #[cold]
+    fn check_registers(&mut self, grid: &Grid<'_>, w: usize, pc: u32, active: u32) -> Result<(), Fault> {
+        let known = &mut self.warps[w].known;
+        let rows = |touch: &Touch| touch.row as usize..(touch.row + touch.rows) as usize;
+        let touches = grid.image.touches(pc);
+        // A constant is known.
+        let registers = touches.iter().filter(|touch| !touch.write).count();
+        let (mut sources, mut any) = (Vec::new(), if registers < 2 { u32::MAX } else { 0 });
+        for touch in touches.iter().filter(|touch| !touch.write) {
+            let whole = known[rows(touch)].iter().fold(u32::MAX, |whole, known| whole & known);
+            let missing = active & !whole;
+            if missing != 0 && touch.usage == Usage::Computes {
+                let lane = missing.trailing_zeros() as usize;
+                return Err(Fault::new(Kind::Uninitialised, lane, "a register is read that nothing has written"));
+            }
+            sources.extend_from_slice(&known[rows(touch)]);
+            any |= whole;
+        }
+        let targets: Vec<usize> = touches.iter().filter(|touch| touch.write).flat_map(rows).collect();
+        let all = sources.iter().fold(u32::MAX, |all, known| all & known);
+        for (at, &row) in targets.iter().enumerate() {
+            let new = match touches[0].usage {
+                Usage::Selects => any,
+                // Halves go each their own way.
+                Usage::Moves if sources.len() == targets.len() => sources[at],
+                _ => all,
+            };
+            known[row] = known[row] & !active | new & active;
+        }
+        Ok(())
     }
 
     fn site<'s, 'g>(&'s mut self, grid: &'s Grid<'g>, w: usize, pc: u32) -> (Site<'s, 'g>, &'s mut Warp) {

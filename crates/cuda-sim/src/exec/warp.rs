@@ -58,6 +58,8 @@ const NONE: usize = usize::MAX;
 #[derive(Default)]
 pub(super) struct Warp {
     pub regs: Regs,
+    /// Of each register, the lanes that have written it, where that is checked.
+    pub known: Vec<u32>,
     pub local: Vec<u8>,
     pub splits: Vec<Split>,
     records: Vec<Record>,
