@@ -153,7 +153,7 @@ impl Bench {
 
 /// f32 to TF32, ties away from 0.
 pub fn tf32(x: f32) -> f32 {
-    f32::from_bits(if x.is_finite() { x.to_bits() + 0x1000 & !0x1fff } else { x.to_bits() })
+    f32::from_bits(if x.is_finite() { (x.to_bits() + 0x1000) & !0x1fff } else { x.to_bits() })
 }
 
 /// The case with samples that tensor cores take as they are, where products run on these.

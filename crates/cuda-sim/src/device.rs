@@ -1,5 +1,8 @@
 //! The devices that can be pretended, with the limits of the CUDA programming guide's table of compute capabilities.
 
+use std::sync::Mutex;
+
+use crate::cache::Cache;
 use crate::chance;
 use crate::memory::Memory;
 
@@ -181,6 +184,10 @@ pub struct Device {
     pub checks: Checks,
     /// In which order blocks and warps run.
     pub order: Order,
+    /// Are sectors, wavefronts and classes of instructions counted?
+    pub counting: bool,
+    /// The second-level cache, where that is so.
+    pub(crate) l2: Mutex<Cache>,
     /// From where chance begins to move the results of approximate functions, inside their documented errors; 0 for as
     /// exact as f64 gives them. It counts when a module is loaded.
     pub errors: u64,
@@ -192,12 +199,14 @@ impl Device {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             memory: Memory::new(profile.memory),
-            profile,
             workers,
             watchdog: 1 << 30,
             checks: Checks::USUAL,
             order: Order::Ascending,
+            counting: false,
+            l2: Mutex::new(Cache::new(profile.l2.into())),
             errors: 0,
+            profile,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::counters::Counters;
 use crate::device::Device;
 use crate::exec::{Block, Grid, Progress, Stop};
 use crate::finding::Finding;
@@ -64,22 +65,6 @@ impl Args {
     }
 }
 
-/// What a launch executed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Instructions of warps, each counted once for all its lanes.
-    pub warp_instructions: u64,
-    /// Instructions of threads: of a warp's instruction, as many as lanes took part.
-    pub thread_instructions: u64,
-}
-
-impl std::ops::AddAssign for Counters {
-    fn add_assign(&mut self, other: Self) {
-        self.warp_instructions += other.warp_instructions;
-        self.thread_instructions += other.thread_instructions;
-    }
-}
-
 /// Executes every block of the grid with every check on, and returns when all are done.
 ///
 /// The caller has checked the limits of [`Profile`](crate::device::Profile).
@@ -98,6 +83,14 @@ pub fn run(device: &Device, launch: &Launch<'_>) -> Result<Counters, Finding> {
         drop(device.memory.free(barrier));
     }
     result
+}
+
+/// Bytes of the first-level cache that a block has: what shared memory leaves of its multiprocessor, as if it were there
+/// alone. The two share so much memory, and a little more, by the programming guide's tables.
+fn l1(device: &Device, launch: &Launch<'_>) -> u64 {
+    let profile = &device.profile;
+    let both = profile.shared_per_multiprocessor + (28 << 10);
+    both.saturating_sub(launch.kernel.shared + launch.shared + profile.shared_reserved).into()
 }
 
 /// Launches so far, and one.
@@ -123,6 +116,8 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counter
         checks: device.checks,
         order: device.order,
         launch: LAUNCHES.fetch_add(1, Relaxed),
+        l2: device.counting.then_some(&device.l2),
+        l1: l1(device, launch),
     };
     let blocks: u64 = launch.grid.iter().map(|&extent| u64::from(extent)).product();
     let workers = (device.workers as u64).clamp(1, blocks.max(1));
@@ -189,7 +184,7 @@ fn in_turn(grid: &Grid<'_>, common: &Common, blocks: u64) -> Result<Counters, (u
                 return Ok(counters);
             }
         }
-        counters += block.counters();
+        counters += block.counters(grid);
     }
 }
 
@@ -209,7 +204,7 @@ fn resident(grid: &Grid<'_>, common: &Common, numbers: impl Iterator<Item = u64>
             if block.run(grid).map_err(|stop| (block.number, stop))? == Progress::More {
                 left.push(block);
             } else {
-                counters += block.counters();
+                counters += block.counters(grid);
             }
         }
         blocks = left;

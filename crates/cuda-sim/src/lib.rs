@@ -1,7 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 #[forbid(unsafe_code)]
+mod cache;
+#[forbid(unsafe_code)]
 mod chance;
+#[forbid(unsafe_code)]
+pub mod counters;
 mod cublas;
 #[forbid(unsafe_code)]
 mod decode;

@@ -2,6 +2,7 @@
 
 mod support;
 
+use cudrift_sim::counters::{Class, Requests};
 use support::{Random, Shape, Sim, args, assert_close, bf16, f16, from_bf16, from_f16};
 
 /// The product of row-major matrices, in f64.
@@ -1128,4 +1129,54 @@ fn cub_algorithms() {
     sim.launch("merge_sort", Shape::new(1, threads), args![x_dev]);
     x.chunks_mut(32 * items).for_each(<[i32]>::sort);
     assert_eq!(sim.download::<i32>(x_dev, tile), x);
+}
+
+/// What a transpose moves follows from its extents.
+#[test]
+fn counters_of_a_transpose() {
+    // A matrix that fits the second-level cache, and whose tiles are whole.
+    let (rows, columns) = (256usize, 512usize);
+    let elements = (rows * columns) as u64;
+    let count = |macros: &[&str]| {
+        let mut sim = Sim::with("transpose.cu", macros);
+        (sim.device.counting, sim.device.workers) = (true, 1);
+        let (x, y) = (sim.upload(&vec![1f32; rows * columns]), sim.alloc::<f32>(rows * columns));
+        let shape = Shape::new([columns as u32 / 32, rows as u32 / 32], [32, 8]);
+        let launch = || sim.count("transpose", shape, args![x, y, rows as i32, columns as i32]);
+        (launch(), launch())
+    };
+    let (first, second) = count(&[]);
+    let details = first.details.as_deref().unwrap();
+    let requests = Requests { requests: elements / 32, sectors: elements / 8, accesses: elements, wide: 0 };
+    assert_eq!(details.global, [requests; 2]);
+    assert_eq!((details.l2_sectors, details.dram_bytes), ([elements / 8; 2], [elements * 4; 2]));
+    assert_eq!(details.shared_wavefronts, [2 * elements / 32; 2]);
+    let class = |class: Class| details.classes[class as usize];
+    assert_eq!(class(Class::GlobalLoad), [elements / 32, elements]);
+    assert_eq!(class(Class::SharedStore), [elements / 32, elements]);
+    assert_eq!(class(Class::Barrier)[1], (columns / 32 * rows / 32) as u64 * 256);
+    assert_eq!(details.classes.iter().map(|counts| counts[0]).sum::<u64>(), first.warp_instructions);
+    assert_eq!(details.classes.iter().map(|counts| counts[1]).sum::<u64>(), first.thread_instructions);
+    // Again: all that is read and written is in the cache, which has it to write back already.
+    let details = second.details.as_deref().unwrap();
+    assert_eq!((details.l2_sectors, details.dram_bytes), ([elements / 8; 2], [0; 2]));
+    // Without padding a column lies in one bank.
+    let (first, _) = count(&["-DPADDING=0"]);
+    assert_eq!(first.details.unwrap().shared_wavefronts, [33 * elements / 32, 2 * elements / 32]);
+}
+
+#[test]
+fn counters_of_a_product_on_tensor_cores() {
+    let mut sim = Sim::new("mma.cu");
+    sim.device.counting = true;
+    let (halves, floats) = (sim.upload(&[0u16; 256]), sim.upload(&[0f32; 128]));
+    let counters = sim.count("mma_f16_k16", Shape::new(1, 32), args![halves, halves, floats, floats]);
+    let details = counters.details.as_deref().unwrap();
+    assert_eq!(details.flop[0], 2 * 16 * 8 * 16);
+    assert_eq!(details.classes[Class::Tensor as usize], [1, 32]);
+    assert_eq!(details.divergent_branches, 0);
+    // One object, with every brace closed.
+    let json = format!("{{{}}}", counters.json());
+    assert_eq!(json.matches(['{', '}']).count(), 6);
+    assert!(json.contains("\"tensor_flop\": 4096") && json.contains("\"tensor\": 1"), "{json}");
 }

@@ -17,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 pub use alu::{WINDOW, window};
 pub use live::{Touch, Usage};
 
+use crate::counters::{Class, operations};
 use crate::exec::regs::{PredSrc, Regs, Src};
 use crate::ptx::{Arg, Error, Function, Instruction, Item, Module, Variable};
 use names::Names;
@@ -76,6 +77,10 @@ pub struct Step {
     pub rejoin: u32,
     /// Does it order accesses for the whole device: a fence, an acquire or a release of that scope?
     pub orders: bool,
+    /// What sort of instruction it is.
+    pub class: Class,
+    /// Floating-point operations of a thread, or of a warp on a tensor core.
+    pub flop: u32,
     /// Line of the PTX.
     pub line: u32,
     /// File number and line of the source; 0 where unknown.
@@ -485,11 +490,13 @@ impl<'m, 'a> Decoder<'m, 'a> {
                     let step = self.image.code.len();
                     let op = self.instruction(instruction, &tables, &mut fixups, &mut callees)?;
                     let (line, orders) = (instruction.line, orders(instruction.opcode));
-                    self.image.code.push(Step { op, guard, rejoin: NOWHERE, orders, line, source });
+                    let (class, flop) = (Class::of(instruction.opcode), operations(instruction.opcode));
+                    self.image.code.push(Step { op, guard, rejoin: NOWHERE, orders, class, flop, line, source });
                     if let Op::Call { .. } = self.image.code[step].op {
                         let results = self.results(instruction)?;
                         let op = Op::Results(results);
-                        self.image.code.push(Step { op, guard, rejoin: NOWHERE, orders: false, line, source });
+                        let step = Step { op, guard, rejoin: NOWHERE, orders: false, class, flop: 0, line, source };
+                        self.image.code.push(step);
                     }
                 }
             }
@@ -500,6 +507,8 @@ impl<'m, 'a> Decoder<'m, 'a> {
             guard: None,
             rejoin: NOWHERE,
             orders: false,
+            class: Class::Control,
+            flop: 0,
             line: function.line,
             source,
         });

@@ -269,6 +269,7 @@ impl Driver {
                 }
             }
         }
+        device.counting = env::var_os("CUDRIFT_SIM_COUNTERS").is_some();
         let counters = match env::var_os("CUDRIFT_SIM_COUNTERS") {
             None => None,
             Some(path) => {

@@ -14,7 +14,7 @@ use super::memory::{Fill, Transfer};
 use super::queue::{self, Schedule, Ticket};
 use super::stream::Stream;
 use super::{CUstream, Code, Driver, LibraryCall, lock};
-use crate::launch::{Counters, Launch, run};
+use crate::launch::{Launch, run};
 
 /// One piece of work.
 #[derive(Clone)]
@@ -146,10 +146,9 @@ fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
     })?;
     let Some(file) = &driver.counters else { return Ok(()) };
     let (name, Grid { grid, block, shared, .. }) = (&launch.kernel.name, grid);
-    let Counters { warp_instructions, thread_instructions } = counted;
     let line = format!(
-        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, \
-         \"warp_instructions\": {warp_instructions}, \"thread_instructions\": {thread_instructions}}}\n"
+        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, {}}}\n",
+        counted.json()
     );
     // In one write, so that lines of several processes stay whole.
     lock(file).write_all(line.as_bytes()).map_err(|error| {

@@ -5,6 +5,7 @@ use super::block::Grid;
 use super::regs::{LANES, Row, Src, lanes};
 use super::shared::{Accessor, Conflict, Shared};
 use super::warp::{PendingCopy, Warp};
+use crate::counters::{self, Access, Tally};
 use crate::decode::{Address, Atomic, Base, LocalCopy, NOWHERE, Space, Unit, WINDOW, window};
 use crate::finding::Kind;
 use crate::float::half::{self, Bf16, F16};
@@ -26,6 +27,8 @@ pub(super) struct Site<'s, 'g> {
     pub block: u64,
     /// Are global accesses compared with those of other blocks?
     pub touching: bool,
+    /// What is counted.
+    pub tally: Option<&'s mut Tally>,
     pub warp: usize,
     pub pc: u32,
     pub epoch: u32,
@@ -128,6 +131,27 @@ impl<'g> Site<'_, 'g> {
         }
     }
 
+    /// Counts an access of lanes to global or shared memory, where that is asked for.
+    #[inline(always)]
+    fn tally(
+        &mut self,
+        space: Space,
+        (bytes, write, uncached): (u32, bool, bool),
+        mask: u32,
+        address: impl Fn(usize) -> u64,
+    ) {
+        let Some(tally) = &mut self.tally else { return };
+        let space = match space {
+            Space::Shared => counters::Space::Shared,
+            Space::Global | Space::Generic => counters::Space::Global,
+            _ => return,
+        };
+        let addresses: Vec<u64> = lanes(mask).map(address).collect();
+        if !addresses.is_empty() {
+            tally.access(Access { space, bytes, write, uncached }, &addresses);
+        }
+    }
+
     /// Compares an access with those of other blocks.
     #[cold]
     fn touch(
@@ -225,6 +249,7 @@ impl<'g> Site<'_, 'g> {
         while rest != 0 {
             let (space, same, less) = self.resolve(transfer.address.space, &addresses, rest);
             rest &= !same;
+            self.tally(space, (size, false, transfer.strong), same, |lane| addresses[lane].wrapping_sub(less));
             for lane in lanes(same) {
                 let address = addresses[lane].wrapping_sub(less);
                 match space {
@@ -305,6 +330,7 @@ impl<'g> Site<'_, 'g> {
         while rest != 0 {
             let (space, same, less) = self.resolve(transfer.address.space, &addresses, rest);
             rest &= !same;
+            self.tally(space, (size, true, true), same, |lane| addresses[lane].wrapping_sub(less));
             for lane in lanes(same) {
                 let address = addresses[lane].wrapping_sub(less);
                 match space {
@@ -368,6 +394,7 @@ impl<'g> Site<'_, 'g> {
         while rest != 0 {
             let (space, same, less) = self.resolve(address.space, &addresses, rest);
             rest &= !same;
+            self.tally(space, (size, true, true), same, |lane| addresses[lane].wrapping_sub(less));
             for lane in lanes(same) {
                 let address = addresses[lane].wrapping_sub(less);
                 let new = |old: u64| apply(op, ty, old, [a[lane], b[lane]], space != Space::Shared);
@@ -420,6 +447,10 @@ impl<'g> Site<'_, 'g> {
         let (to, from) = (self.addresses(warp, to), self.addresses(warp, from));
         let unchecked = !self.grid.checks.global_init;
         let valid = valid.map_or([bytes; LANES], |valid| valid.fetch(&warp.regs));
+        // Lanes that fill with zeros read nothing. Copies of 16 bytes pass the first level by.
+        let reading = lanes(mask).filter(|&lane| valid[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
+        self.tally(Space::Global, (bytes, false, bytes == 16), reading, |lane| from[lane]);
+        self.tally(Space::Shared, (bytes, true, false), mask, |lane| to[lane]);
         for lane in lanes(mask) {
             let mut data = [0; 4];
             let kept = valid[lane];
@@ -497,6 +528,7 @@ impl<'g> Site<'_, 'g> {
         for lane in lanes(active) {
             offsets[lane] = self.offset(addresses[lane].wrapping_sub(less), 16, space, lane, what)?;
         }
+        self.tally(space, (16, store, false), active, |lane| u64::from(offsets[lane]));
         for (matrix, &register) in rows.iter().enumerate() {
             if store {
                 let values = *warp.regs.row(register);

@@ -1,6 +1,7 @@
 //! A block: its warps in turn, and its barriers.
 
 use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::{Mutex, PoisonError};
 
 use super::Fault;
 use super::access::{Site, Transfer};
@@ -8,10 +9,11 @@ use super::collective;
 use super::regs::{LANES, Regs, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
+use crate::cache::Cache;
+use crate::counters::{Class, Counters, Tally};
 use crate::decode::{Atomic, Image, NOWHERE, Op, Reduction, Special, Step, Touch, Usage, Vote};
 use crate::device::{Checks, Order};
 use crate::finding::Kind;
-use crate::launch::Counters;
 use crate::memory::Map;
 
 /// Instructions that a warp executes before another warp has its turn.
@@ -38,6 +40,9 @@ pub(crate) struct Grid<'a> {
     pub order: Order,
     /// A number that no other launch has.
     pub launch: u32,
+    /// The second-level cache, where sectors are counted, and a block's bytes of the first level.
+    pub l2: Option<&'a Mutex<Cache>>,
+    pub l1: u64,
 }
 
 impl Grid<'_> {
@@ -102,6 +107,8 @@ pub(crate) struct Block {
     region: usize,
     /// Has it ordered its accesses for the whole device?
     fenced: bool,
+    /// What is counted, where that is asked for.
+    tally: Option<Box<Tally>>,
 }
 
 /// What to do after an instruction that the fast loop does not know.
@@ -124,6 +131,10 @@ impl Block {
         self.epoch = 0;
         self.named = false;
         self.fenced = false;
+        if grid.l2.is_some() {
+            let tally = || Box::new(Tally::new(grid.image.code.len(), grid.l1));
+            self.tally.get_or_insert_with(tally).start();
+        }
         let index = Grid::index(number, grid.grid);
         for (w, warp) in self.warps.iter_mut().enumerate() {
             let count = (threads - w * LANES).min(LANES);
@@ -144,9 +155,28 @@ impl Block {
     }
 
     /// What has been executed.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&mut self, grid: &Grid<'_>) -> Counters {
         let sum = |count: fn(&Warp) -> u64| self.warps.iter().map(count).sum();
-        Counters { warp_instructions: sum(|warp| warp.steps), thread_instructions: sum(|warp| warp.lane_steps) }
+        let (warp_instructions, thread_instructions) = (sum(|warp| warp.steps), sum(|warp| warp.lane_steps));
+        let details = self.tally.as_deref_mut().map(|tally| {
+            if let Some(l2) = grid.l2 {
+                tally.pass(&mut l2.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            let mut details = std::mem::take(&mut tally.details);
+            for (executed, step) in tally.executed.iter_mut().zip(&grid.image.code) {
+                let [warps, threads] = std::mem::take(executed);
+                let class = &mut details.classes[step.class as usize];
+                *class = [class[0] + warps, class[1] + threads];
+                let (of, times) = match step.class {
+                    Class::Tensor => (0, warps),
+                    Class::Double => (2, threads),
+                    _ => (1, threads),
+                };
+                details.flop[of] += times * u64::from(step.flop);
+            }
+            Box::new(details)
+        });
+        Counters { warp_instructions, thread_instructions, details }
     }
 
     /// Gives every warp a turn.
@@ -258,6 +288,11 @@ impl Block {
             warp.steps += 1;
             warp.lane_steps += u64::from(active.count_ones());
             *at = pc;
+            if let Some(tally) = &mut self.tally {
+                let [warps, threads] = &mut tally.executed[pc as usize];
+                *warps += 1;
+                *threads += u64::from(active.count_ones());
+            }
             if grid.checks.registers {
                 self.check_registers(grid, w, pc, active)?;
             }
@@ -272,6 +307,9 @@ impl Block {
                 Op::Branch { target } if active == mask => pc = *target,
                 Op::Branch { .. } if active == 0 => pc += 1,
                 Op::Branch { target } => {
+                    if let Some(tally) = &mut self.tally {
+                        tally.details.divergent_branches += 1;
+                    }
                     warp.splits[split].pc = pc;
                     warp.diverge(split, active, *target, step.rejoin);
                     return Ok(());
@@ -339,10 +377,11 @@ impl Block {
     }
 
     fn site<'s, 'g>(&'s mut self, grid: &'s Grid<'g>, w: usize, pc: u32) -> (Site<'s, 'g>, &'s mut Warp) {
-        let Self { number, warps, shared, region, epoch, named, fenced, .. } = self;
+        let Self { number, warps, shared, region, epoch, named, fenced, tally, .. } = self;
+        let tally = tally.as_deref_mut();
         let touching = grid.checks.global_race && !*fenced;
         let (block, epoch, named) = (*number, *epoch, *named);
-        (Site { grid, shared, region, block, touching, warp: w, pc, epoch, named }, &mut warps[w])
+        (Site { grid, shared, region, block, touching, tally, warp: w, pc, epoch, named }, &mut warps[w])
     }
 
     fn transfer(&mut self, grid: &Grid<'_>, w: usize, pc: u32, active: u32, step: &Step) -> Result<(), Fault> {

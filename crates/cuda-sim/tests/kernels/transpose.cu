@@ -1,9 +1,12 @@
-// y[j, i] = x[i, j]; the tile has a column of padding, so that its columns lie in different banks.
+// y[j, i] = x[i, j]; the tile has a column of padding, so that its columns lie in different banks (PADDING=0: in one).
 
+#ifndef PADDING
+#define PADDING 1
+#endif
 constexpr int kTile = 32, kRows = 8;
 
 extern "C" __global__ void transpose(const float* __restrict__ x, float* __restrict__ y, int rows, int columns) {
-    __shared__ float tile[kTile][kTile + 1];
+    __shared__ float tile[kTile][kTile + PADDING];
     int j = blockIdx.x * kTile + threadIdx.x;
     for (int r = threadIdx.y; r < kTile; r += kRows) {
         const int i = blockIdx.y * kTile + r;

@@ -9,9 +9,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cudrift_sim::counters::Counters;
 use cudrift_sim::device::{Device, Profile};
 use cudrift_sim::finding::Finding;
-use cudrift_sim::launch::{self, Counters, Launch};
+use cudrift_sim::launch::{self, Launch};
 use cudrift_sim::program::Program;
 
 const FLAGS: [&str; 4] = ["-ptx", "-arch=compute_80", "-lineinfo", "-std=c++17"];
