@@ -32,10 +32,10 @@ struct Arrays<T> {
 
 impl<T: Element + DeviceRepr> Arrays<T> {
     fn new(stream: &Arc<CudaStream>, plan: &Plan, shape: DriftShape, round: fn(f32) -> T) -> Self {
-        let samples = [shape.generated, shape.negatives, shape.positives].map(|count| {
-            // A few groups again and again: no kernel's time depends on what is in them.
+        let samples = [(1, shape.generated), (2, shape.negatives), (3, shape.positives)].map(|(seed, count)| {
+            // A few groups again and again: no kernel's time depends on what is in them, but for samples that coincide.
             let count = (count * shape.dim).max(1);
-            let few = Stream::new(1, Purpose::Data, count as u64).normals(count * shape.groups.min(4));
+            let few = Stream::new(seed, Purpose::Data, count as u64).normals(count * shape.groups.min(4));
             let all: Vec<T> = few.into_iter().cycle().take(count * shape.groups).map(round).collect();
             stream.clone_htod(&all).unwrap()
         });
@@ -70,14 +70,25 @@ impl Device {
         Duration::from_secs_f64(f64::from(start.elapsed_ms(&end).unwrap()) * 1e-3)
     }
 
+    fn plan<T: Element>(&self, spec: &DriftSpec, shape: DriftShape, name: &str) -> Plan {
+        let tensor_cores = (name == "tf32").then_some(true);
+        let options = Options { tensor_cores, shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+        Plan::grouped(spec, &[shape], T::DTYPE, options).unwrap()
+    }
+
+    fn once<T: Element + DeviceRepr>(&self, shape: DriftShape, name: &str, round: fn(f32) -> T) {
+        let plan = self.plan::<T>(&DriftSpec::official(), shape, name);
+        let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
+        arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
+        self.stream.synchronize().unwrap();
+    }
+
     fn bench<T: Element + DeviceRepr>(&self, criterion: &mut Criterion, name: &str, round: fn(f32) -> T) {
         let spec = DriftSpec::official();
         for (large, small) in SHAPES {
             let [groups, generated, negatives, positives, dim] = if self.simulated { small } else { large };
             let shape = DriftShape { groups, generated, negatives, positives, dim };
-            let tensor_cores = (name == "tf32").then_some(true);
-            let options = Options { tensor_cores, shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
-            let plan = Plan::grouped(&spec, &[shape], T::DTYPE, options).unwrap();
+            let plan = self.plan::<T>(&spec, shape, name);
             let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
             arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
             let gradient = self.stream.clone_dtoh(&arrays.gradient).unwrap();
@@ -104,6 +115,20 @@ impl Device {
     }
 }
 
+/// Runs one call, for who counts what it does (`cargo xtask counters`): `count B G N P D TYPE`.
+fn count(device: &Device, args: &[String]) {
+    let numbers: Vec<usize> = args.iter().filter_map(|word| word.parse().ok()).collect();
+    let (&[groups, generated, negatives, positives, dim], Some(name)) = (&numbers[..], args.last()) else {
+        return println!("count B G N P D TYPE");
+    };
+    let shape = DriftShape { groups, generated, negatives, positives, dim };
+    match name.as_str() {
+        "f16" => device.once(shape, name, f16::from_f32),
+        "bf16" => device.once(shape, name, bf16::from_f32),
+        _ => device.once(shape, name, |v| v),
+    }
+}
+
 fn main() {
     let gpu = match cuda::probe() {
         Ok(gpu) => gpu,
@@ -112,6 +137,10 @@ fn main() {
     let context = CudaContext::new(0).unwrap();
     let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
     let device = Device { stream, kernels, simulated: gpu.simulated };
+    let args: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if args.first().is_some_and(|word| word == "count") {
+        return count(&device, &args[1..]);
+    }
     let mut criterion = Criterion::default().configure_from_args();
     device.bench::<f32>(&mut criterion, "f32", |v| v);
     device.bench::<f32>(&mut criterion, "tf32", |v| v);

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bindings")]
 mod bindings;
+mod counters;
 mod cuda;
 mod kernels;
 mod python;
@@ -18,6 +19,8 @@ cargo xtask test --full   the same with minutes-long training runs and many more
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
 cargo xtask kernels       assembles the CUDA kernels for every architecture of a release and prints their registers, shared
                           memory and instructions; fails where one spills
+cargo xtask counters      counts on the simulator what the CUDA kernels execute and move, and writes docs/kernels/counters.md;
+                          with --large also what takes minutes
 cargo xtask bindings      writes src/cuda/params.rs from kernels/params.h; with --check says whether it is as it should be
 cargo xtask ci            formatting, lints, documentation, bindings, kernels; prints only what is wrong";
 
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         ["test", "--full"] => test(true),
         ["cuda"] => cuda(),
         ["kernels"] => kernels().inspect(|table| print!("{table}")).is_some(),
+        ["counters"] => counters(false),
+        ["counters", "--large"] => counters(true),
         ["bindings"] => bindings(&[]),
         ["bindings", "--check"] => bindings(&["--check"]),
         ["ci"] => ci(),
@@ -57,6 +62,19 @@ fn nvcc() -> Option<PathBuf> {
 /// A table of what the assembler makes of the kernels, unless it is bad.
 fn kernels() -> Option<String> {
     kernels::report(&root(), &target(), &nvcc()?).inspect_err(|error| eprintln!("xtask: {error}")).ok()
+}
+
+/// Counts what the kernels do, and writes it down.
+fn counters(large: bool) -> bool {
+    if !(cuda() && simulator()) {
+        return false;
+    }
+    let tables = counters::report(&target(), large, tests);
+    let written = tables.and_then(|tables| {
+        print!("{tables}");
+        counters::write(&root(), &tables)
+    });
+    written.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
 }
 
 /// Writes the parameters of the kernels as Rust.

@@ -168,6 +168,8 @@ pub struct Details {
     pub dram_bytes: [u64; 2],
     /// Wavefronts of shared memory, and as many as they would be without conflicts of banks.
     pub shared_wavefronts: [u64; 2],
+    /// Executions of each instruction of the kernel, by warps and by threads.
+    pub executed: Vec<[u64; 2]>,
 }
 
 impl AddAssign for Requests {
@@ -183,6 +185,10 @@ impl AddAssign<&Details> for Details {
     fn add_assign(&mut self, other: &Details) {
         for (class, more) in self.classes.iter_mut().zip(other.classes) {
             class.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+        }
+        self.executed.resize(self.executed.len().max(other.executed.len()), [0; 2]);
+        for (executed, more) in self.executed.iter_mut().zip(&other.executed) {
+            executed.iter_mut().zip(more).for_each(|(count, more)| *count += more);
         }
         self.divergent_branches += other.divergent_branches;
         self.flop.iter_mut().zip(other.flop).for_each(|(count, more)| *count += more);

@@ -1,6 +1,7 @@
 //! What streams do: the one way in, and its execution.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -14,7 +15,9 @@ use super::memory::{Fill, Transfer};
 use super::queue::{self, Schedule, Ticket};
 use super::stream::Stream;
 use super::{CUstream, Code, Driver, LibraryCall, lock};
+use crate::counters::Counters;
 use crate::launch::{Launch, run};
+use crate::program::Kernel;
 
 /// One piece of work.
 #[derive(Clone)]
@@ -147,14 +150,33 @@ fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
     let Some(file) = &driver.counters else { return Ok(()) };
     let (name, Grid { grid, block, shared, .. }) = (&launch.kernel.name, grid);
     let line = format!(
-        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, {}}}\n",
-        counted.json()
+        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, {}{}}}\n",
+        counted.json(),
+        by_line(launch.kernel, &counted)
     );
     // In one write, so that lines of several processes stay whole.
     lock(file).write_all(line.as_bytes()).map_err(|error| {
         eprintln!("cudrift-sim: cannot write counters: {error}");
         Code::UNKNOWN
     })
+}
+
+/// Instructions of warps by the line of the source, where the code was compiled with `-lineinfo`.
+fn by_line(kernel: &Kernel, counted: &Counters) -> String {
+    let mut lines = BTreeMap::<(u32, u32), u64>::new();
+    let executed = counted.details.iter().flat_map(|details| &details.executed);
+    for (step, [warps, _]) in kernel.image.code.iter().zip(executed).filter(|(_, executed)| executed[0] > 0) {
+        *lines.entry(step.source).or_default() += warps;
+    }
+    let named = lines.into_iter().filter_map(|(source, count)| {
+        let (file, line) = kernel.text.source(source)?;
+        Some(format!("\"{file}:{line}\": {count}"))
+    });
+    let named: Vec<String> = named.collect();
+    if named.is_empty() {
+        return String::new();
+    }
+    format!(", \"warp_instructions_by_line\": {{{}}}", named.join(", "))
 }
 
 thread_local! {

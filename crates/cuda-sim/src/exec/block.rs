@@ -163,6 +163,7 @@ impl Block {
                 tally.pass(&mut l2.lock().unwrap_or_else(PoisonError::into_inner));
             }
             let mut details = std::mem::take(&mut tally.details);
+            details.executed.clone_from(&tally.executed);
             for (executed, step) in tally.executed.iter_mut().zip(&grid.image.code) {
                 let [warps, threads] = std::mem::take(executed);
                 let class = &mut details.classes[step.class as usize];

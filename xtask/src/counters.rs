@@ -1,0 +1,231 @@
+//! What the CUDA kernels execute and move, counted by the simulator, beside the least there could be.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Why there are no numbers.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0} failed")]
+    Failed(String),
+    #[error("{} has no {name} in: {line}", path.display())]
+    Counter { path: PathBuf, name: String, line: String },
+    #[error("README.md has no {0}")]
+    Marker(&'static str),
+}
+
+/// What is counted: [B, G, N, P, D] and the samples' type.
+struct Shape([usize; 5], &'static str);
+
+/// A layer's features (spec 11), on chip and from memory, the longest samples, and two big groups.
+const SHAPES: [Shape; 6] = [
+    Shape([16, 64, 32, 64, 640], "f16"),
+    Shape([256, 64, 32, 64, 640], "f16"),
+    Shape([16, 64, 32, 64, 640], "tf32"),
+    Shape([16, 64, 32, 64, 640], "f32"),
+    Shape([128, 64, 32, 64, 5120], "f16"),
+    Shape([1, 2048, 0, 2048, 2], "f32"),
+];
+
+/// Those that take minutes each.
+const LARGE: [Shape; 2] = [Shape([2048, 64, 32, 64, 640], "f16"), Shape([1, 4096, 0, 4096, 512], "f16")];
+
+/// Peaks of a device, a second: as in docs/kernels/README.md.
+struct Peaks {
+    dram: f64,
+    half: f64,
+    tf32: f64,
+    special: f64,
+    shared: f64,
+    issue: f64,
+}
+
+const A100: Peaks =
+    Peaks { dram: 1.555e12, half: 312e12, tf32: 156e12, special: 2.44e12, shared: 19.5e12, issue: 609e9 };
+const H100: Peaks =
+    Peaks { dram: 3.35e12, half: 989e12, tf32: 495e12, special: 3.87e12, shared: 30.9e12, issue: 966e9 };
+
+/// One launch, or the sum of several.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    instructions: f64,
+    products: f64,
+    tensor_flop: f64,
+    special: f64,
+    l2: [f64; 2],
+    dram: [f64; 2],
+    wavefronts: [f64; 2],
+    accesses: [f64; 2],
+}
+
+impl Counts {
+    fn parse(path: &Path, line: &str) -> Result<Self, Error> {
+        let number = |text: &str, name: &str| -> Option<f64> {
+            let rest = text.split_once(&format!("\"{name}\": "))?.1;
+            rest.split([',', '}']).next()?.trim().parse().ok()
+        };
+        let get = |name: &str| {
+            let missing = || Error::Counter { path: path.into(), name: name.into(), line: line.into() };
+            number(line, name).ok_or_else(missing)
+        };
+        // A class that did not occur is left out.
+        let (warps, threads) = line.split_once("thread_instructions_by_class").unwrap_or((line, ""));
+        let warps = warps.split_once("warp_instructions_by_class").map_or("", |(_, warps)| warps);
+        let sectors = |op: &str| get(&format!("lts__t_sectors_srcunit_tex_op_{op}.sum")).map(|count| 32.0 * count);
+        Ok(Self {
+            instructions: get("warp_instructions")?,
+            products: number(warps, "tensor").unwrap_or(0.0),
+            tensor_flop: get("tensor_flop")?,
+            special: number(threads, "special_function").unwrap_or(0.0),
+            l2: [sectors("read")?, sectors("write")?],
+            dram: [get("dram__bytes_read.sum")?, get("dram__bytes_write.sum")?],
+            wavefronts: [
+                get("l1tex__data_pipe_lsu_wavefronts_mem_shared.sum")?,
+                get("shared_wavefronts_without_conflicts")?,
+            ],
+            accesses: [
+                get("global_load_accesses")? + get("global_store_accesses")?,
+                get("global_load_accesses_of_16_bytes")? + get("global_store_accesses_of_16_bytes")?,
+            ],
+        })
+    }
+
+    fn add(&mut self, other: &Self) {
+        let pairs = |a: &mut [f64; 2], b: [f64; 2]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        self.instructions += other.instructions;
+        self.products += other.products;
+        self.tensor_flop += other.tensor_flop;
+        self.special += other.special;
+        pairs(&mut self.l2, other.l2);
+        pairs(&mut self.dram, other.dram);
+        pairs(&mut self.wavefronts, other.wavefronts);
+        pairs(&mut self.accesses, other.accesses);
+    }
+
+    /// Nanoseconds that a device cannot be below, and what says so.
+    fn bound(&self, peaks: &Peaks, dtype: &str) -> (f64, &'static str) {
+        let tensor = if dtype == "tf32" { peaks.tf32 } else { peaks.half };
+        let bounds = [
+            (self.dram.iter().sum::<f64>() / peaks.dram, "memory"),
+            (self.tensor_flop / tensor, "tensor cores"),
+            (self.special / peaks.special, "special functions"),
+            (self.wavefronts[0] * 128.0 / peaks.shared, "shared memory"),
+            (self.instructions / peaks.issue, "instructions"),
+        ];
+        let most = bounds.into_iter().fold((0.0, ""), |most, bound| if bound.0 > most.0 { bound } else { most });
+        (most.0 * 1e9, most.1)
+    }
+}
+
+/// Counts every shape and gives the tables. `command` runs cargo where the simulator stands in for the driver.
+pub fn report(target: &Path, large: bool, command: impl Fn(&[&str]) -> Command) -> Result<String, Error> {
+    let mut text = String::new();
+    for shape in SHAPES.iter().chain(LARGE.iter().filter(|_| large)) {
+        table(&mut text, shape, &launches(target, shape, &command)?);
+    }
+    Ok(text)
+}
+
+/// Runs one call and reads what each launch counted.
+fn launches(
+    target: &Path,
+    Shape(extents, dtype): &Shape,
+    command: &impl Fn(&[&str]) -> Command,
+) -> Result<Vec<(String, Counts)>, Error> {
+    let path = target.join("counters.json");
+    let file = |source| Error::File { path: path.clone(), source };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file(error)),
+        _ => {}
+    }
+    let words = extents.map(|extent| extent.to_string());
+    let mut args = vec!["bench", "--quiet", "--package", "cudrift", "--features", "cuda", "--bench", "cuda", "--"];
+    args.push("count");
+    args.extend(words.iter().map(String::as_str));
+    args.push(dtype);
+    eprintln!("xtask: counting {} in {dtype}", words.join(" x "));
+    // Checks change no count, and one thread keeps the order of the blocks, which the cache's model depends on.
+    let settings = [("CUDRIFT_SIM_WITHOUT", "race,shared-init,global-init"), ("CUDRIFT_SIM_THREADS", "1")];
+    let status = command(&args).env("CUDRIFT_SIM_COUNTERS", &path).envs(settings).status();
+    if !status.map_err(file)?.success() {
+        return Err(Error::Failed(format!("cargo {}", args.join(" "))));
+    }
+    let lines = std::fs::read_to_string(&path).map_err(file)?;
+    lines
+        .lines()
+        .map(|line| {
+            let name = line.split('"').nth(3).unwrap_or_default().to_owned();
+            Ok((name, Counts::parse(&path, line)?))
+        })
+        .collect()
+}
+
+/// The launches of a shape, a group at a time, and their sum beside the least there could be.
+fn table(text: &mut String, Shape([b, g, n, p, d], dtype): &Shape, launches: &[(String, Counts)]) {
+    let (groups, t) = (*b as f64, (g + n + p) as f64);
+    let _ = writeln!(text, "**[{b}, {g}, {n}, {p}, {d}] in {dtype}**, a group:\n");
+    text.push_str(
+        "| kernel | instructions | mma | others per mma | tensor MFLOP | L2 kB | DRAM kB | conflicts | 16-byte |",
+    );
+    text.push_str(" A100 ns | H100 ns |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+    let mut total = Counts::default();
+    let mut row = |name: &str, counts: &Counts| {
+        let bytes = |of: [f64; 2]| of.iter().sum::<f64>() / groups / 1e3;
+        let [wavefronts, ideal] = counts.wavefronts;
+        let excess = if wavefronts > 0.0 { 100.0 * (wavefronts - ideal) / wavefronts } else { 0.0 };
+        let wide = 100.0 * counts.accesses[1] / counts.accesses[0].max(1.0);
+        let others = if counts.products > 0.0 {
+            format!("{:.1}", (counts.instructions - counts.products) / counts.products)
+        } else {
+            String::new()
+        };
+        let [a100, h100] = [A100, H100].map(|peaks| {
+            let (ns, what) = counts.bound(&peaks, dtype);
+            format!("{:.0}, {what}", ns / groups)
+        });
+        let (instructions, products) = (counts.instructions / groups, counts.products / groups);
+        let flop = counts.tensor_flop / groups / 1e6;
+        let _ = writeln!(
+            text,
+            "| {name} | {instructions:.0} | {products:.0} | {others} | {flop:.1} | {:.1} | {:.1} | {excess:.1} % | \
+             {wide:.0} % | {a100} | {h100} |",
+            bytes(counts.l2),
+            bytes(counts.dram)
+        );
+    };
+    for (name, counts) in launches {
+        row(name, counts);
+        total.add(counts);
+    }
+    row("all", &total);
+    // Inputs twice, distances three times, the force: what a call in two phases cannot do without.
+    let (g, d, sample) = (*g as f64, *d as f64, if dtype.ends_with("16") { 2.0 } else { 4.0 });
+    let least = 2.0 * sample * t * d + 12.0 * g * t + 4.0 * g * d;
+    let flop = 4.0 * g * t * d;
+    let ratio = |bytes: [f64; 2]| bytes.iter().sum::<f64>() / groups / least;
+    let _ = writeln!(
+        text,
+        "\nAt least {:.1} kB (samples twice, distances three times, the force) and {:.1} MFLOP (distances and force). \
+         Counted: L2 {:.2} times, DRAM {:.2} times, tensor cores {:.2} times as much.\n",
+        least / 1e3,
+        flop / 1e6,
+        ratio(total.l2),
+        ratio(total.dram),
+        total.tensor_flop / groups / flop
+    );
+}
+
+/// Puts the tables between the README's markers.
+pub fn write(root: &Path, tables: &str) -> Result<(), Error> {
+    const MARKERS: [&str; 2] = ["<!-- counters:begin -->\n", "<!-- counters:end -->"];
+    let path = root.join("docs/kernels/counters.md");
+    let file = |source| Error::File { path: path.clone(), source };
+    let text = std::fs::read_to_string(&path).map_err(file)?;
+    let (head, rest) = text.split_once(MARKERS[0]).ok_or(Error::Marker(MARKERS[0]))?;
+    let (_, tail) = rest.split_once(MARKERS[1]).ok_or(Error::Marker(MARKERS[1]))?;
+    let [begin, end] = MARKERS;
+    std::fs::write(&path, format!("{head}{begin}{tables}{end}{tail}")).map_err(file)
+}
