@@ -5,6 +5,19 @@
 
 namespace contraction {
 
+// Columns of a row of a tile that a lane has.
+constexpr int kPerLane = kMaxColumns / kWarp;
+
+// The official affinity with coefficients in half precision: half the exponent is one product, for what cancels in it is
+// below their last digit. 1 / R is at most some hundred, and so an exponent's error some 1e-5.
+template <bool kOfficial, typename C>
+constexpr bool kShort = kOfficial && sizeof(C) == 2;
+
+// What a row or column adds to half the exponent, in powers of two.
+__device__ __forceinline__ float half_exponent(const DriftCall& call, int k, float least_n, float log) {
+    return fmaf(0.5f * call.rate2[k], least_n, -kHalfLog2e * log);
+}
+
 // What affinities need of the columns of a tile, in shared memory: [width], [width], [R, width].
 struct Columns {
     float *weight, *least, *log;
@@ -21,15 +34,18 @@ struct Columns {
         }
     }
 
-    // Takes their statistics as well.
-    __device__ __forceinline__ void take(const DriftCall& call, const DriftHead& head, int b, int j0) const {
+    // Takes their statistics as well, as half exponents where these serve.
+    __device__ __forceinline__ void take(const DriftCall& call, const DriftHead& head, int b, int j0,
+                                         bool halves) const {
         weigh(call, head, b, j0);
         for (int column = threadIdx.x; column < width; column += kThreads) {
-            if (j0 + column >= head.targets) continue;
+            const bool is = j0 + column < head.targets;
             const long long at = static_cast<long long>(b) * head.targets + j0 + column;
-            least[column] = head.column_least[at];
-            for (int k = 0; k < call.temperatures; ++k)
-                log[k * width + column] = head.column_log[at * call.temperatures + k];
+            least[column] = is ? head.column_least[at] : 0.0f;
+            for (int k = 0; k < call.temperatures; ++k) {
+                const float value = is ? head.column_log[at * call.temperatures + k] : 0.0f;
+                log[k * width + column] = halves ? half_exponent(call, k, least[column], value) : value;
+            }
         }
     }
 
@@ -56,12 +72,14 @@ struct Rows {
         }
     }
 
-    // Two forces from their sums: minus what the rounding left over, times the row's power of two.
-    __device__ __forceinline__ float2 force(int slot, int row, float2 sum, float2 x) const {
-        const float left = rest[slot][row], factor = unit[slot][row] * scale;
-        return make_float2((sum.x - left * x.x) * factor, (sum.y - left * x.y) * factor);
-    }
+    // What sums are multiplied by once the rounding's rest times x is off.
+    __device__ __forceinline__ float factor(int slot, int row) const { return unit[slot][row] * scale; }
 };
+
+// Two sums without what the rounding left over.
+__device__ __forceinline__ float2 without(float rest, float2 sum, float2 x) {
+    return make_float2(fmaf(-rest, x.x, sum.x), fmaf(-rest, x.y, sum.y));
+}
 
 // The power of two next below x, and its inverse; 1 where there is none.
 __device__ __forceinline__ float power_below(float x, float* inverse) {

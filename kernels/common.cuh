@@ -4,6 +4,7 @@
 #include "params.h"
 #include "ptx/convert.cuh"
 #include "ptx/exp2.cuh"
+#include "ptx/sqrt.cuh"
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -13,6 +14,12 @@ constexpr float kMaxFinite = 3.4028235e38f;
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 
 __device__ __forceinline__ int tiles_of(int n, int tile) { return (n + tile - 1) / tile; }
+
+// A value that the compiler takes for a new one, so that what follows from it is not kept in registers from before a loop.
+__device__ __forceinline__ int here(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 // The head that this block belongs to, in shared memory, for its fields would take a third of the registers; and the
 // block's number among those of the head. Every warp counts the heads that have begun, 32 at a time.
@@ -148,10 +155,11 @@ __device__ __forceinline__ float kernel_ratio(const DriftCall& call, int k, floa
     return kOfficial ? exp2_fast(-call.rate2[k] * (n - m)) : expf(log_ratio(call.kernel, n, m, call.rate[k]));
 }
 
+constexpr float kHalfLog2e = 0.72134752f;
+
 template <bool kOfficial>
 __device__ __forceinline__ float affinity_of(const DriftCall& call, int k, float n, float w, const Norms& norms) {
     if (!kOfficial) return affinity(call, n, w, call.rate[k], norms);
-    constexpr float kHalfLog2e = 0.72134752f;
     const float exponent = -0.5f * call.rate2[k] * ((n - norms.row_least) + (n - norms.column_least));
     const float a = exp2_fast(fmaf(-kHalfLog2e, norms.row_log + norms.column_log, exponent));
     return clip_min(a, call.affinity_floor) * w;
@@ -159,7 +167,7 @@ __device__ __forceinline__ float affinity_of(const DriftCall& call, int k, float
 
 // A distance from its square: spec 2.2 (1), and rule (ii) of 2.2a.
 __device__ __forceinline__ float finished(const DriftCall& call, float q, bool self) {
-    return self && call.constant_self ? sqrtf(call.min_squared) : sqrtf(clip_min(q, call.min_squared));
+    return sqrt_fast(self && call.constant_self ? call.min_squared : clip_min(q, call.min_squared));
 }
 
 // Distance i, j of group b, stored or formed anew, before any mask.
@@ -178,14 +186,18 @@ __device__ __forceinline__ float distance(const DriftCall& call, const DriftHead
     return finished(call, sum, i == j);
 }
 
-// The same in units of the scale, with the self mask: spec 2.2 (4), (5).
+// A distance in units of the scale, with the self mask: spec 2.2 (4), (5).
+__device__ __forceinline__ float in_units(const DriftCall& call, const Unit& unit, float d, bool self) {
+    const float n = fmaf(d, unit.high, d * unit.low);
+    if (!self) return n;
+    return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
+}
+
+// That of a pair.
 template <typename T>
 __device__ __forceinline__ float normalized(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,
                                             int i, int j) {
-    const float d = distance<T>(call, head, b, i, j);
-    const float n = fmaf(d, unit.high, d * unit.low);
-    if (i != j) return n;
-    return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
+    return in_units(call, unit, distance<T>(call, head, b, i, j), i == j);
 }
 
 // Blocks that have a row for each of their warps.

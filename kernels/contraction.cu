@@ -25,7 +25,7 @@ namespace contraction {
 // What a warp's row has: its least distance, and of each temperature the logarithm of its sum, and what an affinity to
 // a positive and to a negative is multiplied by.
 struct RowFactors {
-    float log[kMaxTemperatures], pull[kMaxTemperatures], push[kMaxTemperatures], least;
+    float log[kMaxTemperatures], half[kMaxTemperatures], pull[kMaxTemperatures], push[kMaxTemperatures], least;
 };
 
 // Makes the coefficients of a tile: of temperature r, or of all temperatures, each divided by its theta. A warp has
@@ -65,24 +65,62 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
         }
         if (has) {
             factors.log[mine] = head.row_log[query * call.temperatures + mine];
+            factors.half[mine] = half_exponent(call, mine, head.row_least[query], factors.log[mine]);
             factors.pull[mine] = mass[0] * inverse * inverse_theta;
             factors.push[mine] = -mass[1] * inverse * inverse_theta;
         }
         __syncwarp();
         float rest = 0.0f;
-#pragma unroll 1
-        for (int column = lane; column < c.width; column += kWarp) {
-            const float w = columns.weight[column];
-            const float n = pair<T>(call, head, unit, b, i, j0 + column, w);
-            float sum = 0.0f;
-#pragma unroll 1
-            for (int k = begin; n != infinity() && k < end; ++k) {
-                const float a =
-                    affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, factors.log[k]));
-                sum = fmaf(a, column >= attracting ? factors.pull[k] : factors.push[k], sum);
+        const auto finish = [&](C* at, float sum) {
+            C coefficient;
+            round_to(&coefficient, sum);
+            *at = coefficient;
+            rest += to_float(coefficient);
+        };
+        if (kShort<kOfficial, C>) {
+            const float* stored = head.distances == nullptr ? nullptr : head.distances + query * head.targets + j0;
+            float n[kPerLane], sum[kPerLane] = {};
+#pragma unroll
+            for (int m = 0; m < kPerLane; ++m) {
+                const int column = lane + m * kWarp, j = j0 + column;
+                if (m * kWarp >= c.width) continue;
+                // What is no target has no weight, whatever its distance.
+                const bool is = j < head.targets;
+                const float d = !is ? 0.0f : stored != nullptr ? stored[column] : distance<T>(call, head, b, i, j);
+                n[m] = in_units(call, unit, d, i == j);
             }
-            round_to(to + column, sum);
-            rest += to_float(to[column]);
+            const float* half = columns.log + begin * columns.width + lane;
+#pragma unroll 1
+            for (int k = begin; k < end; ++k, half += columns.width) {
+                const float rate = -call.rate2[k], own = factors.half[k];
+                const float pull = factors.pull[k], push = factors.push[k];
+#pragma unroll
+                for (int m = 0; m < kPerLane; ++m) {
+                    if (m * kWarp >= c.width) continue;
+                    const float raw = exp2_fast(fmaf(rate, n[m], own + half[m * kWarp]));
+                    const float a = clip_min(raw, call.affinity_floor);
+                    sum[m] = fmaf(a, lane + m * kWarp >= attracting ? pull : push, sum[m]);
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < kPerLane; ++m) {
+                if (m * kWarp >= c.width) continue;
+                finish(to + lane + m * kWarp, sum[m] * columns.weight[lane + m * kWarp]);
+            }
+        } else {
+#pragma unroll 1
+            for (int column = lane; column < c.width; column += kWarp) {
+                const float w = columns.weight[column];
+                const float n = pair<T>(call, head, unit, b, i, j0 + column, w);
+                float sum = 0.0f;
+#pragma unroll 1
+                for (int k = begin; n != infinity() && k < end; ++k) {
+                    const float a =
+                        affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, factors.log[k]));
+                    sum = fmaf(a, column >= attracting ? factors.pull[k] : factors.push[k], sum);
+                }
+                finish(to + column, sum);
+            }
         }
         rest = warp_sum(rest);
         // The same warp has the row in every tile.
@@ -104,9 +142,9 @@ struct Step {
     }
 };
 
-// Two neighbouring results, or the first of them.
-__device__ __forceinline__ void put(float* to, float2 values, bool second) {
-    if (second && reinterpret_cast<unsigned long long>(to) % sizeof(float2) == 0) {
+// Two neighbouring results, or the first of them; as one where all pairs begin at eight bytes.
+__device__ __forceinline__ void put(float* to, float2 values, bool second, bool pairs) {
+    if (pairs) {
         *reinterpret_cast<float2*>(to) = values;
         return;
     }
@@ -121,6 +159,7 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     extern __shared__ uint4 shared[];
     __shared__ Rows rows;
     __shared__ RowFactors factors[kWarps];
+    __shared__ const void* sources[kMaxColumns];
     __shared__ double scratch[kWarps];
     char* stages = reinterpret_cast<char*>(shared);
     int block;
@@ -134,6 +173,8 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     block /= tiles_i;
     const int b = block % head.groups, r = block / head.groups;
     const bool words = whole_words<T>(head);
+    const auto begins = [](const float* array) { return reinterpret_cast<unsigned long long>(array); };
+    const bool pairs = head.dim % 2 == 0 && (begins(head.force) | begins(head.gradient)) % sizeof(float2) == 0;
     const int stage_bytes = head.width * kStageRow;
     const Coefficients<C> c(stages + kStages * stage_bytes, head.width);
     const Columns columns(c.end(1), head.width);
@@ -142,8 +183,9 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     // Tiles of targets go by for so many stages along the coordinates at a time.
     const int wide = tiles_j > 1 ? min(Product::kSlots, tiles_of(d_end - d_begin, kStageDim<T>)) : 1;
     const auto load = [&](const Step& step, int stage) {
-        const int d = step.d0 + step.lane * kStageDim<T>;
-        fill<T>(stages + stage * stage_bytes, head, words, b, step.tile * head.width, head.width, d);
+        const bool fresh = step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin);
+        if (fresh) locate<T>(sources, head, b, step.tile * head.width, head.width);
+        fill<T>(stages + stage * stage_bytes, sources, head, words, head.width, step.d0 + step.lane * kStageDim<T>);
         copy_commit();
     };
     Product product;
@@ -159,7 +201,7 @@ __device__ __forceinline__ void run(const DriftCall& call) {
         next.advance(wide, tiles_j, wide * kStageDim<T>);
         if (next.d0 < d_end) load(next, buffer ^ 1);
         if (step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin)) {
-            columns.take(call, head, b, step.tile * head.width);
+            columns.take(call, head, b, step.tile * head.width, call.official && sizeof(C) == 2);
             __syncthreads();
             if (call.official) {
                 build<T, C, kNorm, true>(call, head, c, columns, &rows, factors, b, i0, step.tile * head.width, r);
@@ -177,25 +219,32 @@ __device__ __forceinline__ void run(const DriftCall& call) {
         product.drain(
             step.lane, step.lane + 1,
             [&](int row, int at) {
-                const int d = d0 + at;
-                if (i0 + row >= head.generated || d >= d_end) return make_float2(0.0f, 0.0f);
+                if (i0 + row >= head.generated) return make_float2(0.0f, 0.0f);
                 // A tile that holds every target holds the queries.
                 if (tiles_j == 1) return pair_of<T>(stage, i0 + row, at);
+                const int d = d0 + at;
+                if (d >= d_end) return make_float2(0.0f, 0.0f);
                 const T* x = target<T>(head, b, i0 + row) + d;
                 return make_float2(to_float(x[0]), d + 1 < d_end ? to_float(x[1]) : 0.0f);
             },
-            [&](int, int row, int at, float2 both, float2 x) {
-                const int d = d0 + at;
-                if (i0 + row >= head.generated || d >= d_end) return;
-                const float2 f = rows.force(0, row, both, x);
-                const bool second = d + 1 < d_end;
-                sum = fmaf(f.x, f.x, sum);
-                if (second) sum = fmaf(f.y, f.y, sum);
-                if (kNorm) return;
-                const long long to = (static_cast<long long>(b) * head.generated + i0 + row) * head.dim + d;
-                if (head.force != nullptr) put(head.force + to, f, second);
-                if (head.gradient != nullptr)
-                    put(head.gradient + to, make_float2(rows.slope * f.x, rows.slope * f.y), second);
+            [&](int, int row, const float2(&both)[Product::kPairs], const float2(&x)[Product::kPairs]) {
+                if (i0 + row >= head.generated) return;
+                const float rest = rows.rest[0][row], factor = rows.factor(0, row);
+                const long long first = (static_cast<long long>(b) * head.generated + i0 + row) * head.dim + d0;
+#pragma unroll
+                for (int p = 0; p < Product::kPairs; ++p) {
+                    const int at = Product::pair(p);
+                    if (d0 + at >= d_end) continue;
+                    float2 f = without(rest, both[p], x[p]);
+                    f = make_float2(f.x * factor, f.y * factor);
+                    const bool second = d0 + at + 1 < d_end;
+                    if (!second) f.y = 0.0f;
+                    sum = fmaf(f.x, f.x, fmaf(f.y, f.y, sum));
+                    if (kNorm) continue;
+                    if (head.force != nullptr) put(head.force + first + at, f, second, pairs);
+                    if (head.gradient != nullptr)
+                        put(head.gradient + first + at, make_float2(rows.slope * f.x, rows.slope * f.y), second, pairs);
+                }
             });
         squares += sum;
     }

@@ -62,13 +62,14 @@ struct Plain {
         }
     }
 
+    // Shows every pair with its squared distance.
     template <typename Put>
-    __device__ __forceinline__ void each(int columns, Put put) const {
+    __device__ __forceinline__ void each(const float*, int, int columns, Put put) const {
         const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
         for (int m = 0; m < kM; ++m) {
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
-                if (n * kSide < columns) put(ty + kSide * m, tx + kSide * n, sum[m][n]);
+                if (n * kSide < columns) put(ty + kSide * m, tx + kSide * n, sum[m][n], 0.0f);
             }
         }
     }
@@ -81,48 +82,80 @@ struct Tensor {
     static constexpr int kM = 2, kN = kMaxColumns / 32;
     float sum[kM][kN][4] = {};
 
-    __device__ __forceinline__ void add(const char* stage, int queries, int columns) {
-        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-        const int m0 = queries + warp % 2 * 32, n0 = warp / 2 * (columns / 4);
+    // Without a question at every step: the number of 32 targets is fixed in the loop.
+    template <int kCount>
+    __device__ __forceinline__ void steps(const Lane& queries, const Lane& targets) {
 #pragma unroll 1
         for (int k = 0; k < kWordsPerRow; k += 2) {
+            const unsigned x_at = queries.word(k), y_at = targets.word(k);
             unsigned x[kM][4];
+#pragma unroll
             for (int m = 0; m < kM; ++m) {
-                load_matrices(x[m], word_of(stage, m0 + 16 * m + lane % 16, k + lane / 16));
+                load_matrices(x[m], x_at + 16 * m * kStageRow);
                 to_operands(x[m], T{});
             }
 #pragma unroll
-            for (int n = 0; n < kN; n += 2) {
-                if (32 * n >= columns) continue;
-                unsigned y[4] = {};
-                if (32 * (n + 1) < columns) {
-                    load_matrices(y, word_of(stage, n0 + 8 * n + lane % 8 + lane / 16 * 8, k + lane / 8 % 2));
-                } else {
-                    unsigned half[2];
-                    load_matrices(half, word_of(stage, n0 + 8 * n + lane % 8, k + lane / 8 % 2));
-                    y[0] = half[0];
-                    y[1] = half[1];
-                }
+            for (int n = 0; n + 1 < kCount; n += 2) {
+                unsigned y[4];
+                load_matrices(y, y_at + 8 * n * kStageRow);
                 to_operands(y, T{});
+#pragma unroll
                 for (int m = 0; m < kM; ++m) {
                     multiply(sum[m][n], x[m], y[0], y[1], T{});
-                    if (n + 1 < kN && 32 * (n + 1) < columns) multiply(sum[m][n + 1], x[m], y[2], y[3], T{});
+                    multiply(sum[m][n + 1], x[m], y[2], y[3], T{});
                 }
+            }
+            if (kCount % 2 == 1) {
+                unsigned y[2];
+                load_matrices(y, y_at + 8 * (kCount - 1) * kStageRow);
+                to_operands(y, T{});
+#pragma unroll
+                for (int m = 0; m < kM; ++m) multiply(sum[m][kCount - 1], x[m], y[0], y[1], T{});
             }
         }
     }
 
+    __device__ __forceinline__ void add(const char* stage, int queries, int columns) {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+        const Lane x(stage, queries + warp % 2 * 32 + lane % 16, lane / 16);
+        const Lane y(stage, warp / 2 * (columns / 4) + lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        static_assert(kN == 7, "a case for each");
+        switch (columns / kWarp) {
+            case 2:
+                return steps<2>(x, y);
+            case 3:
+                return steps<3>(x, y);
+            case 4:
+                return steps<4>(x, y);
+            case 5:
+                return steps<5>(x, y);
+            case 6:
+                return steps<6>(x, y);
+            default:
+                return steps<7>(x, y);
+        }
+    }
+
+    // Shows every pair with its squared distance, from the squares of the rows of the stage.
     template <typename Put>
-    __device__ __forceinline__ void each(int columns, Put put) const {
+    __device__ __forceinline__ void each(const float* squares, int queries, int columns, Put put) const {
         const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
         const int m0 = warp % 2 * 32 + lane / 4, n0 = warp / 2 * (columns / 4) + lane % 4 * 2;
-#pragma unroll
+        float own[kM][2];
         for (int m = 0; m < kM; ++m) {
+            for (int e = 0; e < 2; ++e) own[m][e] = squares[queries + m0 + 16 * m + 8 * e];
+        }
 #pragma unroll
-            for (int n = 0; n < kN; ++n) {
-                if (32 * n >= columns) continue;
+        for (int n = 0; n < kN; ++n) {
+            if (32 * n >= columns) continue;
+            const float other[2] = {squares[n0 + 8 * n], squares[n0 + 8 * n + 1]};
 #pragma unroll
-                for (int e = 0; e < 4; ++e) put(m0 + 16 * m + e / 2 * 8, n0 + 8 * n + e % 2, sum[m][n][e]);
+            for (int m = 0; m < kM; ++m) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const float both = own[m][e / 2] + other[e % 2];
+                    put(m0 + 16 * m + e / 2 * 8, n0 + 8 * n + e % 2, fmaf(-2.0f, sum[m][n][e], both), both);
+                }
             }
         }
     }
@@ -180,14 +213,13 @@ struct Sums {
 // A block's tile: queries from i0 on, which lie in the stages from row `queries` on, by `columns` targets from j0 on.
 struct Tile {
     int b, i0, j0, columns, queries, rows, d_begin, d_end;
-    bool within, words;
+    bool words;
     char* stages;
+    const void** sources;
 
     template <typename T>
     __device__ __forceinline__ void load(const DriftHead& head, int d, int step) const {
-        char* stage = stages + step % kStages * rows * kStageRow;
-        fill<T>(stage, head, words, b, j0, columns, d);
-        if (!within) fill<T>(stage + columns * kStageRow, head, words, b, i0, kTile, d);
+        fill<T>(stages + step % kStages * rows * kStageRow, sources, head, words, rows, d);
         copy_commit();
     }
 
@@ -211,7 +243,8 @@ struct Tile {
 template <typename T, typename Product>
 __device__ __forceinline__ void run(const DriftCall& call) {
     extern __shared__ uint4 shared[];
-    __shared__ float norms[kMaxColumns + kTile];
+    __shared__ float norms[kMaxColumns + kTile], weights[kMaxColumns];
+    __shared__ const void* sources[kMaxColumns + kTile];
     __shared__ double scratch[kWarps];
     int block;
     const DriftHead& head = head_of(call, kDistances, &block);
@@ -234,25 +267,23 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     // Queries are the first targets: either the tile has them, or they follow it.
     const bool within = i0 >= j0 && i0 + kTile <= j0 + columns;
     const int queries = within ? i0 - j0 : columns, rows = within ? columns : columns + kTile;
-    const Tile at = {b,
-                     i0,
-                     j0,
-                     columns,
-                     queries,
-                     rows,
-                     d_begin,
-                     d_end,
-                     within,
-                     whole_words<T>(head),
-                     reinterpret_cast<char*>(shared)};
+    const Tile at = {
+        b,      i0, j0, columns, queries, rows, d_begin, d_end, whole_words<T>(head), reinterpret_cast<char*>(shared),
+        sources};
+    locate<T>(sources, head, b, j0, columns);
+    if (!within) locate<T>(sources + columns, head, b, i0, kTile);
 
     // Each thread sees the row of the stage that has its number, and that 256 further on.
     float norm = 0.0f, norm_beyond = 0.0f;
     int nonfinite = 0;
     // The first row of tiles sees every target once.
     const bool first = i0 == 0;
-    if (first && slice == 0 && threadIdx.x < columns && j0 + static_cast<int>(threadIdx.x) < head.targets) {
-        nonfinite += !(weight(call, head, b, j0 + static_cast<int>(threadIdx.x)) <= kMaxFinite);
+    float own_weight = 0.0f;
+    if (threadIdx.x < columns) {
+        const int j = j0 + static_cast<int>(threadIdx.x);
+        if (j < head.targets) own_weight = weight(call, head, b, j);
+        weights[threadIdx.x] = own_weight;
+        nonfinite += first && slice == 0 && !(own_weight <= kMaxFinite);
     }
     constexpr bool kRounded = Product::kGram && sizeof(T) == sizeof(float);
     const auto see = [&](const char* stage) {
@@ -277,39 +308,43 @@ __device__ __forceinline__ void run(const DriftCall& call) {
             if (threadIdx.x + kThreads < rows) norms[threadIdx.x + kThreads] = norm_beyond;
             __syncthreads();
         }
-        int near = 0, pairs = 0;
-        product.each(columns, [&](int i, int j, float sum) {
-            if (Product::kGram) {
-                const float both = norms[queries + i] + norms[j];
-                sum = fmaf(-2.0f, sum, both);
-                ++pairs;
-                if (sum < call.near * both) {
-                    ++near;
-                    sum = -1.0f;
-                }
-            }
-            tile[i * stride + j] = sum;
+        int near = 0;
+        product.each(norms, queries, columns, [&](int i, int j, float q, float both) {
+            const bool cancels = Product::kGram && q < call.near * both;
+            near += cancels;
+            tile[i * stride + j] = cancels ? -1.0f : q;
         });
+        // Of a thread's pairs, of which each warp has as many.
+        const int pairs = kTile * columns / kThreads;
         if (Product::kGram) most = __syncthreads_count(16 * near > pairs) > kThreads / 2;
     }
     if (most) {
         Plain<T> product;
         at.multiply<T>(head, &product, [](const char*) {});
-        product.each(columns, [&](int i, int j, float sum) { tile[i * stride + j] = sum; });
+        product.each(norms, queries, columns, [&](int i, int j, float q, float) { tile[i * stride + j] = q; });
     }
     __syncthreads();
 
     const int lane = threadIdx.x % kWarp;
+    const bool skips_self = call.scale_kind == kScalePaper;
     Sums sums;
     for (int row = threadIdx.x / kWarp; row < kTile; row += kWarps) {
         const int i = i0 + row;
         if (i >= queries_in_all) break;
         const bool other = i >= head.generated;
-        const long long at = (static_cast<long long>(b) * head.generated + i) * head.targets;
-        float* to = head.distances == nullptr ? nullptr : head.distances + at;
-        if (other)
+        const long long query = static_cast<long long>(b) * head.generated + i;
+        float* to = head.distances;
+        if (head.slices > 1) {
+            to = head.partial + (slice * (static_cast<long long>(head.groups) * head.generated) + query) * head.targets;
+        } else if (other) {
             to = head.among +
                  (static_cast<long long>(b) * (head.targets - head.generated) + i - head.generated) * head.targets;
+        } else if (to != nullptr) {
+            to += query * head.targets;
+        }
+        // A lane's part of a row is a few terms.
+        float partial = 0.0f;
+#pragma unroll 1
         for (int column = lane; column - lane < columns; column += kWarp) {
             const int j = j0 + column;
             const bool inside = j < head.targets;
@@ -329,15 +364,18 @@ __device__ __forceinline__ void run(const DriftCall& call) {
                 }
             }
             if (!inside) continue;
-            if (head.slices > 1) {
-                head.partial[slice * (static_cast<long long>(head.groups) * head.generated * head.targets) + at + j] =
-                    q;
-                continue;
-            }
-            const float d = finished(call, q, i == j);
+            const float d = head.slices > 1 ? q : finished(call, q, i == j);
             if (to != nullptr) to[j] = d;
-            if (!other) sums.add(call, d, weight(call, head, b, j), i == j);
+            if (!(skips_self && i == j)) partial = fmaf(d, weights[column], partial);
         }
+        if (!other) sums.weighted += partial;
+    }
+    // A thread has a column's weight as often as there are queries, but for the query itself.
+    const int queries_here = min(kTile, head.generated - i0), own = j0 + static_cast<int>(threadIdx.x) - i0;
+    if (queries_here > 0) {
+        sums.all_weights = static_cast<double>(own_weight) * queries_here;
+        const bool itself = skips_self && own >= 0 && own < queries_here;
+        sums.weights = static_cast<double>(own_weight) * (queries_here - (itself ? 1 : 0));
     }
     if (head.slices > 1) {
         // `join` has the rest; only the count is known here alone, and counts are sums of ones in any order.

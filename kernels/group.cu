@@ -18,9 +18,6 @@
 
 namespace contraction {
 
-// Columns of a row that a lane has.
-constexpr int kPerLane = kMaxColumns / kWarp;
-
 // A group's normalised distances in shared memory, [G, width]; infinite where there is no affinity.
 struct Distances {
     float* data;
@@ -34,30 +31,46 @@ struct Distances {
         const int lane = threadIdx.x % kWarp;
         const Unit unit = unit_of(head);
         for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
-            for (int j = lane; j < width; j += kWarp) row(i)[j] = pair<T>(call, head, unit, b, i, j, columns.weight[j]);
+            float* to = row(i);
+            if (head.distances == nullptr) {
+                for (int j = lane; j < width; j += kWarp) to[j] = pair<T>(call, head, unit, b, i, j, columns.weight[j]);
+                continue;
+            }
+            const float* from = head.distances + (static_cast<long long>(b) * head.generated + i) * head.targets;
+            for (int j = lane; j < width; j += kWarp) {
+                const bool is = j < head.targets && !removed(call, i, j, columns.weight[j]);
+                to[j] = is ? in_units(call, unit, from[j], i == j) : infinity();
+            }
         }
     }
 };
 
-// The statistics of the rows, by their warps, whose distances lie in `n`.
+// The statistics of the rows, by their warps, whose distances lie in `n`. Of the official affinity no pair is removed, and
+// what is infinite adds nothing.
 template <bool kOfficial>
 __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n,
                                         const Columns& columns, int b) {
     const int lane = threadIdx.x % kWarp;
     for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
-        const float* row = n.row(i);
-        float least_n = infinity();
-        for (int j = lane; j < n.width; j += kWarp) least_n = least(least_n, row[j]);
+        float value[kPerLane], least_n = infinity();
+#pragma unroll
+        for (int m = 0; m < kPerLane; ++m) {
+            value[m] = m * kWarp < n.width ? n.row(i)[lane + m * kWarp] : infinity();
+            least_n = least(least_n, value[m]);
+        }
         least_n = warp_least(least_n);
         const long long at = static_cast<long long>(b) * head.generated + i;
 #pragma unroll 1
         for (int k = 0; k < call.temperatures; ++k) {
             float sum = 0.0f;
-            for (int j = lane; j < n.width; j += kWarp) {
+#pragma unroll
+            for (int m = 0; m < kPerLane; ++m) {
+                if (m * kWarp >= n.width) continue;
                 // Without any pair every difference is none.
-                if (row[j] == infinity()) continue;
-                const float factor = !kOfficial && call.weights == kWeightLogit ? columns.weight[j] : 1.0f;
-                sum += factor * kernel_ratio<kOfficial>(call, k, row[j], least_n);
+                if (!kOfficial && value[m] == infinity()) continue;
+                const bool weighs = !kOfficial && call.weights == kWeightLogit;
+                const float ratio = kernel_ratio<kOfficial>(call, k, value[m], least_n);
+                sum += weighs ? columns.weight[lane + m * kWarp] * ratio : ratio;
             }
             sum = warp_sum(sum);
             if (lane == 0) head.row_log[at * call.temperatures + k] = logf(sum);
@@ -67,11 +80,17 @@ __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& 
 }
 
 // The statistics of the columns, a thread each, for this block and for the force.
-template <bool kOfficial>
+template <bool kOfficial, typename C>
 __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHead& head, const Distances& n,
                                            const Columns& columns, int b) {
     const int j = threadIdx.x;
-    if (j >= head.targets) return;
+    if (j >= n.width) return;
+    // No target is nothing to any row.
+    if (j >= head.targets) {
+        for (int k = 0; k < call.temperatures; ++k) columns.log[k * columns.width + j] = 0.0f;
+        columns.least[j] = 0.0f;
+        return;
+    }
     float least_n = infinity();
     for (int i = 0; i < head.generated; ++i) least_n = least(least_n, n.row(i)[j]);
     const long long at = static_cast<long long>(b) * head.targets + j;
@@ -82,10 +101,12 @@ __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHea
 #pragma unroll 4
         for (int i = 0; i < head.generated; ++i) {
             const float value = n.row(i)[j];
-            if (value == infinity()) continue;
+            if (!kOfficial && value == infinity()) continue;
             sum += kernel_ratio<kOfficial>(call, k, value, least_n);
         }
-        head.column_log[at * call.temperatures + k] = columns.log[k * columns.width + j] = logf(sum);
+        const float log = logf(sum);
+        head.column_log[at * call.temperatures + k] = log;
+        columns.log[k * columns.width + j] = kShort<kOfficial, C> ? half_exponent(call, k, least_n, log) : log;
     }
 }
 
@@ -94,14 +115,14 @@ template <bool kOfficial, typename C>
 __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n,
                                        const Columns& columns, const Coefficients<C>& c, Rows* rows,
                                        statistics::RowSums* row_sums, int b, int r, int slots) {
-    const int lane = threadIdx.x % kWarp;
+    const int lane = here(threadIdx.x % kWarp);
     const int attracting = head.generated + head.negatives;
 #pragma unroll 1
-    for (int at = threadIdx.x / kWarp; at < slots * kTile; at += kWarps) {
+    for (int at = here(threadIdx.x / kWarp); at < slots * kTile; at += kWarps) {
         const int slot = at / kTile, i = at % kTile, k = r + slot;
-        C* to = c.row(slot, i);
+        C* to = c.row(slot, i) + lane;
         if (i >= head.generated) {
-            for (int j = lane; j < c.width; j += kWarp) round_to(to + j, 0.0f);
+            for (int j = lane; j < c.width; j += kWarp) round_to(to + j - lane, 0.0f);
             if (lane == 0) {
                 rows->unit[slot][i] = 1.0f;
                 rows->rest[slot][i] = 0.0f;
@@ -110,17 +131,32 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
         }
         const long long query = static_cast<long long>(b) * head.generated + i;
         const float row_least = head.row_least[query], row_log = head.row_log[query * call.temperatures + k];
+        const float half_rate = -call.rate2[k], half_row = half_exponent(call, k, row_least, row_log);
+        const float *row = n.row(i) + lane, *weights = columns.weight + lane;
+        const float* half_columns = columns.log + k * columns.width + lane;
         statistics::Masses masses;
         float a[kPerLane];
 #pragma unroll
         for (int m = 0; m < kPerLane; ++m) {
-            const int j = lane + m * kWarp;
             a[m] = 0.0f;
             if (m * kWarp >= c.width) continue;
-            const float value = n.row(i)[j];
-            if (value == infinity()) continue;
-            a[m] = affinity_of<kOfficial>(call, k, value, columns.weight[j], columns.norms(j, k, row_least, row_log));
-            masses.add(a[m], j >= attracting);
+            if (kShort<kOfficial, C>) {
+                const float raw = exp2_fast(fmaf(half_rate, row[m * kWarp], half_row + half_columns[m * kWarp]));
+                a[m] = clip_min(raw, call.affinity_floor) * weights[m * kWarp];
+            } else {
+                const float value = row[m * kWarp];
+                if (value == infinity()) continue;
+                a[m] = affinity_of<kOfficial>(call, k, value, weights[m * kWarp],
+                                              columns.norms(lane + m * kWarp, k, row_least, row_log));
+            }
+            // Targets of a kind mostly come in whole warps of lanes.
+            if ((m + 1) * kWarp <= attracting) {
+                masses.repel(a[m]);
+            } else if (m * kWarp >= attracting) {
+                masses.attract(a[m]);
+            } else {
+                masses.add(a[m], lane + m * kWarp >= attracting);
+            }
         }
         masses.reduce();
         if (lane == 0) masses.store(call, head, query, k, row_sums);
@@ -130,10 +166,11 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
         float rest = 0.0f;
 #pragma unroll
         for (int m = 0; m < kPerLane; ++m) {
-            const int j = lane + m * kWarp;
             if (m * kWarp >= c.width) continue;
-            round_to(to + j, a[m] * (j >= attracting ? pull : push));
-            rest += to_float(to[j]);
+            C coefficient;
+            round_to(&coefficient, a[m] * (lane + m * kWarp >= attracting ? pull : push));
+            to[m * kWarp] = coefficient;
+            rest += to_float(coefficient);
         }
         rest = warp_sum(rest);
         if (lane == 0) {
@@ -169,35 +206,51 @@ __device__ __forceinline__ void fill_identity(char* stage, const DriftHead& head
 struct Group {
     char* stages;
     int width, slots, b;
+    const void** sources;
     Rows* rows;
     statistics::RowSums* row_sums;
     double* scratch;
 };
 
+// The coefficients of any affinity but the official one: apart, so that its registers are not those of the products, and
+// from values alone, so that none goes by way of memory.
+template <typename C>
+__device__ __noinline__ void couple_any(const DriftCall& call, const DriftHead& head, char* stages, int width,
+                                        int all_slots, Rows* rows, statistics::RowSums* row_sums, int b, int r,
+                                        int slots) {
+    const Coefficients<C> c(stages + kStages * width * kStageRow, width);
+    const Columns columns(c.end(all_slots), width);
+    const Distances n = {reinterpret_cast<float*>(stages), width};
+    couple<false>(call, head, n, columns, c, rows, row_sums, b, r, slots);
+}
+
 // The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the
 // zero-sum identity |F_i|^2 = -1/2 sum_jk C_ij C_ik |y_j - y_k|^2 (spec 2.3), for which coefficients are f32 and the
 // targets are the rows of a matrix of their distances.
 template <typename T, typename Product, bool kIdentity>
-__device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& head, const Group& group,
-                                      const Distances& n, const Columns& columns) {
+__device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& head, const Group& group) {
     using C = typename Product::Coefficient;
     constexpr int kDim = kIdentity ? kStageDim<float> : kStageDim<T>;
-    const int extent = kIdentity ? head.targets : head.dim, b = group.b, stage_bytes = group.width * kStageRow;
+    const int extent = kIdentity ? head.targets : head.dim, b = group.b;
     const bool words = whole_words<T>(head);
-    const Coefficients<C> c(group.stages + kStages * stage_bytes, group.width);
     const float mean_squared = static_cast<float>(head.scalars->mean * head.scalars->mean);
-    const auto load = [&](int d, int step) {
-        char* stage = group.stages + step % kStages * stage_bytes;
-        if (kIdentity) {
-            fill_identity(stage, head, mean_squared, b, group.width, d);
-        } else {
-            fill<T>(stage, head, words, b, 0, group.width, d);
-            copy_commit();
-        }
-    };
 #pragma unroll 1
     for (int r = 0; r < call.temperatures; r += group.slots) {
-        const int slots = min(group.slots, call.temperatures - r);
+        const int slots = min(group.slots, call.temperatures - r), width = here(group.width);
+        const int stage_bytes = width * kStageRow;
+        // Where everything lies follows from the stages alone; registers are for the sums.
+        const Coefficients<C> c(group.stages + kStages * stage_bytes, width);
+        const Columns columns(c.end(group.slots), width);
+        const Distances n = {reinterpret_cast<float*>(group.stages), width};
+        const auto load = [&](int d, int step) {
+            char* stage = group.stages + step % kStages * stage_bytes;
+            if (kIdentity) {
+                fill_identity(stage, head, mean_squared, b, width, d);
+            } else {
+                fill<T>(stage, group.sources, head, words, width, d);
+                copy_commit();
+            }
+        };
         // All are done with the columns, or with the stages and the coefficients of the pass before.
         __syncthreads();
         if (r > 0) {
@@ -207,12 +260,13 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
         if (call.official) {
             couple<true>(call, head, n, columns, c, group.rows, group.row_sums, b, r, slots);
         } else {
-            couple<false>(call, head, n, columns, c, group.rows, group.row_sums, b, r, slots);
+            couple_any<C>(call, head, group.stages, width, group.slots, group.rows, group.row_sums, b, r, slots);
         }
         __syncthreads();
         load(0, 0);
         Product product;
-        double squares[Product::kSlots] = {};
+        // Of a few coordinates of a few rows, all above 0: their rounding is lost among those of the other threads.
+        float squares[Product::kSlots] = {};
 #pragma unroll 1
         for (int d = 0, step = 0; d < extent; d += kDim, ++step) {
             copy_wait();
@@ -225,27 +279,30 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
                 product.at(head, b, d);
             }
             product.add(0, slots, false, c, stage);
-            float sums[Product::kSlots] = {};
             product.drain(
                 0, slots,
                 [&](int row, int at) {
                     // Queries are the first rows of the stage, and zeros beyond the coordinates.
                     return !kIdentity && row < head.generated ? pair_of<T>(stage, row, at) : make_float2(0.0f, 0.0f);
                 },
-                [&](int s, int row, int at, float2 sum, float2 x) {
-                    // Rows beyond the queries have no coefficients, and no sample either.
-                    if (row >= head.generated) return;
+                // Rows beyond the queries have no coefficients, and no sample either.
+                [&](int s, int row, const float2(&both)[Product::kPairs], const float2(&x)[Product::kPairs]) {
+                    float sum = 0.0f, factor = group.rows->factor(s, row);
                     if (kIdentity) {
-                        const C* own = c.row(s, row) + d + at;
-                        const float unit = group.rows->unit[s][row];
-                        sums[s] += fmaf(sum.x, to_float(own[0]), sum.y * to_float(own[1])) * unit * unit;
+                        for (int p = 0; p < Product::kPairs; ++p) {
+                            const C* own = c.row(s, row) + d + Product::pair(p);
+                            sum = fmaf(both[p].x, to_float(own[0]), fmaf(both[p].y, to_float(own[1]), sum));
+                        }
+                        factor = group.rows->unit[s][row];
                     } else {
-                        const float2 f = group.rows->force(s, row, sum, x);
-                        sums[s] = fmaf(f.x, f.x, fmaf(f.y, f.y, sums[s]));
+                        const float rest = group.rows->rest[s][row];
+                        for (int p = 0; p < Product::kPairs; ++p) {
+                            const float2 f = without(rest, both[p], x[p]);
+                            sum = fmaf(f.x, f.x, fmaf(f.y, f.y, sum));
+                        }
                     }
+                    squares[s] = fmaf(sum * factor, factor, squares[s]);
                 });
-#pragma unroll
-            for (int s = 0; s < Product::kSlots; ++s) squares[s] += sums[s];
         }
 #pragma unroll
         for (int s = 0; s < Product::kSlots; ++s) {
@@ -264,6 +321,7 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     __shared__ Rows rows;
     __shared__ statistics::RowSums row_sums;
     __shared__ double scratch[kWarps];
+    __shared__ const void* sources[kMaxColumns];
     int b;
     const DriftHead& head = head_of(call, kNorms, &b);
     const int width = head.width;
@@ -276,7 +334,8 @@ __device__ __forceinline__ void group(const DriftCall& call) {
                           width);
     static_assert(kTile * sizeof(float) == kStages * kStageRow, "distances take the place of the stages");
     const Distances n = {reinterpret_cast<float*>(stages), width};
-    const Group shape = {stages, width, slots, b, &rows, &row_sums, scratch};
+    const Group shape = {stages, width, slots, b, sources, &rows, &row_sums, scratch};
+    locate<T>(sources, head, b, 0, width);
 
     rows.start(call, head, false);
     row_sums.clear();
@@ -287,16 +346,20 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     if (call.official) {
         rows_of<true>(call, head, n, columns, b);
         __syncthreads();
-        columns_of<true>(call, head, n, columns, b);
+        if (identity) {
+            columns_of<true, float>(call, head, n, columns, b);
+        } else {
+            columns_of<true, typename Product::Coefficient>(call, head, n, columns, b);
+        }
     } else {
         rows_of<false>(call, head, n, columns, b);
         __syncthreads();
-        columns_of<false>(call, head, n, columns, b);
+        columns_of<false, float>(call, head, n, columns, b);
     }
     if (identity) {
-        norms<T, Plain<float, kMaxSlots / 2>, true>(call, head, shape, n, columns);
+        norms<T, Plain<float, kFewSlots>, true>(call, head, shape);
     } else {
-        norms<T, Product, false>(call, head, shape, n, columns);
+        norms<T, Product, false>(call, head, shape);
     }
     row_sums.store(call, head, b, head.groups);
 }
@@ -312,8 +375,8 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     }
 
 GROUP(float, Plain, kMaxSlots, 2, f32)
-GROUP(Half, Plain, kMaxSlots / 2, 1, f16)
-GROUP(Bfloat, Plain, kMaxSlots / 2, 1, bf16)
+GROUP(Half, Plain, kFewSlots, 1, f16)
+GROUP(Bfloat, Plain, kFewSlots, 1, bf16)
 GROUP(float, Tensor, kMaxSlots, 2, f32_tensor)
 GROUP(Half, Tensor, kMaxSlots, 2, f16_tensor)
 GROUP(Bfloat, Tensor, kMaxSlots, 2, bf16_tensor)

@@ -22,6 +22,25 @@ struct Coefficients {
     __device__ __forceinline__ float* end(int slots) const { return reinterpret_cast<float*>(row(slots, 0)); }
 };
 
+// Slots from one to another, known to the compiler.
+template <int kBegin, int kEnd>
+struct Slots {
+    static constexpr int begin = kBegin, end = kEnd;
+};
+
+// Calls `f` with the slots `begin` to `end`: one of at most kSums where they share coefficients, else all from the first.
+template <int kSums, int kAt = 0, typename F>
+__device__ __forceinline__ void each_slots(int begin, int end, bool shared, F f) {
+    if constexpr (kAt + 1 < kSums) {
+        if (shared ? begin > kAt : end > kAt + 1) return each_slots<kSums, kAt + 1>(begin, end, shared, f);
+    }
+    if (shared) {
+        f(Slots<kAt, kAt + 1>{});
+    } else {
+        f(Slots<0, kAt + 1>{});
+    }
+}
+
 // The plain product: each thread has queries ty + 16 m and as many coordinates from 8 bytes tx on as those hold.
 template <typename T, int kSums>
 struct Plain {
@@ -70,25 +89,31 @@ struct Plain {
         }
     }
 
-    // Hands out the sums `begin` to `end`, two neighbours at a time, and clears them; `x_of` says what the query has at
-    // the two coordinates.
+    // Of a row a thread has so many pairs of neighbouring coordinates, pair p from this one of the stage on.
+    static constexpr int kPairs = kN / 2;
+    static __device__ __forceinline__ int pair(int p) { return static_cast<int>(threadIdx.x) % kSide * kN + 2 * p; }
+
+    // Hands out the sums `begin` to `end` of each row, and clears them; `x_of` says what the query has at a pair.
     template <typename X, typename Take>
     __device__ __forceinline__ void drain(int begin, int end, X x_of, Take take) {
-        const int tx = threadIdx.x % kSide, ty = threadIdx.x / kSide;
+        const int ty = threadIdx.x / kSide;
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
+            const int row = ty + kSide * m;
+            float2 x[kPairs];
+            for (int p = 0; p < kPairs; ++p) {
+                x[p] = x_of(row, pair(p));
+                x[p] = make_float2(x[p].x - origin[2 * p], x[p].y - origin[2 * p + 1]);
+            }
 #pragma unroll
-            for (int n = 0; n < kN; n += 2) {
-                const int row = ty + kSide * m, d = tx * kN + n;
-                float2 x = x_of(row, d);
-                x.x -= origin[n];
-                x.y -= origin[n + 1];
-#pragma unroll
-                for (int s = 0; s < kSums; ++s) {
-                    if (s < begin || s >= end) continue;
-                    take(s, row, d, make_float2(sum[s][m][n], sum[s][m][n + 1]), x);
-                    sum[s][m][n] = sum[s][m][n + 1] = 0.0f;
+            for (int s = 0; s < kSums; ++s) {
+                if (s < begin || s >= end) continue;
+                float2 sums[kPairs];
+                for (int p = 0; p < kPairs; ++p) {
+                    sums[p] = make_float2(sum[s][m][2 * p], sum[s][m][2 * p + 1]);
+                    sum[s][m][2 * p] = sum[s][m][2 * p + 1] = 0.0f;
                 }
+                take(s, row, sums, x);
             }
         }
     }
@@ -106,18 +131,26 @@ struct Tensor {
     __device__ __forceinline__ void at(const DriftHead&, int, int) {}
 
     __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<T>& c, const char* stage) {
+        each_slots<kSums>(begin, end, shared, [&](auto slots) { steps<slots.begin, slots.end>(shared, c, stage); });
+    }
+
+    template <int kBegin, int kEnd>
+    __device__ __forceinline__ void steps(bool shared, const Coefficients<T>& c, const char* stage) {
         const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-        const int m0 = warp % 2 * 32 + lane % 16, word = warp / 2 * 2 + lane / 16;
+        // Targets go by sixteen at a time, so that a lane's word is swapped alike in all of its rows.
+        unsigned y_at = shared_address(word_of(stage, lane % 16, warp / 2 * 2 + lane / 16));
+        const int row_bytes = c.stride * static_cast<int>(sizeof(T)), slot_bytes = shared ? 0 : kTile * row_bytes;
+        unsigned c_at = shared_address(c.data) + (warp % 2 * 32 + lane % 16) * row_bytes + lane / 16 * kWord;
 #pragma unroll 1
-        for (int j = 0; j < c.width; j += 16) {
+        for (int j = 0; j < c.width; j += 16, y_at += 16 * kStageRow, c_at += 16 * static_cast<int>(sizeof(T))) {
             unsigned y[4];
-            load_matrices_transposed(y, word_of(stage, j + lane % 16, word));
+            load_matrices_transposed(y, y_at);
 #pragma unroll
-            for (int s = 0; s < kSums; ++s) {
-                if (s < begin || s >= end) continue;
+            for (int s = kBegin; s < kEnd; ++s) {
+#pragma unroll
                 for (int m = 0; m < kM; ++m) {
                     unsigned a[4];
-                    load_matrices(a, c.row(shared ? 0 : s, m0 + 16 * m) + j + lane / 16 * 8);
+                    load_matrices(a, c_at + s * slot_bytes + 16 * m * row_bytes);
                     multiply(sum[s][m][0], a, y[0], y[1], T{});
                     multiply(sum[s][m][1], a, y[2], y[3], T{});
                 }
@@ -125,24 +158,30 @@ struct Tensor {
         }
     }
 
+    static constexpr int kPairs = kN;
+    static __device__ __forceinline__ int pair(int p) {
+        return static_cast<int>(threadIdx.x) / kWarp / 2 * 16 + static_cast<int>(threadIdx.x) % 4 * 2 + 8 * p;
+    }
+
     template <typename X, typename Take>
     __device__ __forceinline__ void drain(int begin, int end, X x_of, Take take) {
         const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-        const int m0 = warp % 2 * 32 + lane / 4, n0 = warp / 2 * 16 + lane % 4 * 2;
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
 #pragma unroll
-            for (int n = 0; n < kN; ++n) {
+            for (int e = 0; e < 4; e += 2) {
+                const int row = warp % 2 * 32 + lane / 4 + 16 * m + 4 * e;
+                float2 x[kPairs];
+                for (int p = 0; p < kPairs; ++p) x[p] = x_of(row, pair(p));
 #pragma unroll
-                for (int e = 0; e < 4; e += 2) {
-                    const int row = m0 + 16 * m + 4 * e, d = n0 + 8 * n;
-                    const float2 x = x_of(row, d);
-#pragma unroll
-                    for (int s = 0; s < kSums; ++s) {
-                        if (s < begin || s >= end) continue;
-                        take(s, row, d, make_float2(sum[s][m][n][e], sum[s][m][n][e + 1]), x);
-                        sum[s][m][n][e] = sum[s][m][n][e + 1] = 0.0f;
+                for (int s = 0; s < kSums; ++s) {
+                    if (s < begin || s >= end) continue;
+                    float2 sums[kPairs];
+                    for (int p = 0; p < kPairs; ++p) {
+                        sums[p] = make_float2(sum[s][m][p][e], sum[s][m][p][e + 1]);
+                        sum[s][m][p][e] = sum[s][m][p][e + 1] = 0.0f;
                     }
+                    take(s, row, sums, x);
                 }
             }
         }
@@ -167,45 +206,58 @@ struct Tensor<float, kSums> {
 
     __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<Tf32>& c,
                                         const char* stage) {
+        each_slots<kSums>(begin, end, shared, [&](auto slots) { steps<slots.begin, slots.end>(shared, c, stage); });
+    }
+
+    template <int kBegin, int kEnd>
+    __device__ __forceinline__ void steps(bool shared, const Coefficients<Tf32>& c, const char* stage) {
         const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-        const int m0 = warp % 2 * 32 + lane % 16, d = coordinate(lane / 4);
+        const int d = coordinate(lane / 4);
+        // Targets go by eight at a time, so that a lane's words are swapped alike in all of its rows.
+        const char* y_at[2];
+        for (int e = 0; e < 2; ++e) {
+            y_at[e] = word_of(stage, lane % 4 + 4 * e, d / kWordDim<float>) + d % kWordDim<float> * sizeof(float);
+        }
+        const int row_bytes = c.stride * static_cast<int>(sizeof(float)), slot_bytes = shared ? 0 : kTile * row_bytes;
+        unsigned c_at = shared_address(c.data) + (warp % 2 * 32 + lane % 16) * row_bytes + lane / 16 * kWord;
 #pragma unroll 1
-        for (int j = 0; j < c.width; j += 8) {
+        for (int j = 0; j < c.width; j += 8, c_at += 8 * static_cast<int>(sizeof(float))) {
             unsigned y[2];
             for (int e = 0; e < 2; ++e) {
-                const char* word = word_of(stage, j + lane % 4 + 4 * e, d / kWordDim<float>);
-                const float sample = reinterpret_cast<const float*>(word)[d % kWordDim<float>];
-                y[e] = __float_as_uint(operand(sample));
+                y[e] = __float_as_uint(operand(*reinterpret_cast<const float*>(y_at[e])));
+                y_at[e] += 8 * kStageRow;
             }
 #pragma unroll
-            for (int s = 0; s < kSums; ++s) {
-                if (s < begin || s >= end) continue;
+            for (int s = kBegin; s < kEnd; ++s) {
+#pragma unroll
                 for (int m = 0; m < kM; ++m) {
                     unsigned a[4];
-                    load_matrices(a, c.row(shared ? 0 : s, m0 + 16 * m) + j + lane / 16 * 4);
+                    load_matrices(a, c_at + s * slot_bytes + 16 * m * row_bytes);
                     multiply(sum[s][m], a, y[0], y[1], float{});
                 }
             }
         }
     }
 
+    static constexpr int kPairs = 1;
+    static __device__ __forceinline__ int pair(int) { return coordinate(static_cast<int>(threadIdx.x) % 4 * 2); }
+
     template <typename X, typename Take>
     __device__ __forceinline__ void drain(int begin, int end, X x_of, Take take) {
         const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-        const int m0 = warp % 2 * 32 + lane / 4, d = coordinate(lane % 4 * 2);
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
 #pragma unroll
             for (int e = 0; e < 4; e += 2) {
-                const int row = m0 + 16 * m + 4 * e;
-                float2 x = x_of(row, d);
-                x.x = operand(x.x);
-                x.y = operand(x.y);
+                const int row = warp % 2 * 32 + lane / 4 + 16 * m + 4 * e;
+                float2 x[1] = {x_of(row, pair(0))};
+                x[0] = make_float2(operand(x[0].x), operand(x[0].y));
 #pragma unroll
                 for (int s = 0; s < kSums; ++s) {
                     if (s < begin || s >= end) continue;
-                    take(s, row, d, make_float2(sum[s][m][e], sum[s][m][e + 1]), x);
+                    const float2 sums[1] = {make_float2(sum[s][m][e], sum[s][m][e + 1])};
                     sum[s][m][e] = sum[s][m][e + 1] = 0.0f;
+                    take(s, row, sums, x);
                 }
             }
         }

@@ -22,6 +22,18 @@ __device__ __forceinline__ Bytes* word_of(Bytes* stage, int row, int word) {
     return stage + row * kStageRow + ((word ^ (row % kWordsPerRow)) * kWord);
 }
 
+// The same for lanes whose word is `word` or the next, and moves on by two at a time, in rows that stay the same modulo
+// eight: where the row begins, and what the word is swapped by.
+struct Lane {
+    unsigned row;
+    int swap;
+
+    __device__ __forceinline__ Lane(const char* stage, int row_, int word)
+        : row(shared_address(stage) + row_ * kStageRow), swap(row_ % kWordsPerRow ^ word) {}
+
+    __device__ __forceinline__ unsigned word(int even) const { return row + (even ^ swap) * kWord; }
+};
+
 // Do all samples of a head begin at a whole word, so that words are copied and not elements?
 template <typename T>
 __device__ __forceinline__ bool whole_words(const DriftHead& head) {
@@ -34,19 +46,35 @@ __device__ __forceinline__ bool whole_words(const DriftHead& head) {
     return whole;
 }
 
-// Begins to fill rows of a stage with targets j0, j0 + 1, ... of group b, from coordinate d0 on; what is beyond the
-// targets or the coordinates is zero.
+// Notes where targets j0, j0 + 1, ... of group b lie, for rows of stages; null beyond the last. A warp copies four rows of
+// every 32, and looks after these alone, so that no other warp waits.
 template <typename T>
-__device__ __forceinline__ void fill(char* stage, const DriftHead& head, bool words, int b, int j0, int rows, int d0) {
-    const int word = threadIdx.x % kWordsPerRow;
+__device__ __forceinline__ void locate(const void** sources, const DriftHead& head, int b, int j0, int rows) {
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    __syncwarp();
+    for (int k = lane; k < rows / kWarps; k += kWarp) {
+        const int row = 4 * warp + k % 4 + k / 4 * kWarp;
+        sources[row] = j0 + row < head.targets ? target<T>(head, b, j0 + row) : nullptr;
+    }
+    __syncwarp();
+}
+
+// Begins to fill rows of a stage with the samples at `sources`, from coordinate d0 on; what is beyond the targets or the
+// coordinates is zero.
+template <typename T>
+__device__ __forceinline__ void fill(char* stage, const void* const* sources, const DriftHead& head, bool words,
+                                     int rows, int d0) {
+    static_assert(kThreads / kWordsPerRow == kWarp, "a warp has four rows of every 32");
+    const int word = threadIdx.x % kWordsPerRow, first = threadIdx.x / kWordsPerRow;
     const int d = d0 + word * kWordDim<T>;
-    for (int row = threadIdx.x / kWordsPerRow; row < rows; row += kThreads / kWordsPerRow) {
-        const int j = j0 + row;
-        char* to = word_of(stage, row, word);
-        const bool inside = j < head.targets && d < head.dim;
-        const T* from = inside ? target<T>(head, b, j) + d : static_cast<const T*>(head.samples[0].data);
+    char* to = word_of(stage, first, word);
+    unsigned address = shared_address(to);
+    for (int row = first; row < rows; row += kWarp, to += kWarp * kStageRow, address += kWarp * kStageRow) {
+        const T* source = static_cast<const T*>(sources[row]);
+        const bool inside = source != nullptr && d < head.dim;
+        const T* from = inside ? source + d : static_cast<const T*>(head.samples[0].data);
         if (words) {
-            copy_async(to, from, inside ? kWord : 0);
+            copy_async(address, from, inside ? kWord : 0);
             continue;
         }
         union {

@@ -83,16 +83,25 @@ struct Masses {
     float negative = 0.0f, positive = 0.0f, squares_negative = 0.0f, squares_positive = 0.0f;
     float peak_negative = 0.0f, peak_positive = 0.0f;
 
-    __device__ __forceinline__ void add(float a, bool attracts) {
+    __device__ __forceinline__ void attract(float a) {
         const float raised = a * kRaise;
+        positive += a;
+        squares_positive = fmaf(raised, raised, squares_positive);
+        peak_positive = fmaxf(peak_positive, a);
+    }
+
+    __device__ __forceinline__ void repel(float a) {
+        const float raised = a * kRaise;
+        negative += a;
+        squares_negative = fmaf(raised, raised, squares_negative);
+        peak_negative = fmaxf(peak_negative, a);
+    }
+
+    __device__ __forceinline__ void add(float a, bool attracts) {
         if (attracts) {
-            positive += a;
-            squares_positive = fmaf(raised, raised, squares_positive);
-            peak_positive = fmaxf(peak_positive, a);
+            attract(a);
         } else {
-            negative += a;
-            squares_negative = fmaf(raised, raised, squares_negative);
-            peak_negative = fmaxf(peak_negative, a);
+            repel(a);
         }
     }
 

@@ -21,24 +21,22 @@ template <int kCount, typename T>
 __device__ __forceinline__ void to_operands(unsigned (&)[kCount], T) {}
 
 // Two matrices of 8 by 8 halves, or of 8 by 4 words; lanes 0 to 15 name a row of 16 bytes each.
-__device__ __forceinline__ void load_matrices(unsigned (&to)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(to[0]), "=r"(to[1])
-                 : "r"(shared_address(row)));
+__device__ __forceinline__ void load_matrices(unsigned (&to)[2], unsigned row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(row));
 }
 
 // Four, of which every lane names a row.
-__device__ __forceinline__ void load_matrices(unsigned (&to)[4], const void* row) {
+__device__ __forceinline__ void load_matrices(unsigned (&to)[4], unsigned row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(shared_address(row)));
+                 : "r"(row));
 }
 
 // Four, transposed.
-__device__ __forceinline__ void load_matrices_transposed(unsigned (&to)[4], const void* row) {
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&to)[4], unsigned row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(shared_address(row)));
+                 : "r"(row));
 }
 
 // sum += a b: [16, 16] by [16, 8] halves. Lane l has rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the next.

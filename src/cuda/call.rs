@@ -132,7 +132,8 @@ impl Plan {
             official: (spec.kernel == Kernel::Laplace
                 && spec.coupling == Coupling::RowColumn
                 && matches!(spec.affinity_floor, AffinityFloor::Product(_))
-                && spec.weights != WeightRule::Logit)
+                && spec.weights != WeightRule::Logit
+                && spec.self_mask != SelfMask::Remove)
                 .into(),
             rate2: std::array::from_fn(|k| {
                 spec.temperatures.get(k).map_or(0.0, |r| (std::f64::consts::LOG2_E / r) as f32)

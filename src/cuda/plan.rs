@@ -192,7 +192,7 @@ impl Plan {
         };
         let fused =
             shapes.iter().all(|shape| one_block(shape) && cut(shape) == 1) && contraction(widest, 1) <= available;
-        let at_most = if dtype != Dtype::F32 && !tensor { params::kMaxSlots / 2 } else { params::kMaxSlots };
+        let at_most = if dtype != Dtype::F32 && !tensor { params::kFewSlots } else { params::kMaxSlots };
         let slots =
             (1..=temperatures.min(at_most as usize)).rev().find(|&slots| contraction(widest, slots) <= available);
         let slots = slots.filter(|_| fused).unwrap_or(1);
@@ -202,7 +202,7 @@ impl Plan {
             let possible = fused && room <= available && options.keep_distances != Some(false) && shape.targets() > 1;
             possible && options.identity.unwrap_or_else(|| !tensor && identity_pays(shape, temperatures))
         };
-        let identity_slots = (1..=temperatures.min(params::kMaxSlots as usize / 2))
+        let identity_slots = (1..=temperatures.min(params::kFewSlots as usize))
             .rev()
             .find(|&slots| tiles(widest, size_of::<f32>(), slots) <= room);
 
