@@ -8,8 +8,8 @@ namespace contraction {
 // Columns of a row of a tile that a lane has.
 constexpr int kPerLane = kMaxColumns / kWarp;
 
-// The official affinity with coefficients in half precision: half the exponent is one product, for what cancels in it is
-// below their last digit. 1 / R is at most some hundred, and so an exponent's error some 1e-5.
+// The official affinity with coefficients in half precision: half the exponent is one product, for what cancels in it
+// is below their last digit. The host asks for it where 1 / R is at most 200, so that exponents err by some 2e-5.
 template <bool kOfficial, typename C>
 constexpr bool kShort = kOfficial && sizeof(C) == 2;
 

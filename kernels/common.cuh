@@ -15,7 +15,8 @@ __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u
 
 __device__ __forceinline__ int tiles_of(int n, int tile) { return (n + tile - 1) / tile; }
 
-// A value that the compiler takes for a new one, so that what follows from it is not kept in registers from before a loop.
+// A value that the compiler takes for a new one, so that what follows from it is not kept in registers from before a
+// loop.
 __device__ __forceinline__ int here(int x) {
     asm volatile("" : "+r"(x));
     return x;

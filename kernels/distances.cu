@@ -6,9 +6,10 @@
 // change nothing. Tensor cores, for samples in half precision: |x|^2 + |y|^2 - 2 x y with exact products, whose sums
 // tensor cores cut rather than round; where that is less than a 32nd of |x|^2 + |y|^2 (or what the spec's rule asks
 // for), so that more than five bits cancel, the pair is formed anew from differences, by a warp (rule (iii), with a
-// wider margin for want of (i): a centred sample is no half). Samples in f32 go the same way when they are asked to, each
-// rounded to TF32 in products and squares alike, so that what comes is the distance of the rounded samples. Where most threads of a tile have a sixteenth of such
-// pairs, all of the tile is, by the plain product. Sums over pairs are f64, in a fixed order.
+// wider margin for want of (i): a centred sample is no half). Samples in f32 go the same way when they are asked to,
+// each rounded to TF32 in products and squares alike, so that what comes is the distance of the rounded samples. Where
+// most threads of a tile have a sixteenth of near pairs, all of the tile is formed anew, by the plain product. Of the
+// sums over pairs a lane adds its part of a row in f32, a few terms, and all else in f64, in a fixed order.
 // Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
 // block (without the identity) and each sample is read once; queries that are among the tile's targets are not loaded
 // twice. Two stages of 128 bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4

@@ -1,7 +1,7 @@
 // Phase B of groups that are one block: the statistics of its rows and columns, the masses, and of each temperature the
 // sum of F^2 (spec 2.2 (6)), from which theta follows; F itself is not stored.
 //
-// Numerics: as in statistics.cuh and contraction.cu.
+// Numerics: as in statistics.cuh, contraction.cu and, of the official affinity in half precision, coefficients.cuh.
 // Mapping: one block a group. Its normalised distances lie in shared memory, where the stages will: a warp has every
 // eighth row, its lanes along the targets; a thread has a column. Of each temperature a row's affinities then stay in
 // registers, seven a lane, until they are added up and are coefficients. With those of as many temperatures as fit into
@@ -45,8 +45,8 @@ struct Distances {
     }
 };
 
-// The statistics of the rows, by their warps, whose distances lie in `n`. Of the official affinity no pair is removed, and
-// what is infinite adds nothing.
+// The statistics of the rows, by their warps, whose distances lie in `n`. Of the official affinity no pair is removed,
+// and what is infinite adds nothing.
 template <bool kOfficial>
 __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n,
                                         const Columns& columns, int b) {
@@ -212,8 +212,8 @@ struct Group {
     double* scratch;
 };
 
-// The coefficients of any affinity but the official one: apart, so that its registers are not those of the products, and
-// from values alone, so that none goes by way of memory.
+// The coefficients of any affinity but the official one: apart, so that its registers are not those of the products,
+// and from values alone, so that none goes by way of memory.
 template <typename C>
 __device__ __noinline__ void couple_any(const DriftCall& call, const DriftHead& head, char* stages, int width,
                                         int all_slots, Rows* rows, statistics::RowSums* row_sums, int b, int r,

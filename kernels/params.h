@@ -22,8 +22,8 @@ constexpr int kMaxColumns = 224;
 // Bytes of a sample in a stage: 64 coordinates in half precision, 32 in f32.
 constexpr int kStageRow = 128;
 constexpr int kStages = 2;
-// Temperatures that one pass over a group's targets serves at most, as registers allow; fewer in the plain rung on halves,
-// and by the zero-sum identity.
+// Temperatures that one pass over a group's targets serves at most, as registers allow; fewer in the plain rung on
+// halves, and by the zero-sum identity.
 constexpr int kMaxSlots = 3;
 constexpr int kFewSlots = 2;
 // Coordinates whose sums a block keeps while several tiles of targets go by.
@@ -131,7 +131,8 @@ struct DriftCall {
     // 1 / R, 1 / (2 R^2), sqrt(3) / R or sqrt(5) / R, as the kernel has it.
     float rate[kMaxTemperatures];
     // Whether the affinity is that of the official code: Laplace, both softmaxes, the floor of their product, weights
-    // after them or none, no pair removed; and 1 / R in units of log 2 for it.
+    // after them or none, no pair removed (with coefficients in half precision, R of 0.005 at least); and 1 / R in
+    // units of log 2 for it.
     int official;
     float rate2[kMaxTemperatures];
 

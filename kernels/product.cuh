@@ -28,7 +28,8 @@ struct Slots {
     static constexpr int begin = kBegin, end = kEnd;
 };
 
-// Calls `f` with the slots `begin` to `end`: one of at most kSums where they share coefficients, else all from the first.
+// Calls `f` with the slots `begin` to `end`: one of at most kSums where they share coefficients, else all from the
+// first.
 template <int kSums, int kAt = 0, typename F>
 __device__ __forceinline__ void each_slots(int begin, int end, bool shared, F f) {
     if constexpr (kAt + 1 < kSums) {

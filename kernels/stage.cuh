@@ -46,8 +46,8 @@ __device__ __forceinline__ bool whole_words(const DriftHead& head) {
     return whole;
 }
 
-// Notes where targets j0, j0 + 1, ... of group b lie, for rows of stages; null beyond the last. A warp copies four rows of
-// every 32, and looks after these alone, so that no other warp waits.
+// Notes where targets j0, j0 + 1, ... of group b lie, for rows of stages; null beyond the last. A warp copies four rows
+// of every 32, and looks after these alone, so that no other warp waits.
 template <typename T>
 __device__ __forceinline__ void locate(const void** sources, const DriftHead& head, int b, int j0, int rows) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -59,8 +59,8 @@ __device__ __forceinline__ void locate(const void** sources, const DriftHead& he
     __syncwarp();
 }
 
-// Begins to fill rows of a stage with the samples at `sources`, from coordinate d0 on; what is beyond the targets or the
-// coordinates is zero.
+// Begins to fill rows of a stage with the samples at `sources`, from coordinate d0 on; what is beyond the targets or
+// the coordinates is zero.
 template <typename T>
 __device__ __forceinline__ void fill(char* stage, const void* const* sources, const DriftHead& head, bool words,
                                      int rows, int d0) {

@@ -118,7 +118,15 @@ fn one_to_eight_temperatures() {
     let mut spec = DriftSpec::official();
     for count in [1, 2, 8] {
         spec.temperatures = [0.02, 0.05, 0.2, 0.1, 0.7, 1.5, 0.35, 3.0][..count].to_vec();
-        bench.compare::<f32>(&format!("{count} temperatures"), &spec, &Case::random(7, [2, 12, 3, 9, 6]), 5e-6);
+        let case = Case::random(7, [2, 12, 3, 9, 6]);
+        bench.compare::<f32>(&format!("{count} temperatures"), &spec, &case, 5e-6);
+        bench.compare::<f16>(&format!("{count} temperatures"), &spec, &case, 5e-6);
+    }
+    // As low as exponents are short, and lower.
+    for low in [0.005, 0.001] {
+        spec.temperatures = vec![low, 0.05];
+        bench.compare::<f16>(&format!("down to {low}"), &spec, &Case::random(7, [2, 12, 3, 9, 6]), 5e-6);
+        bench.compare::<bf16>(&format!("down to {low}"), &spec, &Case::random(8, [1, 70, 0, 200, 9]), 5e-6);
     }
 }
 

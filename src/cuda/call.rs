@@ -2,10 +2,14 @@
 
 use super::params::{self, DriftCall, DriftHead, DriftScalars};
 use super::plan::{Head, LAUNCHES, Plan};
-use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+use crate::{AffinityFloor, Coupling, Dtype, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
 
 /// Where an uncentred pair in half precision is formed anew, as a part of its squares: five bits have then cancelled.
 const NEAR: f64 = 1.0 / 32.0;
+
+/// The least temperature at which coefficients in half precision have their exponents as one product of f32: its last
+/// digit, at normalised distances near 1, is then 2e-5 of an affinity (kernels/coefficients.cuh).
+const LEAST_SHORT: f64 = 0.005;
 
 /// Addresses of a head's arrays on the device; 0 for what is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +98,7 @@ impl Plan {
             ForceNorm::Rms(floor) => (1, floor),
             ForceNorm::None => (0, 0.0),
         };
+        let halves = self.tensor_cores() && self.dtype != Dtype::F32;
         DriftCall {
             temperatures: spec.temperatures.len() as i32,
             kernel: match spec.kernel {
@@ -133,8 +138,9 @@ impl Plan {
                 && spec.coupling == Coupling::RowColumn
                 && matches!(spec.affinity_floor, AffinityFloor::Product(_))
                 && spec.weights != WeightRule::Logit
-                && spec.self_mask != SelfMask::Remove)
-                .into(),
+                && spec.self_mask != SelfMask::Remove
+                && (!halves || spec.temperatures.iter().all(|r| *r >= LEAST_SHORT)))
+            .into(),
             rate2: std::array::from_fn(|k| {
                 spec.temperatures.get(k).map_or(0.0, |r| (std::f64::consts::LOG2_E / r) as f32)
             }),
