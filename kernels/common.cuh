@@ -187,6 +187,32 @@ __device__ __forceinline__ float distance(const DriftCall& call, const DriftHead
     return finished(call, sum, i == j);
 }
 
+// Distances of a few coordinates are formed anew from one sample in registers and another that goes by.
+constexpr int kFew = 8;
+
+template <typename T>
+struct Sample {
+    float at[kFew];
+
+    __device__ __forceinline__ void take(const DriftHead& head, const T* x) {
+#pragma unroll
+        for (int d = 0; d < kFew; ++d) at[d] = d < head.dim ? to_float(x[d]) : 0.0f;
+    }
+
+    // In the order of the coordinates, as wherever else distances are formed.
+    __device__ __forceinline__ float distance(const DriftCall& call, const DriftHead& head, const T* y,
+                                              bool self) const {
+        float sum = 0.0f;
+#pragma unroll
+        for (int d = 0; d < kFew; ++d) {
+            if (d >= head.dim) break;
+            const float difference = at[d] - to_float(y[d]);
+            sum = fmaf(difference, difference, sum);
+        }
+        return finished(call, sum, self);
+    }
+};
+
 // A distance in units of the scale, with the self mask: spec 2.2 (4), (5).
 __device__ __forceinline__ float in_units(const DriftCall& call, const Unit& unit, float d, bool self) {
     const float n = fmaf(d, unit.high, d * unit.low);

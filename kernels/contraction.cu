@@ -32,8 +32,8 @@ struct RowFactors {
 // every eighth row, the lanes go along the targets.
 template <typename T, typename C, bool kNorm, bool kOfficial>
 __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& head, const Coefficients<C>& c,
-                                      const Columns& columns, Rows* rows, RowFactors* all_factors, int b, int i0,
-                                      int j0, int r) {
+                                      const Columns& columns, Rows* rows, RowFactors* all_factors, const char* stage,
+                                      int b, int i0, int j0, int r) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const Unit unit = unit_of(head);
     RowFactors& factors = all_factors[warp];
@@ -77,28 +77,54 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
             *at = coefficient;
             rest += to_float(coefficient);
         };
-        if (kShort<kOfficial, C>) {
+        if (kOfficial) {
             const float* stored = head.distances == nullptr ? nullptr : head.distances + query * head.targets + j0;
+            // In half precision registers are short, and few coordinates seldom.
+            const bool few = sizeof(T) == sizeof(float) && head.dim <= kFew;
+            Sample<T> x;
+            if (stored == nullptr && few) x.take(head, target<T>(head, b, i));
             float n[kPerLane], sum[kPerLane] = {};
 #pragma unroll
             for (int m = 0; m < kPerLane; ++m) {
                 const int column = lane + m * kWarp, j = j0 + column;
                 if (m * kWarp >= c.width) continue;
-                // What is no target has no weight, whatever its distance.
-                const bool is = j < head.targets;
-                const float d = !is ? 0.0f : stored != nullptr ? stored[column] : distance<T>(call, head, b, i, j);
-                n[m] = in_units(call, unit, d, i == j);
+                // What is no target is too far for any affinity but the floor, and has no weight.
+                n[m] = infinity();
+                if (j < head.targets) {
+                    float d;
+                    if (stored != nullptr) {
+                        d = stored[column];
+                    } else if (few) {
+                        // The first stage holds all that there is of the targets.
+                        T y[kFew];
+                        constexpr int kWords = kFew / kWordDim<T>;
+                        for (int k = 0; k < kWords; ++k) {
+                            const uint4 word = *reinterpret_cast<const uint4*>(word_of(stage, column, k));
+                            reinterpret_cast<uint4*>(y)[k] = word;
+                        }
+                        d = x.distance(call, head, y, i == j);
+                    } else {
+                        d = distance<T>(call, head, b, i, j);
+                    }
+                    n[m] = in_units(call, unit, d, i == j);
+                }
             }
-            const float* half = columns.log + begin * columns.width + lane;
+            const float *least_n = columns.least + lane, *log = columns.log + begin * columns.width + lane;
 #pragma unroll 1
-            for (int k = begin; k < end; ++k, half += columns.width) {
-                const float rate = -call.rate2[k], own = factors.half[k];
+            for (int k = begin; k < end; ++k, log += columns.width) {
                 const float pull = factors.pull[k], push = factors.push[k];
+                const Norms row = {factors.least, 0.0f, factors.log[k], 0.0f};
 #pragma unroll
                 for (int m = 0; m < kPerLane; ++m) {
                     if (m * kWarp >= c.width) continue;
-                    const float raw = exp2_fast(fmaf(rate, n[m], own + half[m * kWarp]));
-                    const float a = clip_min(raw, call.affinity_floor);
+                    float a;
+                    if (kShort<kOfficial, C>) {
+                        const float half = factors.half[k] + log[m * kWarp];
+                        a = clip_min(exp2_fast(fmaf(-call.rate2[k], n[m], half)), call.affinity_floor);
+                    } else {
+                        const Norms norms = {row.row_least, least_n[m * kWarp], row.row_log, log[m * kWarp]};
+                        a = affinity_of<true>(call, k, n[m], 1.0f, norms);
+                    }
                     sum[m] = fmaf(a, lane + m * kWarp >= attracting ? pull : push, sum[m]);
                 }
             }
@@ -200,17 +226,19 @@ __device__ __forceinline__ void run(const DriftCall& call) {
         Step next = step;
         next.advance(wide, tiles_j, wide * kStageDim<T>);
         if (next.d0 < d_end) load(next, buffer ^ 1);
+        const char* stage = stages + buffer * stage_bytes;
         if (step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin)) {
             columns.take(call, head, b, step.tile * head.width, call.official && sizeof(C) == 2);
             __syncthreads();
             if (call.official) {
-                build<T, C, kNorm, true>(call, head, c, columns, &rows, factors, b, i0, step.tile * head.width, r);
+                build<T, C, kNorm, true>(call, head, c, columns, &rows, factors, stage, b, i0, step.tile * head.width,
+                                         r);
             } else {
-                build<T, C, kNorm, false>(call, head, c, columns, &rows, factors, b, i0, step.tile * head.width, r);
+                build<T, C, kNorm, false>(call, head, c, columns, &rows, factors, stage, b, i0, step.tile * head.width,
+                                          r);
             }
             __syncthreads();
         }
-        const char* stage = stages + buffer * stage_bytes;
         const int d0 = step.d0 + step.lane * kStageDim<T>;
         product.at(head, b, d0);
         product.add(step.lane, step.lane + 1, true, c, stage);

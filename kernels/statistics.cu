@@ -2,7 +2,7 @@
 //
 // Mapping: rows and masses, one warp a row, lanes along the targets. Columns, one block for 32 columns: lanes along the
 // targets, eight warps along the queries, joined through shared memory.
-// Cost: R exponentials a pair for rows, for columns and for masses; distances are read 2 + R + 2 ceil(R / 4) times, or
+// Cost: R exponentials a pair for rows, for columns and for masses; distances are read 2 + 3 ceil(R / 3) times, or
 // formed anew as often where they are not stored (D <= 8). Bound by instructions.
 // Limits: sm_80 and later.
 #include "statistics.cuh"
@@ -25,7 +25,12 @@ __device__ __forceinline__ void all_rows(const DriftCall& call) {
     int block;
     const DriftHead& head = head_of(call, kRows, &block);
     Row at;
-    if (row_of(head, block, &at)) row<T>(call, head, at.b, at.i);
+    if (!row_of(head, block, &at)) return;
+    if (call.official) {
+        row<T, true>(call, head, at.b, at.i);
+    } else {
+        row<T, false>(call, head, at.b, at.i);
+    }
 }
 
 template <typename T>
@@ -35,11 +40,43 @@ __device__ __forceinline__ void all_masses(const DriftCall& call) {
     const DriftHead& head = head_of(call, kRows, &block);
     rows.clear();
     Row at;
-    if (row_of(head, block, &at)) masses<T>(call, head, at.b, at.i, &rows);
+    if (row_of(head, block, &at)) {
+        if (call.official) {
+            masses<T, true>(call, head, at.b, at.i, &rows);
+        } else {
+            masses<T, false>(call, head, at.b, at.i, &rows);
+        }
+    }
     rows.store(call, head, block, row_blocks(head));
 }
 
-template <typename T>
+// Shows a target's queries to its warp's share of the block: the query and the normalised distance.
+template <typename T, typename F>
+__device__ __forceinline__ void over_column(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,
+                                            int j, F f) {
+    const int warp = threadIdx.x / kWarp;
+    const float* stored = nullptr;
+    Sample<T> y;
+    const bool few = head.dim <= kFew;
+    if (head.distances != nullptr) {
+        stored = head.distances + (static_cast<long long>(b) * head.generated + warp) * head.targets + j;
+    } else if (few) {
+        y.take(head, target<T>(head, b, j));
+    }
+    const Samples& samples = head.samples[0];
+    const T* x = static_cast<const T*>(samples.data) + b * samples.group + warp * samples.sample;
+    const long long step = samples.sample * kWarps, row = static_cast<long long>(head.targets) * kWarps;
+#pragma unroll 1
+    for (int i = warp; i < head.generated; i += kWarps, x += step) {
+        const float d = stored != nullptr ? *stored
+                        : few             ? y.distance(call, head, x, i == j)
+                                          : distance<T>(call, head, b, i, j);
+        if (stored != nullptr) stored += row;
+        f(i, in_units(call, unit, d, i == j));
+    }
+}
+
+template <typename T, bool kOfficial>
 __device__ __forceinline__ void columns(const DriftCall& call) {
     __shared__ float partial[kAtOnce][kWarps][kWarp];
     int block;
@@ -48,26 +85,30 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
     const int b = block / tiles, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const int j = block % tiles * kWarp + lane;
     const bool inside = j < head.targets;
-    const float w = inside ? weight(call, head, b, j) : 0.0f;
+    const float w = !kOfficial && inside ? weight(call, head, b, j) : 0.0f;
     const Unit unit = unit_of(head);
     float least_n = infinity();
-    for (int i = warp; inside && i < head.generated; i += kWarps) {
-        if (removed(call, i, j, w)) continue;
-        least_n = least(least_n, normalized<T>(call, head, unit, b, i, j));
+    if (inside) {
+        over_column<T>(call, head, unit, b, j, [&](int i, float n) {
+            if (kOfficial || !removed(call, i, j, w)) least_n = least(least_n, n);
+        });
     }
     partial[0][warp][lane] = least_n;
     __syncthreads();
     for (int k = 0; k < kWarps; ++k) least_n = least(least_n, partial[0][k][lane]);
     const long long at = static_cast<long long>(b) * head.targets + j;
+#pragma unroll 1
     for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
         float sum[kAtOnce] = {};
-        for (int i = warp; inside && i < head.generated; i += kWarps) {
-            if (removed(call, i, j, w)) continue;
-            const float n = normalized<T>(call, head, unit, b, i, j);
+        if (inside) {
+            over_column<T>(call, head, unit, b, j, [&](int i, float n) {
+                if (!kOfficial && removed(call, i, j, w)) return;
 #pragma unroll
-            for (int k = 0; k < kAtOnce; ++k) {
-                if (r0 + k < call.temperatures) sum[k] += kernel_ratio<false>(call, r0 + k, n, least_n);
-            }
+                for (int k = 0; k < kAtOnce; ++k) {
+                    if (r0 + k >= call.temperatures) break;
+                    sum[k] += kernel_ratio<kOfficial>(call, r0 + k, n, least_n);
+                }
+            });
         }
         __syncthreads();
 #pragma unroll
@@ -89,7 +130,11 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
         statistics::all_rows<TYPE>(call);                                                                              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(kThreads, 2) columns_##NAME(const __grid_constant__ DriftCall call) { \
-        statistics::columns<TYPE>(call);                                                                               \
+        if (call.official) {                                                                                           \
+            statistics::columns<TYPE, true>(call);                                                                     \
+        } else {                                                                                                       \
+            statistics::columns<TYPE, false>(call);                                                                    \
+        }                                                                                                              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(kThreads, 2) masses_##NAME(const __grid_constant__ DriftCall call) {  \
         statistics::all_masses<TYPE>(call);                                                                            \

@@ -10,35 +10,71 @@
 
 namespace statistics {
 
-// Temperatures that a thread keeps sums of at a time.
-constexpr int kAtOnce = 4;
+// Temperatures that a thread keeps sums of at a time: as many as published calls have.
+constexpr int kAtOnce = 3;
 
-// A row, by a warp: lanes along the targets.
-template <typename T>
+// Shows the targets of a query to the lanes of a warp, kind by kind: the target, its kind, its number among those, its
+// normalised distance.
+template <typename T, typename F>
+__device__ __forceinline__ void over_row(const DriftCall& call, const DriftHead& head, const Unit& unit, int b, int i,
+                                         F f) {
+    const int lane = threadIdx.x % kWarp;
+    const float* stored = nullptr;
+    Sample<T> x;
+    const bool few = head.dim <= kFew;
+    if (head.distances != nullptr) {
+        stored = head.distances + (static_cast<long long>(b) * head.generated + i) * head.targets;
+    } else if (few) {
+        x.take(head, target<T>(head, b, i));
+    }
+    int first = 0;
+#pragma unroll 1
+    for (int kind = 0; kind < 3; ++kind) {
+        const int count = kind == 0 ? head.generated : kind == 1 ? head.negatives : head.positives;
+        const Samples& samples = head.samples[kind];
+        const long long step = samples.sample * kWarp;
+        const T* y = static_cast<const T*>(samples.data) + b * samples.group + lane * samples.sample;
+#pragma unroll 1
+        for (int k = lane; k < count; k += kWarp, y += step) {
+            const int j = first + k;
+            const float d = stored != nullptr ? stored[j]
+                            : few             ? x.distance(call, head, y, i == j)
+                                              : distance<T>(call, head, b, i, j);
+            f(j, kind, k, in_units(call, unit, d, i == j));
+        }
+        first += count;
+    }
+}
+
+// A row, by a warp: lanes along the targets. Of the official affinity no pair is removed and none weighted here.
+template <typename T, bool kOfficial>
 __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head, int b, int i) {
     const int lane = threadIdx.x % kWarp;
     const Unit unit = unit_of(head);
     float least_n = infinity();
-    for (int j = lane; j < head.targets; j += kWarp) {
-        if (removed(call, i, j, weight(call, head, b, j))) continue;
-        least_n = least(least_n, normalized<T>(call, head, unit, b, i, j));
-    }
+    over_row<T>(call, head, unit, b, i, [&](int j, int, int, float n) {
+        if (!kOfficial && removed(call, i, j, weight(call, head, b, j))) return;
+        least_n = least(least_n, n);
+    });
     least_n = warp_least(least_n);
     const long long at = static_cast<long long>(b) * head.generated + i;
+#pragma unroll 1
     for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
         float sum[kAtOnce] = {};
-        for (int j = lane; j < head.targets; j += kWarp) {
-            const float w = weight(call, head, b, j);
-            if (removed(call, i, j, w)) continue;
-            const float n = normalized<T>(call, head, unit, b, i, j);
-            const float factor = call.weights == kWeightLogit ? w : 1.0f;
+        over_row<T>(call, head, unit, b, i, [&](int j, int, int, float n) {
+            float factor = 1.0f;
+            if (!kOfficial) {
+                const float w = weight(call, head, b, j);
+                if (removed(call, i, j, w)) return;
+                if (call.weights == kWeightLogit) factor = w;
+            }
 #pragma unroll
             for (int k = 0; k < kAtOnce; ++k) {
-                if (r0 + k < call.temperatures) {
-                    sum[k] += factor * kernel_ratio<false>(call, r0 + k, n, least_n);
-                }
+                if (r0 + k >= call.temperatures) break;
+                const float ratio = kernel_ratio<kOfficial>(call, r0 + k, n, least_n);
+                sum[k] += kOfficial ? ratio : factor * ratio;
             }
-        }
+        });
 #pragma unroll
         for (int k = 0; k < kAtOnce; ++k) {
             const float total = warp_sum(sum[k]);
@@ -134,27 +170,44 @@ struct Masses {
 };
 
 // The masses of a row, by a warp, when the statistics of the row and of all columns are there.
-template <typename T>
+template <typename T, bool kOfficial>
 __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& head, int b, int i, RowSums* rows) {
     const int lane = threadIdx.x % kWarp;
     const Unit unit = unit_of(head);
     const long long at = static_cast<long long>(b) * head.generated + i;
     const float row_least = head.row_least[at];
+    const float* column_least = head.column_least + static_cast<long long>(b) * head.targets;
+    const float* column_log = head.column_log + static_cast<long long>(b) * head.targets * call.temperatures;
 #pragma unroll 1
-    for (int r = 0; r < call.temperatures; ++r) {
-        const float row_log = head.row_log[at * call.temperatures + r];
-        Masses masses;
-        for (int j = lane; j < head.targets; j += kWarp) {
-            const float w = weight(call, head, b, j);
-            if (removed(call, i, j, w)) continue;
-            const float n = normalized<T>(call, head, unit, b, i, j);
-            const long long column = static_cast<long long>(b) * head.targets + j;
-            const Norms norms = {row_least, head.column_least[column], row_log,
-                                 head.column_log[column * call.temperatures + r]};
-            masses.add(affinity(call, n, w, call.rate[r], norms), j >= head.generated + head.negatives);
+    for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
+        float row_log[kAtOnce] = {};
+        for (int k = 0; k < kAtOnce; ++k) {
+            if (r0 + k < call.temperatures) row_log[k] = head.row_log[at * call.temperatures + r0 + k];
         }
-        masses.reduce();
-        if (lane == 0) masses.store(call, head, at, r, rows);
+        Masses masses[kAtOnce];
+        over_row<T>(call, head, unit, b, i, [&](int j, int kind, int, float n) {
+            const float w = weight(call, head, b, j);
+            if (!kOfficial && removed(call, i, j, w)) return;
+            const float least_n = column_least[j];
+            const float* log = column_log + static_cast<long long>(j) * call.temperatures + r0;
+#pragma unroll
+            for (int k = 0; k < kAtOnce; ++k) {
+                if (r0 + k >= call.temperatures) break;
+                const float a =
+                    affinity_of<kOfficial>(call, r0 + k, n, w, Norms{row_least, least_n, row_log[k], log[k]});
+                if (kind == 2) {
+                    masses[k].attract(a);
+                } else {
+                    masses[k].repel(a);
+                }
+            }
+        });
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+            if (r0 + k >= call.temperatures) break;
+            masses[k].reduce();
+            if (lane == 0) masses[k].store(call, head, at, r0 + k, rows);
+        }
     }
 }
 

@@ -122,6 +122,15 @@ fn one_to_eight_temperatures() {
         bench.compare::<f32>(&format!("{count} temperatures"), &spec, &case, 5e-6);
         bench.compare::<f16>(&format!("{count} temperatures"), &spec, &case, 5e-6);
     }
+    // A row that is far from all, beside columns that are no targets.
+    spec.temperatures = vec![0.02, 0.01];
+    for shape in [[1, 5, 0, 4, 3], [1, 70, 3, 200, 5]] {
+        let mut case = Case::random(9, shape);
+        case.generated[..shape[4]].fill(60.0);
+        // Exponents in the thousands have their last digit there.
+        bench.compare::<f32>("one far away", &spec, &case, 2e-4);
+        bench.compare::<f16>("one far away", &spec, &case, 2e-4);
+    }
     // As low as exponents are short, and lower.
     for low in [0.005, 0.001] {
         spec.temperatures = vec![low, 0.05];
@@ -156,19 +165,19 @@ fn edge_cases() {
             let mut spec = spec.clone();
             spec.temperatures = vec![if name == "notebook" { 4.0 } else { 0.3 }];
             let case = Case::random(6, shape).translated(by);
-            bench.compare::<f16>(&format!("{name} halves far away"), &spec, &case, 2e-5);
-            bench.compare::<bf16>(&format!("{name} halves far away"), &spec, &case, 2e-5);
+            bench.compare::<f16>(&format!("{name} halves far away"), &spec, &case, 2e-4);
+            bench.compare::<bf16>(&format!("{name} halves far away"), &spec, &case, 2e-4);
         }
         // Far from the origin, and equal points. At the notebook's own temperature such forces underflow in f32.
         let mut spec = spec;
         spec.temperatures = vec![0.3, 0.9];
         let case = Case::random(5, [1, 16, 4, 16, 8]).translated(1000.0);
-        bench.compare::<f32>(&format!("{name} far away"), &spec, &case, 2e-5);
+        bench.compare::<f32>(&format!("{name} far away"), &spec, &case, 2e-4);
         let mut case = Case::random(6, [1, 8, 2, 8, 4]);
         let first = case.generated[..4].to_vec();
         case.generated[4..8].copy_from_slice(&first);
         case.positives[..4].copy_from_slice(&first);
-        bench.compare::<f32>(&format!("{name} equal points"), &spec, &case, 2e-5);
+        bench.compare::<f32>(&format!("{name} equal points"), &spec, &case, 2e-4);
     }
 }
 
