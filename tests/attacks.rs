@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::process::Command;
 
@@ -33,16 +34,15 @@ fn simulated() -> bool {
 /// A number that hangs on every bit of what random calls give.
 fn digest(seeds: Range<u64>) -> u64 {
     let bench = Bench::new().unwrap();
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3);
+    let mut hasher = DefaultHasher::new();
     for seed in seeds {
         Call::random(seed).run(&bench, |_, outcome, _| {
             let arrays = [&outcome.force, &outcome.gradient, &outcome.loss];
-            arrays.into_iter().flatten().for_each(|v| add(v.to_bits().into()));
-            format!("{:?}", outcome.statistics).bytes().for_each(|byte| add(byte.into()));
+            arrays.into_iter().flatten().for_each(|v| v.to_bits().hash(&mut hasher));
+            format!("{:?}", outcome.statistics).hash(&mut hasher);
         });
     }
-    hash
+    hasher.finish()
 }
 
 /// Runs random calls as they are and under every schedule, and compares every bit.

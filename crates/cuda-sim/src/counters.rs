@@ -145,7 +145,7 @@ pub struct Requests {
     pub requests: u64,
     /// Different sectors of 32 bytes that each touched.
     pub sectors: u64,
-    /// Threads' accesses, and of these the ones of 16 bytes.
+    /// Threads' accesses.
     pub accesses: u64,
     /// Of these, the ones of 16 bytes.
     pub wide: u64,
@@ -196,6 +196,22 @@ impl AddAssign<&Details> for Details {
         self.l2_sectors.iter_mut().zip(other.l2_sectors).for_each(|(count, more)| *count += more);
         self.dram_bytes.iter_mut().zip(other.dram_bytes).for_each(|(count, more)| *count += more);
         self.shared_wavefronts.iter_mut().zip(other.shared_wavefronts).for_each(|(count, more)| *count += more);
+    }
+}
+
+impl Details {
+    /// Sorts the executions of instructions, of which each has a class and does some floating-point operations.
+    pub(crate) fn classify(&mut self, steps: impl Iterator<Item = (Class, u32)>) {
+        for ((class, flop), &[warps, threads]) in steps.zip(&self.executed) {
+            let counts = &mut self.classes[class as usize];
+            *counts = [counts[0] + warps, counts[1] + threads];
+            let (of, times) = match class {
+                Class::Tensor => (0, warps),
+                Class::Double => (2, threads),
+                _ => (1, threads),
+            };
+            self.flop[of] += times * u64::from(flop);
+        }
     }
 }
 
@@ -276,8 +292,6 @@ pub(crate) struct Access {
 /// Counts what a block does.
 pub(crate) struct Tally {
     pub details: Details,
-    /// Of each instruction, executions by warps and by threads.
-    pub executed: Vec<[u64; 2]>,
     /// The block's part of the first-level cache.
     l1: Cache,
     /// Sectors that go on to the second level, and whether they are written.
@@ -285,14 +299,15 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// For a program of so many instructions, and a first-level cache of so many bytes.
-    pub fn new(steps: usize, l1: u64) -> Self {
-        Self { details: Details::default(), executed: vec![[0; 2]; steps], l1: Cache::new(l1), beyond: Vec::new() }
+    /// With a first-level cache of so many bytes.
+    pub fn new(l1: u64) -> Self {
+        Self { details: Details::default(), l1: Cache::new(l1), beyond: Vec::new() }
     }
 
-    /// Begins another block: its part of the cache holds nothing.
-    pub fn start(&mut self) {
+    /// Begins another block, of a program of so many instructions: its part of the cache holds nothing.
+    pub fn start(&mut self, steps: usize) {
         self.l1.clear();
+        self.details.executed.resize(steps, [0; 2]);
     }
 
     /// Counts an access of a warp's lanes; `addresses` has those that take part.
@@ -400,7 +415,7 @@ mod tests {
 
     #[test]
     fn sectors_are_counted_once_a_request_and_kept() {
-        let mut tally = Tally::new(0, 64 << 10);
+        let mut tally = Tally::new(64 << 10);
         let read = Access { space: Space::Global, bytes: 4, write: false, uncached: false };
         let lanes = |start: u64, stride: u64| -> Vec<u64> { (0..32).map(|lane| start + lane * stride).collect() };
         tally.access(read, &lanes(4096, 4));

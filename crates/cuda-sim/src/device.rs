@@ -1,6 +1,6 @@
 //! The devices that can be pretended, with the limits of the CUDA programming guide's table of compute capabilities.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use crate::cache::Cache;
 use crate::chance;
@@ -186,14 +186,19 @@ pub struct Device {
     pub order: Order,
     /// Are sectors, wavefronts and classes of instructions counted?
     pub counting: bool,
-    /// The second-level cache, where that is so.
-    pub(crate) l2: Mutex<Cache>,
+    /// The second-level cache, made by the first launch that is counted.
+    l2: OnceLock<Mutex<Cache>>,
     /// From where chance begins to move the results of approximate functions, inside their documented errors; 0 for as
     /// exact as f64 gives them. It counts when a module is loaded.
     pub errors: u64,
 }
 
 impl Device {
+    /// The second-level cache, where sectors are counted.
+    pub(crate) fn l2(&self) -> Option<&Mutex<Cache>> {
+        self.counting.then(|| self.l2.get_or_init(|| Mutex::new(Cache::new(self.profile.l2.into()))))
+    }
+
     /// A device with empty memory.
     pub fn new(profile: Profile) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -204,7 +209,7 @@ impl Device {
             checks: Checks::USUAL,
             order: Order::Ascending,
             counting: false,
-            l2: Mutex::new(Cache::new(profile.l2.into())),
+            l2: OnceLock::new(),
             errors: 0,
             profile,
         }

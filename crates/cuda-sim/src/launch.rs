@@ -116,7 +116,7 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counter
         checks: device.checks,
         order: device.order,
         launch: LAUNCHES.fetch_add(1, Relaxed),
-        l2: device.counting.then_some(&device.l2),
+        l2: device.l2(),
         l1: l1(device, launch),
     };
     let blocks: u64 = launch.grid.iter().map(|&extent| u64::from(extent)).product();
@@ -150,7 +150,10 @@ fn execute(device: &Device, launch: &Launch<'_>, barrier: u64) -> Result<Counter
             work(0);
         });
     }
-    let Outcome { counters, finding } = common.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Outcome { mut counters, finding } = common.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(details) = &mut counters.details {
+        details.classify(kernel.image.code.iter().map(|step| (step.class, step.flop)));
+    }
     finding.map_or(Ok(counters), |(_, finding)| Err(finding))
 }
 

@@ -212,6 +212,19 @@ fn setting<T: std::str::FromStr>(name: &str, example: &str) -> Result<Option<T>,
     })
 }
 
+/// Sets the checks that a variable of the environment names, separated by commas.
+fn switch(name: &str, value: bool, checks: &mut [(&str, &mut bool)]) -> Result<(), Code> {
+    for word in env::var(name).unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
+        let Some((_, check)) = checks.iter_mut().find(|(check, _)| *check == word) else {
+            let choices = checks.iter().map(|(check, _)| *check).collect::<Vec<_>>().join(", ");
+            eprintln!("cudrift-sim: {name} names {word:?}; the choices are {choices}");
+            return Err(Code::INVALID_VALUE);
+        };
+        **check = value;
+    }
+    Ok(())
+}
+
 impl Driver {
     /// The driver that the environment asks for.
     fn from_env() -> Result<Self, Code> {
@@ -236,18 +249,21 @@ impl Driver {
         if let Some(value) = setting("CUDRIFT_SIM_WATCHDOG", "a number of instructions, as 1000000")? {
             device.watchdog = value;
         }
-        for word in env::var("CUDRIFT_SIM_WITH").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
-            match word {
-                "global-race" => device.checks.global_race = true,
-                "registers" => device.checks.registers = true,
-                _ => {
-                    eprintln!(
-                        "cudrift-sim: CUDRIFT_SIM_WITH names {word:?}; the choices are global-race and registers"
-                    );
-                    return Err(Code::INVALID_VALUE);
-                }
-            }
-        }
+        let checks = &mut device.checks;
+        switch(
+            "CUDRIFT_SIM_WITH",
+            true,
+            &mut [("global-race", &mut checks.global_race), ("registers", &mut checks.registers)],
+        )?;
+        switch(
+            "CUDRIFT_SIM_WITHOUT",
+            false,
+            &mut [
+                ("race", &mut checks.race),
+                ("shared-init", &mut checks.shared_init),
+                ("global-init", &mut checks.global_init),
+            ],
+        )?;
         let order = env::var("CUDRIFT_SIM_ORDER").unwrap_or_else(|_| "ascending".into());
         device.order = parse_order(&order).ok_or_else(|| {
             let choices = "ascending, descending and a number, from which chance begins";
@@ -257,19 +273,6 @@ impl Driver {
         if let Some(seed) = setting("CUDRIFT_SIM_ERRORS", "a number from which chance begins, as 1")? {
             device.errors = seed;
         }
-        for word in env::var("CUDRIFT_SIM_WITHOUT").unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
-            match word {
-                "race" => device.checks.race = false,
-                "shared-init" => device.checks.shared_init = false,
-                "global-init" => device.checks.global_init = false,
-                _ => {
-                    let choices = "race, shared-init and global-init";
-                    eprintln!("cudrift-sim: CUDRIFT_SIM_WITHOUT names {word:?}; the choices are {choices}");
-                    return Err(Code::INVALID_VALUE);
-                }
-            }
-        }
-        device.counting = env::var_os("CUDRIFT_SIM_COUNTERS").is_some();
         let counters = match env::var_os("CUDRIFT_SIM_COUNTERS") {
             None => None,
             Some(path) => {
@@ -280,6 +283,7 @@ impl Driver {
                 Some(Mutex::new(file))
             }
         };
+        device.counting = counters.is_some();
         let schedule = env::var("CUDRIFT_SIM_STREAMS").unwrap_or_else(|_| "eager".into());
         let schedule = Schedule::parse(&schedule).ok_or_else(|| {
             let choices = "eager, late and a number, from which chance begins";

@@ -10,7 +10,7 @@ use super::regs::{LANES, Regs, Src, lanes};
 use super::shared::Shared;
 use super::warp::{Split, Waiting, Warp};
 use crate::cache::Cache;
-use crate::counters::{Class, Counters, Tally};
+use crate::counters::{Counters, Tally};
 use crate::decode::{Atomic, Image, NOWHERE, Op, Reduction, Special, Step, Touch, Usage, Vote};
 use crate::device::{Checks, Order};
 use crate::finding::Kind;
@@ -132,8 +132,7 @@ impl Block {
         self.named = false;
         self.fenced = false;
         if grid.l2.is_some() {
-            let tally = || Box::new(Tally::new(grid.image.code.len(), grid.l1));
-            self.tally.get_or_insert_with(tally).start();
+            self.tally.get_or_insert_with(|| Box::new(Tally::new(grid.l1))).start(grid.image.code.len());
         }
         let index = Grid::index(number, grid.grid);
         for (w, warp) in self.warps.iter_mut().enumerate() {
@@ -162,20 +161,7 @@ impl Block {
             if let Some(l2) = grid.l2 {
                 tally.pass(&mut l2.lock().unwrap_or_else(PoisonError::into_inner));
             }
-            let mut details = std::mem::take(&mut tally.details);
-            details.executed.clone_from(&tally.executed);
-            for (executed, step) in tally.executed.iter_mut().zip(&grid.image.code) {
-                let [warps, threads] = std::mem::take(executed);
-                let class = &mut details.classes[step.class as usize];
-                *class = [class[0] + warps, class[1] + threads];
-                let (of, times) = match step.class {
-                    Class::Tensor => (0, warps),
-                    Class::Double => (2, threads),
-                    _ => (1, threads),
-                };
-                details.flop[of] += times * u64::from(step.flop);
-            }
-            Box::new(details)
+            Box::new(std::mem::take(&mut tally.details))
         });
         Counters { warp_instructions, thread_instructions, details }
     }
@@ -290,7 +276,7 @@ impl Block {
             warp.lane_steps += u64::from(active.count_ones());
             *at = pc;
             if let Some(tally) = &mut self.tally {
-                let [warps, threads] = &mut tally.executed[pc as usize];
+                let [warps, threads] = &mut tally.details.executed[pc as usize];
                 *warps += 1;
                 *threads += u64::from(active.count_ones());
             }

@@ -10,27 +10,9 @@
 #include <cuda/atomic>
 #include <cuda/barrier>
 
+#include "conformance.cuh"
+
 namespace cg = cooperative_groups;
-
-using u8 = unsigned char;
-using i16 = short;
-using i32 = int;
-using u32 = unsigned;
-using u64 = unsigned long long;
-using f32 = float;
-using f64 = double;
-
-// t -> scale t + shift, modulo 2^32. To compose these is associative but not commutative.
-struct affine {
-    u32 scale, shift;
-};
-
-struct compose {
-    __device__ affine operator()(affine f, affine g) const { return {f.scale * g.scale, f.shift * g.scale + g.shift}; }
-};
-
-#define KERNEL(name, threads, X, Y, ...) \
-    extern "C" __global__ void __launch_bounds__(threads) name(X* x, Y* y, int n) { __VA_ARGS__(x, y, n); }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Votes and shuffles

@@ -14,31 +14,12 @@
 #include <cub/warp/warp_load.cuh>
 #include <cub/warp/warp_store.cuh>
 
-using u8 = unsigned char;
-using i16 = short;
-using i32 = int;
-using u32 = unsigned;
-using u64 = unsigned long long;
-using f32 = float;
-using f64 = double;
+#include "conformance.cuh"
 
 // Twelve bytes, so that no vector instruction takes one whole.
 struct triple {
     u32 a, b, c;
 };
-
-#define KERNEL(name, threads, X, Y, ...) \
-    extern "C" __global__ void __launch_bounds__(threads) name(X* x, Y* y, int n) { __VA_ARGS__(x, y, n); }
-
-template <typename T, int kItems>
-__device__ void load(const T* x, T (&items)[kItems]) {
-    for (int i = 0; i < kItems; ++i) items[i] = x[threadIdx.x * kItems + i];
-}
-
-template <typename T, int kItems>
-__device__ void store(T* y, const T (&items)[kItems]) {
-    for (int i = 0; i < kItems; ++i) y[threadIdx.x * kItems + i] = items[i];
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Loads and stores

@@ -12,38 +12,10 @@
 #include <cub/warp/warp_reduce_batched.cuh>
 #include <cub/warp/warp_scan.cuh>
 
-using u8 = unsigned char;
-using i16 = short;
-using i32 = int;
-using u32 = unsigned;
-using u64 = unsigned long long;
-using f32 = float;
-using f64 = double;
-
-// t -> scale t + shift, modulo 2^32. To compose these is associative but not commutative.
-struct affine {
-    u32 scale, shift;
-};
-
-struct compose {
-    __device__ affine operator()(affine f, affine g) const { return {f.scale * g.scale, f.shift * g.scale + g.shift}; }
-};
+#include "conformance.cuh"
 
 using plus = cuda::std::plus<>;
 using maximum = cuda::maximum<>;
-
-#define KERNEL(name, threads, T, ...) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const T* x, T* y, int n) { __VA_ARGS__(x, y, n); }
-
-template <typename T, int kItems>
-__device__ void load(const T* x, T (&items)[kItems]) {
-    for (int i = 0; i < kItems; ++i) items[i] = x[threadIdx.x * kItems + i];
-}
-
-template <typename T, int kItems>
-__device__ void store(T* y, const T (&items)[kItems]) {
-    for (int i = 0; i < kItems; ++i) y[threadIdx.x * kItems + i] = items[i];
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Blocks
@@ -69,8 +41,8 @@ __device__ void block_reduce(const T* x, T* y, int n) {
     }
 }
 
-#define BLOCK_REDUCE(algorithm, op, T, threads, items)                              \
-    KERNEL(block_reduce_##algorithm##_##op##_##T##_##threads##x##items, threads, T, \
+#define BLOCK_REDUCE(algorithm, op, T, threads, items)                                       \
+    KERNEL(block_reduce_##algorithm##_##op##_##T##_##threads##x##items, threads, const T, T, \
            block_reduce<T, threads, items, reduce::algorithm, op>)
 
 BLOCK_REDUCE(raking, plus, i32, 128, 4)
@@ -108,8 +80,8 @@ __device__ void block_scan(const T* x, T* y, int) {
     y[2 * kThreads * kItems + threadIdx.x] = aggregate;
 }
 
-#define BLOCK_SCAN(algorithm, op, T, threads, items)                              \
-    KERNEL(block_scan_##algorithm##_##op##_##T##_##threads##x##items, threads, T, \
+#define BLOCK_SCAN(algorithm, op, T, threads, items)                                       \
+    KERNEL(block_scan_##algorithm##_##op##_##T##_##threads##x##items, threads, const T, T, \
            block_scan<T, threads, items, scan::algorithm, op>)
 
 BLOCK_SCAN(raking, plus, i32, 96, 3)
@@ -152,8 +124,8 @@ __device__ void carried_scan(const T* x, T* y, int n) {
     }
 }
 
-#define CARRIED_SCAN(algorithm, op, T, threads, items)                              \
-    KERNEL(carried_scan_##algorithm##_##op##_##T##_##threads##x##items, threads, T, \
+#define CARRIED_SCAN(algorithm, op, T, threads, items)                                       \
+    KERNEL(carried_scan_##algorithm##_##op##_##T##_##threads##x##items, threads, const T, T, \
            carried_scan<T, threads, items, scan::algorithm, op>)
 
 CARRIED_SCAN(raking, plus, u64, 96, 2)
@@ -191,7 +163,7 @@ __device__ void grid_scan(const T* x, T* y, int n) {
 }
 
 #define GRID_SCAN(op, T, threads, items, blocks) \
-    KERNEL(grid_scan_##op##_##T##_##threads##x##items##x##blocks, threads, T, grid_scan<T, threads, items, op>)
+    KERNEL(grid_scan_##op##_##T##_##threads##x##items##x##blocks, threads, const T, T, grid_scan<T, threads, items, op>)
 
 GRID_SCAN(plus, i32, 128, 3, 9)
 GRID_SCAN(maximum, f64, 96, 2, 40)
@@ -226,7 +198,7 @@ __device__ void warp_reduce(const T* x, T* y, int n) {
 }
 
 #define WARP_REDUCE(op, T, threads, lanes) \
-    KERNEL(warp_reduce_##op##_##T##_##threads##x##lanes, threads, T, warp_reduce<T, threads, lanes, op>)
+    KERNEL(warp_reduce_##op##_##T##_##threads##x##lanes, threads, const T, T, warp_reduce<T, threads, lanes, op>)
 
 WARP_REDUCE(plus, i32, 96, 32)
 WARP_REDUCE(maximum, u8, 64, 16)
@@ -252,8 +224,8 @@ __device__ void warp_reduce_batched(const T* x, T* y, int) {
     }
 }
 
-#define WARP_REDUCE_BATCHED(op, T, threads, items, lanes)                              \
-    KERNEL(warp_reduce_batched_##op##_##T##_##threads##x##items##x##lanes, threads, T, \
+#define WARP_REDUCE_BATCHED(op, T, threads, items, lanes)                                       \
+    KERNEL(warp_reduce_batched_##op##_##T##_##threads##x##items##x##lanes, threads, const T, T, \
            warp_reduce_batched<T, threads, items, lanes, op>)
 
 WARP_REDUCE_BATCHED(plus, i32, 96, 5, 32)
@@ -279,7 +251,7 @@ __device__ void warp_scan(const T* x, T* y, int n) {
 }
 
 #define WARP_SCAN(op, T, threads, lanes) \
-    KERNEL(warp_scan_##op##_##T##_##threads##x##lanes, threads, T, warp_scan<T, threads, lanes, op>)
+    KERNEL(warp_scan_##op##_##T##_##threads##x##lanes, threads, const T, T, warp_scan<T, threads, lanes, op>)
 
 WARP_SCAN(plus, i32, 96, 32)
 WARP_SCAN(plus, u8, 64, 8)

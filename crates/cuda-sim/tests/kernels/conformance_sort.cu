@@ -12,15 +12,10 @@
 #include <cub/block/block_store.cuh>
 #include <cub/warp/warp_merge_sort.cuh>
 
-using u8 = unsigned char;
-using u16 = unsigned short;
-using i32 = int;
-using u32 = unsigned;
+#include "conformance.cuh"
+
 using i64 = long long;
-using u64 = unsigned long long;
 using f16 = __half;
-using f32 = float;
-using f64 = double;
 
 // Ordered by high, then by low.
 struct record {
@@ -41,19 +36,6 @@ struct before {
         return a.high < b.high || (a.high == b.high && a.low < b.low);
     }
 };
-
-#define KERNEL(name, threads, X, Y, ...) \
-    extern "C" __global__ void __launch_bounds__(threads) name(X* x, Y* y, int n) { __VA_ARGS__(x, y, n); }
-
-template <typename T, int kItems>
-__device__ void load(const T* x, T (&items)[kItems]) {
-    for (int i = 0; i < kItems; ++i) items[i] = x[threadIdx.x * kItems + i];
-}
-
-template <typename T, int kItems>
-__device__ void store(T* y, const T (&items)[kItems]) {
-    for (int i = 0; i < kItems; ++i) y[threadIdx.x * kItems + i] = items[i];
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // By digits

@@ -23,11 +23,18 @@ pub fn source(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The text with that of the headers beside it that it includes.
+fn whole(file: &str) -> String {
+    let text = source(file);
+    let headers = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"')).map(source);
+    headers.collect::<String>() + &text
+}
+
 /// The PTX of tests/kernels/`file`, compiled once for the same text and macros.
 pub fn ptx(file: &str, macros: &[&str]) -> String {
     let nvcc = nvcc();
     let mut hasher = DefaultHasher::new();
-    (source(file), macros, FLAGS, &nvcc, include_str!("../../../../xtask/cuda-requirements.txt")).hash(&mut hasher);
+    (whole(file), macros, FLAGS, &nvcc, include_str!("../../../../xtask/cuda-requirements.txt")).hash(&mut hasher);
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
     fs::create_dir_all(&cache).expect("a folder for compiled kernels");
     let ptx = cache.join(format!("{file}-{:016x}.ptx", hasher.finish()));
