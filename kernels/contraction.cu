@@ -109,20 +109,18 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
                     n[m] = in_units(call, unit, d, i == j);
                 }
             }
-            const float *least_n = columns.least + lane, *log = columns.log + begin * columns.width + lane;
 #pragma unroll 1
-            for (int k = begin; k < end; ++k, log += columns.width) {
+            for (int k = begin; k < end; ++k) {
                 const float pull = factors.pull[k], push = factors.push[k];
-                const Norms row = {factors.least, 0.0f, factors.log[k], 0.0f};
 #pragma unroll
                 for (int m = 0; m < kPerLane; ++m) {
                     if (m * kWarp >= c.width) continue;
                     float a;
                     if (kShort<kOfficial, C>) {
-                        const float half = factors.half[k] + log[m * kWarp];
+                        const float half = factors.half[k] + columns.log[k * columns.width + lane + m * kWarp];
                         a = clip_min(exp2_fast(fmaf(-call.rate2[k], n[m], half)), call.affinity_floor);
                     } else {
-                        const Norms norms = {row.row_least, least_n[m * kWarp], row.row_log, log[m * kWarp]};
+                        const Norms norms = columns.norms(lane + m * kWarp, k, factors.least, factors.log[k]);
                         a = affinity_of<true>(call, k, n[m], 1.0f, norms);
                     }
                     sum[m] = fmaf(a, lane + m * kWarp >= attracting ? pull : push, sum[m]);

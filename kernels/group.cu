@@ -202,6 +202,19 @@ __device__ __forceinline__ void fill_identity(char* stage, const DriftHead& head
     }
 }
 
+// Where a block keeps what: it follows from the stages, of which there are two, and the number of slots alone.
+template <typename C>
+struct Room {
+    Coefficients<C> c;
+    Columns columns;
+    Distances n;
+
+    __device__ __forceinline__ Room(char* stages, int width, int slots)
+        : c(stages + kStages * width * kStageRow, width),
+          columns(c.end(slots), width),
+          n{reinterpret_cast<float*>(stages), width} {}
+};
+
 // What the passes of a group share.
 struct Group {
     char* stages;
@@ -218,10 +231,8 @@ template <typename C>
 __device__ __noinline__ void couple_any(const DriftCall& call, const DriftHead& head, char* stages, int width,
                                         int all_slots, Rows* rows, statistics::RowSums* row_sums, int b, int r,
                                         int slots) {
-    const Coefficients<C> c(stages + kStages * width * kStageRow, width);
-    const Columns columns(c.end(all_slots), width);
-    const Distances n = {reinterpret_cast<float*>(stages), width};
-    couple<false>(call, head, n, columns, c, rows, row_sums, b, r, slots);
+    const Room<C> room(stages, width, all_slots);
+    couple<false>(call, head, room.n, room.columns, room.c, rows, row_sums, b, r, slots);
 }
 
 // The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the
@@ -238,10 +249,9 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
     for (int r = 0; r < call.temperatures; r += group.slots) {
         const int slots = min(group.slots, call.temperatures - r), width = here(group.width);
         const int stage_bytes = width * kStageRow;
-        // Where everything lies follows from the stages alone; registers are for the sums.
-        const Coefficients<C> c(group.stages + kStages * stage_bytes, width);
-        const Columns columns(c.end(group.slots), width);
-        const Distances n = {reinterpret_cast<float*>(group.stages), width};
+        // Found again, for registers are for the sums.
+        const Room<C> room(group.stages, width, group.slots);
+        const Coefficients<C>& c = room.c;
         const auto load = [&](int d, int step) {
             char* stage = group.stages + step % kStages * stage_bytes;
             if (kIdentity) {
@@ -254,11 +264,11 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
         // All are done with the columns, or with the stages and the coefficients of the pass before.
         __syncthreads();
         if (r > 0) {
-            n.take<T>(call, head, columns, b);
+            room.n.template take<T>(call, head, room.columns, b);
             __syncwarp();
         }
         if (call.official) {
-            couple<true>(call, head, n, columns, c, group.rows, group.row_sums, b, r, slots);
+            couple<true>(call, head, room.n, room.columns, c, group.rows, group.row_sums, b, r, slots);
         } else {
             couple_any<C>(call, head, group.stages, width, group.slots, group.rows, group.row_sums, b, r, slots);
         }
@@ -326,12 +336,10 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     const DriftHead& head = head_of(call, kNorms, &b);
     const int width = head.width;
     char* stages = reinterpret_cast<char*>(shared);
-    char* behind = stages + kStages * width * kStageRow;
     const bool identity = head.among != nullptr;
     const int slots = identity ? call.identity_slots : call.slots;
-    const Columns columns(identity ? Coefficients<float>(behind, width).end(slots)
-                                   : Coefficients<typename Product::Coefficient>(behind, width).end(slots),
-                          width);
+    const Columns columns = identity ? Room<float>(stages, width, slots).columns
+                                     : Room<typename Product::Coefficient>(stages, width, slots).columns;
     static_assert(kTile * sizeof(float) == kStages * kStageRow, "distances take the place of the stages");
     const Distances n = {reinterpret_cast<float*>(stages), width};
     const Group shape = {stages, width, slots, b, sources, &rows, &row_sums, scratch};
