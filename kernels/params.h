@@ -141,3 +141,50 @@ struct DriftCall {
     const DriftHead *table;
     DriftHead head;
 };
+
+// Generators and their training: kernels/random.cu, network.cu, update.cu.
+
+// The scalars of a run, in device memory: the steps done, the first step whose loss was not finite or 0; the loss that
+// the step in progress has come to; loss, its moving average, length scale and norm of the gradient of the last step.
+struct TrainProgress {
+    unsigned long long step, diverged;
+    double coming_loss;
+    double loss, loss_ema, scale, grad_norm;
+};
+
+// A stream of random integers (src/rng.rs) at the step that comes.
+struct RandomStream {
+    unsigned key[2];
+    unsigned purpose;
+    const TrainProgress *progress;
+};
+
+// src/data.rs.
+enum ToyKind { kSwissRoll = 0, kCheckerboard = 1, kTwoMoons = 2, kRing = 3 };
+
+// Rows of a tile whose columns a block adds up.
+constexpr int kSumRows = 64;
+// Layers whose biases' gradients one launch joins.
+constexpr int kJoinLayers = 32;
+
+// Where the sums of layers lie among the columns, and where their gradients go.
+struct JoinColumns {
+    int layers, tiles, columns;
+    int first[kJoinLayers], count[kJoinLayers];
+    long long to[kJoinLayers];
+};
+
+// Blocks that take squares of a gradient at most.
+constexpr int kSquareBlocks = 512;
+
+// Hyper-parameters of the update (src/train/optimizer.rs), and 1 - beta and 1 - EMA decay as they are rounded there.
+struct UpdateCall {
+    long long count;
+    int blocks;
+    unsigned long long warmup;
+    double learning_rate, beta1, beta2, weight_decay, clip_norm;
+    float first, second, rest1, rest2, epsilon, ema_rest;
+    float *parameters, *grad, *moment1, *moment2, *ema;
+    double *squares;
+    TrainProgress *progress;
+};

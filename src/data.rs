@@ -86,7 +86,7 @@ impl std::str::FromStr for Toy {
 pub struct Data(Source);
 
 #[derive(Clone, Debug)]
-enum Source {
+pub(crate) enum Source {
     Toy(Toy),
     Points { values: Vec<f32>, dim: usize },
 }
@@ -120,6 +120,11 @@ impl Data {
             return Err(Error::value("data", "a coordinate", "finite; training on it would give NaN", got));
         }
         Ok(Self(Source::Points { values, dim }))
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn source(&self) -> &Source {
+        &self.0
     }
 
     /// D.

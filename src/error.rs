@@ -87,6 +87,14 @@ pub enum Error {
         /// The driver's name for the error, and its text.
         problem: String,
     },
+    /// cuBLAS refused an operation.
+    #[error("{op}: cuBLAS answers {problem}")]
+    Cublas {
+        /// The operation.
+        op: &'static str,
+        /// cuBLAS's name for the error.
+        problem: String,
+    },
     /// The phases of a plan were called out of order, or with another plan's workspace.
     #[error("{op}: {problem}")]
     Order {

@@ -12,7 +12,7 @@
 //! - `cuda` (feature `cuda`): the same on NVIDIA GPUs, on the caller's streams and arrays.
 //! - [`mod@reference`]: the same in f64, to be read beside the formulas; the oracle of every test.
 //! - [`FieldSpec`], [`cpu::field()`]: mean-shift and kernel-score fields of two point sets.
-//! - [`generator`], [`train`], [`data`], [`metrics`], [`rng`]: a training run, all of it.
+//! - [`generator`], [`train`], [`data`], [`metrics`], [`rng`]: a training run, all of it, on any [`backend`].
 //!
 //! # Notation
 //! B groups, G generated samples per group (the queries), N further negatives, P positives, T = G + N + P targets,
@@ -28,6 +28,7 @@
 //! The same inputs give the same bits on the same machine, for any number of threads and any chunking over B. Threads
 //! are those of rayon's current pool.
 
+pub mod backend;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -38,6 +38,7 @@ mod drift;
 mod field;
 mod gemm;
 mod group;
+mod host;
 pub(crate) mod isa;
 mod plan;
 pub(crate) mod simd;
@@ -48,10 +49,11 @@ pub use crate::Drift;
 pub use ceilings::{Ceilings, ceilings};
 pub use drift::drift;
 pub use field::field;
-pub(crate) use gemm::{pack, pack_transposed, packed_len, product, transpose};
+use gemm::{pack, pack_transposed, packed_len, product, transpose};
+pub use host::{Host, HostDrift};
 pub use plan::{Plan, Workspace};
 pub use sums::{ForceNorms, ForceSums, ScaleSums};
-pub(crate) use tile::sum;
+use tile::sum;
 
 /// The instruction set that the inner loops run on: `baseline` (what the target guarantees; on AArch64 with its fused
 /// multiply-add), `avx2` or `avx512`. The environment variable `CUDRIFT_ISA` forces one that the machine has.

@@ -170,14 +170,7 @@ impl Context {
     }
 
     fn room<T: DeviceRepr>(&self, what: &'static str, count: usize) -> Result<CudaSlice<T>> {
-        let count = count.max(1);
-        // SAFETY: what is not copied here, kernels write before they read it.
-        unsafe { self.stream.alloc(count) }.map_err(|error| match error.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                Error::DeviceMemory { op: OP, what, bytes: count.saturating_mul(size_of::<T>()) }
-            }
-            _ => failed("making room on the device", error),
-        })
+        room(&self.stream, OP, what, count)
     }
 
     fn download(&self, from: &CudaSlice<f32>, count: usize) -> Result<Vec<f32>> {
@@ -190,6 +183,23 @@ impl Context {
         }
         Ok(to)
     }
+}
+
+/// An array of what comes, with room for one at least.
+pub(super) fn room<T: DeviceRepr>(
+    stream: &Arc<CudaStream>,
+    op: &'static str,
+    what: &'static str,
+    count: usize,
+) -> Result<CudaSlice<T>> {
+    let count = count.max(1);
+    // SAFETY: whatever is read is copied or written by a kernel before.
+    unsafe { stream.alloc(count) }.map_err(|error| match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            Error::DeviceMemory { op, what, bytes: count.saturating_mul(size_of::<T>()) }
+        }
+        _ => failed("making room on the device", error),
+    })
 }
 
 fn no_device(problem: impl Into<String>) -> Error {

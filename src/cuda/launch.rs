@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, LaunchConfig,
-    PushKernelArg, SyncOnDrop, sys,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtrMut, DeviceRepr,
+    LaunchConfig, PushKernelArg, SyncOnDrop, sys,
 };
 
 use super::call::{Call, Pointers};
@@ -38,6 +38,7 @@ pub struct Kernels {
     plain: [Products; 3],
     tensor: [Products; 3],
     shared_bytes: usize,
+    module: Arc<CudaModule>,
 }
 
 /// The statistics of rows and columns for one type of samples.
@@ -222,7 +223,13 @@ impl Kernels {
             plain: [products("f32")?, products("f16")?, products("bf16")?],
             tensor: [products("f32_tensor")?, products("f16_tensor")?, products("bf16_tensor")?],
             shared_bytes: shared.unsigned_abs() as usize,
+            module,
         })
+    }
+
+    /// A kernel by its name.
+    pub(super) fn function(&self, name: &str) -> Result<CudaFunction> {
+        self.module.load_function(name).map_err(|error| failed("loading a kernel", error))
     }
 
     /// Bytes of shared memory that a block may have on this device, for [`Options`](super::Options).

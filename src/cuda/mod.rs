@@ -13,6 +13,7 @@
 
 mod call;
 mod context;
+mod device;
 mod fnv;
 mod image;
 mod launch;
@@ -23,6 +24,7 @@ mod plan;
 pub use call::{Call, Pointers};
 pub use context::{Context, Gpu, probe};
 pub use cudarc;
+pub use device::{Device, DeviceArray, DeviceData, DeviceDrift};
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
 pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Samples, Statistics};
 pub use plan::{Options, Plan};

@@ -257,3 +257,141 @@ impl Default for DriftCall {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrainProgress {
+    pub step: ::core::ffi::c_ulonglong,
+    pub diverged: ::core::ffi::c_ulonglong,
+    pub coming_loss: f64,
+    pub loss: f64,
+    pub loss_ema: f64,
+    pub scale: f64,
+    pub grad_norm: f64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrainProgress"][::core::mem::size_of::<TrainProgress>() - 56usize];
+    ["Alignment of TrainProgress"][::core::mem::align_of::<TrainProgress>() - 8usize];
+    ["Offset of field: TrainProgress::step"][::core::mem::offset_of!(TrainProgress, step) - 0usize];
+    ["Offset of field: TrainProgress::diverged"][::core::mem::offset_of!(TrainProgress, diverged) - 8usize];
+    ["Offset of field: TrainProgress::coming_loss"][::core::mem::offset_of!(TrainProgress, coming_loss) - 16usize];
+    ["Offset of field: TrainProgress::loss"][::core::mem::offset_of!(TrainProgress, loss) - 24usize];
+    ["Offset of field: TrainProgress::loss_ema"][::core::mem::offset_of!(TrainProgress, loss_ema) - 32usize];
+    ["Offset of field: TrainProgress::scale"][::core::mem::offset_of!(TrainProgress, scale) - 40usize];
+    ["Offset of field: TrainProgress::grad_norm"][::core::mem::offset_of!(TrainProgress, grad_norm) - 48usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RandomStream {
+    pub key: [::core::ffi::c_uint; 2usize],
+    pub purpose: ::core::ffi::c_uint,
+    pub progress: *const TrainProgress,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RandomStream"][::core::mem::size_of::<RandomStream>() - 24usize];
+    ["Alignment of RandomStream"][::core::mem::align_of::<RandomStream>() - 8usize];
+    ["Offset of field: RandomStream::key"][::core::mem::offset_of!(RandomStream, key) - 0usize];
+    ["Offset of field: RandomStream::purpose"][::core::mem::offset_of!(RandomStream, purpose) - 8usize];
+    ["Offset of field: RandomStream::progress"][::core::mem::offset_of!(RandomStream, progress) - 16usize];
+};
+impl Default for RandomStream {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+pub const ToyKind_kSwissRoll: ToyKind = 0;
+pub const ToyKind_kCheckerboard: ToyKind = 1;
+pub const ToyKind_kTwoMoons: ToyKind = 2;
+pub const ToyKind_kRing: ToyKind = 3;
+pub type ToyKind = ::core::ffi::c_uint;
+pub const kSumRows: ::core::ffi::c_int = 64;
+pub const kJoinLayers: ::core::ffi::c_int = 32;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct JoinColumns {
+    pub layers: ::core::ffi::c_int,
+    pub tiles: ::core::ffi::c_int,
+    pub columns: ::core::ffi::c_int,
+    pub first: [::core::ffi::c_int; 32usize],
+    pub count: [::core::ffi::c_int; 32usize],
+    pub to: [::core::ffi::c_longlong; 32usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of JoinColumns"][::core::mem::size_of::<JoinColumns>() - 528usize];
+    ["Alignment of JoinColumns"][::core::mem::align_of::<JoinColumns>() - 8usize];
+    ["Offset of field: JoinColumns::layers"][::core::mem::offset_of!(JoinColumns, layers) - 0usize];
+    ["Offset of field: JoinColumns::tiles"][::core::mem::offset_of!(JoinColumns, tiles) - 4usize];
+    ["Offset of field: JoinColumns::columns"][::core::mem::offset_of!(JoinColumns, columns) - 8usize];
+    ["Offset of field: JoinColumns::first"][::core::mem::offset_of!(JoinColumns, first) - 12usize];
+    ["Offset of field: JoinColumns::count"][::core::mem::offset_of!(JoinColumns, count) - 140usize];
+    ["Offset of field: JoinColumns::to"][::core::mem::offset_of!(JoinColumns, to) - 272usize];
+};
+pub const kSquareBlocks: ::core::ffi::c_int = 512;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct UpdateCall {
+    pub count: ::core::ffi::c_longlong,
+    pub blocks: ::core::ffi::c_int,
+    pub warmup: ::core::ffi::c_ulonglong,
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+    pub clip_norm: f64,
+    pub first: f32,
+    pub second: f32,
+    pub rest1: f32,
+    pub rest2: f32,
+    pub epsilon: f32,
+    pub ema_rest: f32,
+    pub parameters: *mut f32,
+    pub grad: *mut f32,
+    pub moment1: *mut f32,
+    pub moment2: *mut f32,
+    pub ema: *mut f32,
+    pub squares: *mut f64,
+    pub progress: *mut TrainProgress,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of UpdateCall"][::core::mem::size_of::<UpdateCall>() - 144usize];
+    ["Alignment of UpdateCall"][::core::mem::align_of::<UpdateCall>() - 8usize];
+    ["Offset of field: UpdateCall::count"][::core::mem::offset_of!(UpdateCall, count) - 0usize];
+    ["Offset of field: UpdateCall::blocks"][::core::mem::offset_of!(UpdateCall, blocks) - 8usize];
+    ["Offset of field: UpdateCall::warmup"][::core::mem::offset_of!(UpdateCall, warmup) - 16usize];
+    ["Offset of field: UpdateCall::learning_rate"][::core::mem::offset_of!(UpdateCall, learning_rate) - 24usize];
+    ["Offset of field: UpdateCall::beta1"][::core::mem::offset_of!(UpdateCall, beta1) - 32usize];
+    ["Offset of field: UpdateCall::beta2"][::core::mem::offset_of!(UpdateCall, beta2) - 40usize];
+    ["Offset of field: UpdateCall::weight_decay"][::core::mem::offset_of!(UpdateCall, weight_decay) - 48usize];
+    ["Offset of field: UpdateCall::clip_norm"][::core::mem::offset_of!(UpdateCall, clip_norm) - 56usize];
+    ["Offset of field: UpdateCall::first"][::core::mem::offset_of!(UpdateCall, first) - 64usize];
+    ["Offset of field: UpdateCall::second"][::core::mem::offset_of!(UpdateCall, second) - 68usize];
+    ["Offset of field: UpdateCall::rest1"][::core::mem::offset_of!(UpdateCall, rest1) - 72usize];
+    ["Offset of field: UpdateCall::rest2"][::core::mem::offset_of!(UpdateCall, rest2) - 76usize];
+    ["Offset of field: UpdateCall::epsilon"][::core::mem::offset_of!(UpdateCall, epsilon) - 80usize];
+    ["Offset of field: UpdateCall::ema_rest"][::core::mem::offset_of!(UpdateCall, ema_rest) - 84usize];
+    ["Offset of field: UpdateCall::parameters"][::core::mem::offset_of!(UpdateCall, parameters) - 88usize];
+    ["Offset of field: UpdateCall::grad"][::core::mem::offset_of!(UpdateCall, grad) - 96usize];
+    ["Offset of field: UpdateCall::moment1"][::core::mem::offset_of!(UpdateCall, moment1) - 104usize];
+    ["Offset of field: UpdateCall::moment2"][::core::mem::offset_of!(UpdateCall, moment2) - 112usize];
+    ["Offset of field: UpdateCall::ema"][::core::mem::offset_of!(UpdateCall, ema) - 120usize];
+    ["Offset of field: UpdateCall::squares"][::core::mem::offset_of!(UpdateCall, squares) - 128usize];
+    ["Offset of field: UpdateCall::progress"][::core::mem::offset_of!(UpdateCall, progress) - 136usize];
+};
+impl Default for UpdateCall {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}

@@ -9,7 +9,7 @@ impl Mlp {
     /// The tensors of this network, each name with `prefix` before it.
     pub(crate) fn tensors<'a>(&'a self, prefix: &str, parameters: &'a [f32]) -> Result<Vec<(String, TensorView<'a>)>> {
         let mut tensors = Vec::new();
-        for (l, layer) in self.layers().enumerate() {
+        for (l, layer) in self.layers().into_iter().enumerate() {
             let (weight, bias) = layer.split(parameters);
             let mut push = |name: &str, shape: Vec<usize>, data: &'a [f32]| {
                 let view = f32_view(shape, data)?;

@@ -1,7 +1,9 @@
 //! Checkpoints: a safetensors file with parameters, moments, averages and the step, from which a run goes on bit for
 //! bit. The random numbers need no more than the seed and the step.
 
-use super::{Config, Moments, Trainer};
+use super::{Config, Trainer};
+use crate::backend::{Backend, Progress, Weights};
+use crate::cpu::Host;
 use crate::generator::{open, read, serialize};
 use crate::{Error, Result};
 use std::path::Path;
@@ -9,37 +11,41 @@ use std::path::Path;
 const FORMAT: &str = "cudrift checkpoint 1";
 const RNG: &str = "philox4x32-10, counter (block, step, purpose)";
 
-impl Trainer {
-    /// Writes a checkpoint, atomically.
+impl<B: Backend> Trainer<B> {
+    /// Writes a checkpoint, atomically; the same file on every backend.
     ///
     /// # Errors
-    /// [`Error::Io`] with the system's answer.
+    /// [`Error::Io`] with the system's answer; those of [`Backend`].
     pub fn save(&self, path: &Path) -> Result<()> {
+        let Progress { step, loss_ema, .. } = self.backend.read(&self.work.progress)?;
+        let Weights { parameters, first, second, ema, .. } = &self.work.weights;
+        let model = self.model_of(parameters)?;
+        let array = |array: &B::Array| self.backend.download(array, B::len(array));
+        let (first, second, ema) = (array(first)?, array(second)?, array(ema)?);
         let mut tensors = Vec::new();
-        let Moments { first, second, ema } = &self.moments;
         for (prefix, values) in
-            [("model.", self.model.parameters()), ("ema.", ema), ("adam.first.", first), ("adam.second.", second)]
+            [("model.", model.parameters()), ("ema.", &ema), ("adam.first.", &first), ("adam.second.", &second)]
         {
-            tensors.extend(self.model.tensors(prefix, values)?);
+            tensors.extend(model.tensors(prefix, values)?);
         }
         // The average loss is f64; its bits travel as text so that none is lost.
         let state = serde_json::json!({
             "format": FORMAT,
-            "step": self.step,
+            "step": step,
             "seed": self.config.seed,
             "rng": RNG,
-            "loss_ema_bits": format!("{:016x}", self.loss_ema.to_bits()),
+            "loss_ema_bits": format!("{:016x}", loss_ema.to_bits()),
         });
         crate::files::write_atomically(path, &serialize(tensors, Some(("cudrift", state.to_string())))?)
     }
 
-    /// A trainer that goes on from a checkpoint. The data and the spec are `config`'s; only architecture and seed are
-    /// compared.
+    /// A trainer that goes on from a checkpoint, of whatever backend. The data and the spec are `config`'s; only
+    /// architecture and seed are compared.
     ///
     /// # Errors
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is not a checkpoint, or one of another
-    /// architecture or seed than `config`'s.
-    pub fn load(config: Config, path: &Path) -> Result<Self> {
+    /// architecture or seed than `config`'s; those of [`Backend`].
+    pub fn load_on(backend: B, config: Config, path: &Path) -> Result<Self> {
         config.check_memory()?;
         let bytes = std::fs::read(path).map_err(|source| Error::io("read", path, source))?;
         let file = open(&bytes, path)?;
@@ -75,7 +81,20 @@ impl Trainer {
             }
             Ok(part.parameters().to_vec())
         };
-        let moments = Moments { first: part("adam.first.")?, second: part("adam.second.")?, ema: part("ema.")? };
-        Self::assemble(config, model, moments, step, f64::from_bits(loss_ema))
+        let mut weights = Weights::new(&backend, model.parameters())?;
+        weights.first = backend.upload("the first moment", &part("adam.first.")?)?;
+        weights.second = backend.upload("the second moment", &part("adam.second.")?)?;
+        weights.ema = backend.upload("the averaged parameters", &part("ema.")?)?;
+        Self::assemble(backend, config, &model, weights, &Progress::new(step, f64::from_bits(loss_ema)))
+    }
+}
+
+impl Trainer {
+    /// A trainer on the CPU that goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Trainer::load_on`].
+    pub fn load(config: Config, path: &Path) -> Result<Self> {
+        Self::load_on(Host::new(), config, path)
     }
 }

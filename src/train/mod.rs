@@ -5,13 +5,13 @@ mod optimizer;
 
 pub use optimizer::Optimizer;
 
-use crate::cpu::{Plan, Workspace};
+use crate::backend::{Backend, Progress, Weights};
+use crate::cpu::Host;
 use crate::data::Data;
-use crate::generator::{Activations, Mlp, parameter_count};
+use crate::generator::{Mlp, Pass, parameter_count};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
-use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
-use optimizer::Moments;
+use crate::{DriftSpec, Error, Result};
 use std::time::Instant;
 
 /// Everything that decides a training run.
@@ -82,10 +82,7 @@ pub struct Step {
     pub grad_norm: f64,
 }
 
-/// Decay per step of [`Step::loss_ema`], as in the notebook (spec 10.1).
-const LOSS_DECAY: f64 = 0.96;
-
-/// A generator in training, on the CPU.
+/// A generator in training, on the CPU or on another backend.
 ///
 /// Every random number is a function of the seed and the step, so a trainer restored from a checkpoint goes on bit
 /// for bit.
@@ -95,24 +92,30 @@ const LOSS_DECAY: f64 = 0.96;
 /// let mut config = Config::notebook(cudrift::data::Toy::Ring);
 /// (config.batch, config.hidden) = (64, vec![16]);
 /// let mut trainer = Trainer::new(config)?;
-/// let first = trainer.step()?;
-/// assert!(first.loss > 0.0);
+/// trainer.step()?;
+/// assert!(trainer.report()?.loss > 0.0);
 /// # Ok::<(), cudrift::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Trainer {
+pub struct Trainer<B: Backend = Host> {
     config: Config,
-    model: Mlp,
-    moments: Moments,
+    backend: B,
+    work: Work<B>,
     step: u64,
-    loss_ema: f64,
-    plan: Plan,
-    workspace: Workspace,
-    activations: Activations,
-    /// Gradient of the loss with respect to the samples, and to the parameters.
-    drift_grad: Vec<f32>,
-    grad: Vec<f32>,
-    profile: Profile,
+    profile: Option<Profile>,
+}
+
+/// What a step works on.
+#[derive(Debug)]
+struct Work<B: Backend> {
+    data: B::Data,
+    weights: Weights<B::Array>,
+    pass: Pass<B>,
+    drift: B::Drift,
+    /// A batch of data [n, D], and the gradient of the loss with respect to the samples.
+    batch: B::Array,
+    gradient: B::Array,
+    progress: B::Progress,
 }
 
 /// Seconds spent in each part of the steps made so far.
@@ -131,76 +134,87 @@ pub struct Profile {
 }
 
 impl Trainer {
+    /// A fresh generator, on the CPU.
+    ///
+    /// # Errors
+    /// As [`Trainer::on`].
+    pub fn new(config: Config) -> Result<Self> {
+        Self::on(Host::new(), config)
+    }
+}
+
+impl<B: Backend> Trainer<B> {
     /// A fresh generator.
     ///
     /// # Errors
     /// [`Error::Value`] for any impossible number in `config`; [`Error::TooLarge`] where the model with its batch does
-    /// not fit into memory.
-    pub fn new(config: Config) -> Result<Self> {
+    /// not fit into memory; those of [`Backend`].
+    pub fn on(backend: B, config: Config) -> Result<Self> {
         config.check_memory()?;
         let model = Mlp::new(&config.sizes(), config.seed)?;
-        let moments = Moments::new(model.parameters());
-        Self::assemble(config, model, moments, 0, f64::NAN)
+        let weights = Weights::new(&backend, model.parameters())?;
+        Self::assemble(backend, config, &model, weights, &Progress::new(0, f64::NAN))
     }
 
-    fn assemble(config: Config, model: Mlp, moments: Moments, step: u64, loss_ema: f64) -> Result<Self> {
+    fn assemble(
+        backend: B,
+        config: Config,
+        model: &Mlp,
+        weights: Weights<B::Array>,
+        progress: &Progress,
+    ) -> Result<Self> {
         config.optimizer.validate()?;
         if config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
         }
         let (batch, dim) = (config.batch, config.data.dim());
-        let shape = DriftShape { groups: 1, generated: batch, negatives: 0, positives: batch, dim };
-        let plan = Plan::new(&config.spec, shape)?;
-        let workspace = plan.workspace();
-        let (drift_grad, grad) = (vec![0.0; batch * dim], vec![0.0; model.parameters().len()]);
-        let activations = Activations::default();
-        let profile = Profile::default();
-        Ok(Self { config, model, moments, step, loss_ema, plan, workspace, activations, drift_grad, grad, profile })
+        let samples = || backend.array("a batch of samples", batch.saturating_mul(dim));
+        let work = Work {
+            data: backend.data(&config.data, batch)?,
+            weights,
+            pass: Pass::new(&backend, model, batch)?,
+            drift: backend.drift(&config.spec, batch, dim)?,
+            batch: samples()?,
+            gradient: samples()?,
+            progress: backend.progress(progress)?,
+        };
+        Ok(Self { config, backend, work, step: progress.step, profile: None })
     }
 
-    /// One training step.
+    /// One training step. [`Trainer::report`] says what came of it.
     ///
     /// # Errors
-    /// [`Error::Diverged`] where the loss is not finite; the parameters are then those of the step before.
-    pub fn step(&mut self) -> Result<Step> {
-        let step = self.step + 1;
-        let Config { batch, noise_dim, seed, .. } = self.config;
-        let dim = self.config.data.dim();
-        let mut clock = Instant::now();
-        let mut lap = |part: &mut f64| {
-            let now = Instant::now();
-            *part += (now - std::mem::replace(&mut clock, now)).as_secs_f64();
-        };
-        let (noise, data) = rayon::join(
-            || Stream::new(seed, Purpose::Noise, step).normals(batch * noise_dim),
-            || self.config.data.sample(&mut Stream::new(seed, Purpose::Data, step), batch),
-        );
-        lap(&mut self.profile.sampling);
-        self.model.forward_into(&noise, &mut self.activations)?;
-        lap(&mut self.profile.forward);
-
-        let inputs = DriftInputs::new(
-            Points::new(self.activations.output(), [1, batch, dim])?,
-            Points::new(&data, [1, batch, dim])?,
-        )?;
-        let mut loss = [0.0];
-        let scale = self.plan.distances(&inputs, &mut self.workspace)?.finish(&self.config.spec)?;
-        let norms = self.plan.coefficients(&inputs, &scale, &mut self.workspace)?.finish(&self.config.spec, &scale);
-        self.plan.gradient(&inputs, &scale, &norms, &mut self.workspace, &mut self.drift_grad, &mut loss)?;
-        let loss = f64::from(loss[0]);
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step, loss });
+    /// [`Error::Diverged`] where the loss is not finite and the backend knows it already; the parameters are those of the
+    /// step before. Those of [`Backend`].
+    pub fn step(&mut self) -> Result<()> {
+        let Self { config, backend, work, profile, .. } = self;
+        match profile {
+            None => backend.repeat(|backend| work.step(backend, config, |_, _| Ok(())))?,
+            Some(profile) => {
+                backend.finish()?;
+                let mut clock = Instant::now();
+                work.step(backend, config, |backend, part| {
+                    backend.finish()?;
+                    let now = Instant::now();
+                    *part(profile) += (now - std::mem::replace(&mut clock, now)).as_secs_f64();
+                    Ok(())
+                })?;
+            }
         }
-        lap(&mut self.profile.drift);
+        self.step += 1;
+        Ok(())
+    }
 
-        self.model.backward(&mut self.activations, &self.drift_grad, &mut self.grad)?;
-        lap(&mut self.profile.backward);
-        let grad_norm =
-            self.config.optimizer.update(step, self.model.parameters_mut(), &mut self.grad, &mut self.moments);
-        lap(&mut self.profile.update);
-        self.step = step;
-        self.loss_ema = if step == 1 { loss } else { LOSS_DECAY * self.loss_ema + (1.0 - LOSS_DECAY) * loss };
-        Ok(Step { step, loss, loss_ema: self.loss_ema, scale: scale.scale, grad_norm })
+    /// What the last step came to; waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] where its loss, or that of a step before it, was not finite; those of [`Backend`].
+    pub fn report(&self) -> Result<Step> {
+        let Progress { step, diverged, loss, loss_ema, scale, grad_norm } = self.backend.read(&self.work.progress)?;
+        if diverged > 0 {
+            return Err(Error::Diverged { step: diverged, loss });
+        }
+        Ok(Step { step, loss, loss_ema, scale, grad_norm })
     }
 
     /// How many steps have been made.
@@ -213,35 +227,71 @@ impl Trainer {
         &self.config
     }
 
-    /// Where the time of the steps went.
-    pub fn profile(&self) -> Profile {
+    /// From now on [`Trainer::profile`] says where the time of the steps goes. Every part of a step is then waited for.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// Where the time of the steps went since [`Trainer::start_profile`].
+    pub fn profile(&self) -> Option<Profile> {
         self.profile
     }
 
     /// The generator as it is now.
-    pub fn model(&self) -> &Mlp {
-        &self.model
+    ///
+    /// # Errors
+    /// Those of [`Backend`].
+    pub fn model(&self) -> Result<Mlp> {
+        self.model_of(&self.work.weights.parameters)
     }
 
     /// The generator with averaged parameters.
     ///
     /// # Errors
-    /// None in practice; the sizes were checked when the model was made.
+    /// Those of [`Backend`].
     pub fn averaged_model(&self) -> Result<Mlp> {
-        Mlp::from_parameters(self.model.sizes(), self.moments.ema.clone())
+        self.model_of(&self.work.weights.ema)
+    }
+
+    fn model_of(&self, parameters: &B::Array) -> Result<Mlp> {
+        Mlp::from_parameters(&self.config.sizes(), self.backend.download(parameters, B::len(parameters))?)
     }
 
     /// Sliced Wasserstein distances of order 1 and 2 between `n` fresh samples of the generator and of the data.
     ///
     /// # Errors
-    /// [`Error::Value`] where `n` or `projections` is 0; [`Error::TooLarge`] where the samples do not fit into memory.
+    /// [`Error::Value`] where `n` or `projections` is 0; [`Error::TooLarge`] where the samples do not fit into memory;
+    /// those of [`Backend`].
     pub fn evaluate(&self, n: usize, projections: usize) -> Result<[f64; 2]> {
         let Config { noise_dim, seed, .. } = self.config;
         let width = self.config.sizes().iter().sum::<usize>().saturating_mul(3 * size_of::<f32>());
         Error::check_memory("evaluation", "the set of samples", n.checked_mul(width))?;
         let noise = Stream::new(seed, Purpose::EvaluationNoise, self.step).normals(n * noise_dim);
         let data = self.config.data.sample(&mut Stream::new(seed, Purpose::EvaluationData, self.step), n);
-        sliced_wasserstein(&self.model.forward(&noise)?, &data, self.config.data.dim(), projections, seed)
+        sliced_wasserstein(&self.model()?.forward(&noise)?, &data, self.config.data.dim(), projections, seed)
+    }
+}
+
+impl<B: Backend> Work<B> {
+    /// The parts of a step, each followed by `lap`.
+    fn step(
+        &mut self,
+        backend: &mut B,
+        config: &Config,
+        mut lap: impl FnMut(&mut B, fn(&mut Profile) -> &mut f64) -> Result<()>,
+    ) -> Result<()> {
+        let Self { data, weights, pass, drift, batch, gradient, progress } = self;
+        let noise = (pass.noise_mut(), config.noise_dim);
+        backend.draw(data, config.seed, progress, config.batch, noise, batch)?;
+        lap(backend, |profile| &mut profile.sampling)?;
+        pass.forward(backend, &weights.parameters)?;
+        lap(backend, |profile| &mut profile.forward)?;
+        backend.gradient(drift, pass.output(), batch, gradient, progress)?;
+        lap(backend, |profile| &mut profile.drift)?;
+        pass.backward(backend, &weights.parameters, gradient, &mut weights.grad)?;
+        lap(backend, |profile| &mut profile.backward)?;
+        backend.update(&config.optimizer, weights, progress)?;
+        lap(backend, |profile| &mut profile.update)
     }
 }
 
@@ -259,11 +309,8 @@ pub fn sample(model: &Mlp, n: usize, seed: u64) -> Result<Vec<f32>> {
         return Err(Error::TooLarge { op: "sample", what: "the set of samples", got });
     }
     let mut stream = Stream::new(seed, Purpose::Samples, 0);
-    let mut activations = Activations::default();
     for start in (0..n).step_by(BLOCK) {
-        let noise = stream.normals(BLOCK.min(n - start) * model.input_dim());
-        model.forward_into(&noise, &mut activations)?;
-        samples.extend_from_slice(activations.output());
+        samples.extend(model.forward(&stream.normals(BLOCK.min(n - start) * model.input_dim()))?);
     }
     Ok(samples)
 }

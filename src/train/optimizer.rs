@@ -1,5 +1,6 @@
 //! The regression update: global-norm clip, Adam or AdamW with linear warm-up, exponential moving average.
 
+use crate::backend::Weights;
 use crate::{Error, Result};
 
 /// Hyper-parameters of the update.
@@ -74,11 +75,12 @@ impl Optimizer {
         START + (self.learning_rate - START) * step.saturating_sub(1) as f64 / self.warmup as f64
     }
 
-    /// One update of `parameters` by `grad`, which is clipped in place; `step` counts from 1.
+    /// One update, in which the gradient is clipped in place; `step` counts from 1.
     ///
     /// Bias corrections and the order of operations are those of PyTorch's Adam and AdamW. Returns the gradient's
     /// global norm before the clip.
-    pub(crate) fn update(&self, step: u64, parameters: &mut [f32], grad: &mut [f32], moments: &mut Moments) -> f64 {
+    pub(crate) fn update(&self, step: u64, weights: &mut Weights<Vec<f32>>) -> f64 {
+        let Weights { parameters, grad, first, second, ema } = weights;
         let norm = grad.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
         if norm > self.clip_norm {
             let factor = (self.clip_norm / norm) as f32;
@@ -87,17 +89,14 @@ impl Optimizer {
             }
         }
         let rate = self.learning_rate_at(step);
-        // A power of more than 2^31 steps is 0 in f64 for every decay below 1 - 1e-8.
-        let power = i32::try_from(step).unwrap_or(i32::MAX);
-        let correction1 = 1.0 - self.beta1.powi(power);
-        let correction2 = (1.0 - self.beta2.powi(power)).sqrt();
+        let correction1 = 1.0 - power(self.beta1, step);
+        let correction2 = (1.0 - power(self.beta2, step)).sqrt();
         let step_size = (rate / correction1) as f32;
         let (beta1, beta2) = (self.beta1 as f32, self.beta2 as f32);
         let (rest1, rest2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
         let (inv_correction2, epsilon) = ((1.0 / correction2) as f32, self.epsilon as f32);
         let decay = (1.0 - rate * self.weight_decay) as f32;
         let ema_rest = (1.0 - self.ema_decay) as f32;
-        let Moments { first, second, ema } = moments;
         for ((((p, g), m), v), e) in parameters.iter_mut().zip(&*grad).zip(first).zip(second).zip(ema) {
             *m = beta1 * *m + rest1 * g;
             *v = beta2 * *v + rest2 * (g * g);
@@ -108,23 +107,23 @@ impl Optimizer {
     }
 }
 
-/// What the update remembers, each as long as the parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Moments {
-    pub(crate) first: Vec<f32>,
-    pub(crate) second: Vec<f32>,
-    pub(crate) ema: Vec<f32>,
-}
-
-impl Moments {
-    pub(crate) fn new(parameters: &[f32]) -> Self {
-        Self { first: vec![0.0; parameters.len()], second: vec![0.0; parameters.len()], ema: parameters.to_vec() }
+/// `base^exponent` by squaring, in the order in which a device does it (kernels/update.cu).
+fn power(mut base: f64, mut exponent: u64) -> f64 {
+    let mut result = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        exponent >>= 1;
     }
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Host;
 
     /// Parameters after three steps of torch.optim.AdamW(lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01) on
     /// gradients (1, -2), (0.5, 0), (-1, 3) from (1, 1), worked out in f64 from the formulas in PyTorch's documentation.
@@ -133,12 +132,12 @@ mod tests {
         let mut optimizer = Optimizer::notebook();
         (optimizer.learning_rate, optimizer.beta2, optimizer.weight_decay) = (0.1, 0.95, 0.01);
         let grads = [[1.0, -2.0], [0.5, 0.0], [-1.0, 3.0]];
-        let mut parameters = [1.0f32, 1.0];
-        let mut moments = Moments::new(&parameters);
+        let mut weights = Weights::new(&Host::new(), &[1.0, 1.0]).unwrap();
         let mut want = [1.0f64, 1.0];
         let (mut m, mut v) = ([0.0f64; 2], [0.0f64; 2]);
         for (t, grad) in (1..).zip(grads) {
-            optimizer.update(t, &mut parameters, &mut grad.map(|g| g as f32), &mut moments);
+            weights.grad = grad.map(|g| g as f32).to_vec();
+            optimizer.update(t, &mut weights);
             for k in 0..2 {
                 want[k] -= 0.1 * 0.01 * want[k];
                 m[k] = 0.9 * m[k] + 0.1 * grad[k];
@@ -146,11 +145,11 @@ mod tests {
                 let m_hat = m[k] / (1.0 - 0.9f64.powi(t as i32));
                 let v_hat = v[k] / (1.0 - 0.95f64.powi(t as i32));
                 want[k] -= 0.1 * m_hat / (v_hat.sqrt() + 1e-8);
-                assert!((f64::from(parameters[k]) - want[k]).abs() <= 1e-6);
+                assert!((f64::from(weights.parameters[k]) - want[k]).abs() <= 1e-6);
             }
         }
-        let ema = 1.0 + 0.001 * (f64::from(parameters[0]) - 1.0);
-        assert!((f64::from(moments.ema[0]) - ema).abs() <= 1e-3);
+        let ema = 1.0 + 0.001 * (f64::from(weights.parameters[0]) - 1.0);
+        assert!((f64::from(weights.ema[0]) - ema).abs() <= 1e-3);
     }
 
     #[test]
@@ -160,11 +159,10 @@ mod tests {
         assert_eq!(optimizer.learning_rate_at(2501), 1e-6 + (2e-4 - 1e-6) * 0.5);
         assert_eq!(optimizer.learning_rate_at(5001), 2e-4);
         optimizer.clip_norm = 2.5;
-        let mut grad = [3.0f32, 4.0];
-        let mut parameters = [0.0; 2];
-        let mut moments = Moments::new(&parameters);
-        assert_eq!(optimizer.update(1, &mut parameters, &mut grad, &mut moments), 5.0);
-        assert_eq!(grad, [1.5, 2.0]);
+        let mut weights = Weights::new(&Host::new(), &[0.0; 2]).unwrap();
+        weights.grad = vec![3.0, 4.0];
+        assert_eq!(optimizer.update(1, &mut weights), 5.0);
+        assert_eq!(weights.grad, [1.5, 2.0]);
     }
 
     #[test]

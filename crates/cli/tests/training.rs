@@ -246,6 +246,32 @@ fn samples_of_a_generator() {
     assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).starts_with("warning"));
 }
 
+/// On the simulator or a GPU; its checkpoint is the same on the CPU.
+#[test]
+fn a_run_on_a_device_is_that_of_the_cpu() {
+    if !cuda() {
+        return;
+    }
+    let folder = Folder::new();
+    let loss = |name: &str| metrics(&folder.path(name)).last().unwrap()["loss_ema"].as_f64().unwrap();
+    succeeds(&texts(&train(&folder, "device", &["--steps", "9", "--backend", "cuda"])));
+    succeeds(&texts(&train(&folder, "host", &["--steps", "9", "--backend", "cpu"])));
+    assert!((loss("device") - loss("host")).abs() <= 1e-4 * loss("host"), "{} {}", loss("device"), loss("host"));
+    succeeds(&texts(&train(&folder, "device", &["--steps", "14", "--resume", "--backend", "cpu"])));
+    succeeds(&texts(&train(&folder, "host", &["--steps", "14", "--resume", "--backend", "cuda"])));
+    assert!((loss("device") - loss("host")).abs() <= 1e-4 * loss("host"), "{} {}", loss("device"), loss("host"));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let folder = Folder::new();
+    let args = train(&folder, "none", &["--backend", "cuda"]);
+    let mut without = cudrift();
+    let without = without.args(args).env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "").output().unwrap();
+    assert_failed("without a device", &without, 1, "--backend cpu computes the same");
+    assert!(!folder.path("none").exists());
+}
+
 #[test]
 fn impossible_runs() {
     let folder = Folder::new();
@@ -262,7 +288,6 @@ fn impossible_runs() {
     refused(&["--lr", "-1"], 1, "learning rate");
     refused(&["--temperatures", "nan"], 1, "temperature");
     refused(&["--temperatures", "0"], 1, "temperature");
-    refused(&["--backend", "cuda"], 1, "no CUDA backend");
     refused(&["--resume"], 1, "no folder");
     refused(&["--data", "nope"], 1, "swiss-roll");
     refused(&["--data", "nope.npy"], 1, "cannot read");

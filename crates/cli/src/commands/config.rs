@@ -138,7 +138,6 @@ impl Run {
     }
 
     fn checked(self) -> Result<Self> {
-        self.backend.cpu_only("training")?;
         let positive =
             [("steps", self.steps), ("log_every", self.log_every), ("checkpoint_every", self.checkpoint_every)];
         if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {

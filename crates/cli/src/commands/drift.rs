@@ -120,7 +120,7 @@ impl Case {
         let round = |s: &Samples| s.values.iter().map(|v| round(*v)).collect::<Vec<T>>();
         let (generated, positives) = (round(&self.generated), round(&self.positives));
         let negatives = self.negatives.as_ref().map(round);
-        let device = args.backend.device()?;
+        let device = args.backend.device(cudrift::cuda::Context::new)?;
         let build = || {
             let mut inputs = DriftInputs::new(
                 Points::new(&generated, self.generated.shape)?,

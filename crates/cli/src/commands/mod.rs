@@ -55,28 +55,20 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// The device to compute on, or nothing for the CPU.
+    /// What `open` makes of the device to compute on, or nothing for the CPU.
     ///
     /// `auto` takes a GPU where there is one and says so where it cannot be used. The simulator, which is for tests, it
     /// leaves alone.
-    pub(crate) fn device(self) -> Result<Option<cuda::Context>> {
+    pub(crate) fn device<T>(self, open: impl FnOnce() -> cudrift::Result<T>) -> Result<Option<T>> {
         match self {
             Self::Cpu => Ok(None),
-            Self::Cuda => cuda::Context::new().map(Some).map_err(|problem| {
+            Self::Cuda => open().map(Some).map_err(|problem| {
                 Error::message(format!("--backend cuda: {problem}; --backend cpu computes the same"))
             }),
             Self::Auto if !cuda::probe().is_ok_and(|gpu| !gpu.simulated) => Ok(None),
-            Self::Auto => Ok(cuda::Context::new()
-                .inspect_err(|problem| note(&format!("warning: {problem}; computing on the CPU")))
-                .ok()),
-        }
-    }
-
-    /// Refuses a device for what only the CPU does so far.
-    pub(crate) fn cpu_only(self, what: &str) -> Result<()> {
-        match self {
-            Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda => Err(Error::message(format!("{what} has no CUDA backend yet; use --backend cpu or auto"))),
+            Self::Auto => {
+                Ok(open().inspect_err(|problem| note(&format!("warning: {problem}; computing on the CPU"))).ok())
+            }
         }
     }
 }

@@ -5,6 +5,9 @@ use super::{Backend, KernelName, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
 use crate::plot;
+use cudrift::backend;
+use cudrift::cpu::Host;
+use cudrift::cuda::Device;
 use cudrift::metrics::sliced_wasserstein;
 use cudrift::rng::{Purpose, Stream};
 use cudrift::train::{Profile, Step, Trainer};
@@ -89,8 +92,18 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => flags,
     };
     let folder = Folder(args.out);
-    let (run, mut trainer, mut log) = folder.open(options, args.resume)?;
+    let (run, device) = folder.run(options, args.resume)?;
+    match device {
+        None => train(Host::new(), &folder, &run, args.resume, args.profile),
+        Some(device) => train(device, &folder, &run, args.resume, args.profile),
+    }
+}
 
+fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bool, profile: bool) -> Result<()> {
+    let (mut trainer, mut log) = folder.open(backend, run, resume)?;
+    if profile {
+        trainer.start_profile();
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || handler.store(true, Ordering::SeqCst))
@@ -99,9 +112,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let progress = Progress::new(run.steps, trainer.steps_done());
     let begin = Instant::now();
     while trainer.steps_done() < run.steps {
-        let report = trainer.step()?;
-        let step = report.step;
+        trainer.step()?;
+        let step = trainer.steps_done();
         if step == 1 || step.is_multiple_of(run.log_every) || step == run.steps {
+            let report = trainer.report()?;
             let swd = trainer.evaluate(SAMPLES, PROJECTIONS)?;
             let seconds = log.seconds_before + begin.elapsed().as_secs_f64();
             log.write(&report, swd, trainer.config().optimizer.learning_rate_at(step), seconds)?;
@@ -123,9 +137,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     progress.finish();
     folder.save(&trainer)?;
-    finish(&folder, &trainer, &log)?;
-    if args.profile {
-        print_profile(&trainer.profile());
+    finish(folder, &trainer, &log)?;
+    if let Some(profile) = trainer.profile() {
+        print_profile(&profile);
     }
     Ok(())
 }
@@ -149,8 +163,8 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Starts a run, or goes on with one; in either case there is a checkpoint to resume from when this returns.
-    fn open(&self, options: Options, resume: bool) -> Result<(Run, Trainer, Log)> {
+    /// What the run is, and the device that it goes on, if not on the CPU. Refuses a folder that does not fit.
+    fn run(&self, options: Options, resume: bool) -> Result<(Run, Option<Device>)> {
         let (config_path, checkpoint) = (self.path("config.json"), self.path("checkpoint.safetensors"));
         let folder = self.0.display();
         if let Some(name) = FILES.iter().find(|name| !resume && self.path(name).exists()) {
@@ -168,9 +182,18 @@ impl Folder {
         }
         let run =
             if resume && config_path.exists() { Run::resumed(&config_path, options)? } else { Run::new(options)? };
+        let device = run.backend.device(Device::new)?;
+        Ok((run, device))
+    }
+
+    /// Starts the run, or goes on with it; in either case there is a checkpoint to resume from when this returns.
+    fn open<B: backend::Backend>(&self, backend: B, run: &Run, resume: bool) -> Result<(Trainer<B>, Log)> {
+        let (config_path, checkpoint) = (self.path("config.json"), self.path("checkpoint.safetensors"));
+        let folder = self.0.display();
         let config = run.config()?;
         let fresh = !(resume && checkpoint.exists());
-        let trainer = if fresh { Trainer::new(config)? } else { Trainer::load(config, &checkpoint)? };
+        let trainer =
+            if fresh { Trainer::on(backend, config)? } else { Trainer::load_on(backend, config, &checkpoint)? };
         if trainer.steps_done() > run.steps {
             let done = trainer.steps_done();
             return Err(Error::message(format!("{folder} has {done} steps already; give --steps {done} or more")));
@@ -179,17 +202,17 @@ impl Folder {
             note(&format!("note: {folder} has no checkpoint yet; beginning at step 0"));
         }
         std::fs::create_dir_all(&self.0).map_err(|source| Error::io("create", &self.0, source))?;
-        let mut text = serde_json::to_string_pretty(&run).map_err(|e| Error::message(e.to_string()))?;
+        let mut text = serde_json::to_string_pretty(run).map_err(|e| Error::message(e.to_string()))?;
         text.push('\n');
         cudrift::files::write_atomically(&config_path, text.as_bytes())?;
         if fresh {
             self.save(&trainer)?;
         }
         let log = Log::open(self, trainer.steps_done())?;
-        Ok((run, trainer, log))
+        Ok((trainer, log))
     }
 
-    fn save(&self, trainer: &Trainer) -> Result<()> {
+    fn save<B: backend::Backend>(&self, trainer: &Trainer<B>) -> Result<()> {
         Ok(trainer.save(&self.path("checkpoint.safetensors"))?)
     }
 }
@@ -254,11 +277,12 @@ impl Log {
 }
 
 /// The generator, samples and pictures, and a summary on standard output.
-fn finish(folder: &Folder, trainer: &Trainer, log: &Log) -> Result<()> {
+fn finish<B: backend::Backend>(folder: &Folder, trainer: &Trainer<B>, log: &Log) -> Result<()> {
     let config = trainer.config();
     let dim = config.data.dim();
-    trainer.model().save(&folder.path("generator.safetensors"))?;
-    let generated = cudrift::train::sample(trainer.model(), SAMPLES, config.seed)?;
+    let model = trainer.model()?;
+    model.save(&folder.path("generator.safetensors"))?;
+    let generated = cudrift::train::sample(&model, SAMPLES, config.seed)?;
     write_npy(&folder.path("samples.npy"), &[SAMPLES, dim], &Output::F32(&generated))?;
     let draw = |at| config.data.sample(&mut Stream::new(config.seed, Purpose::EvaluationData, at), SAMPLES);
     let data = draw(trainer.steps_done());

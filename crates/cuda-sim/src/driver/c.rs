@@ -6,8 +6,11 @@
 
 use std::alloc::{self, Layout};
 use std::ffi::{CStr, c_char, c_void};
+use std::fs::File;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
+use std::sync::OnceLock;
 
 use super::{CUresult, Code};
 
@@ -30,15 +33,31 @@ macro_rules! api {
         $(#[$attribute])*
         #[unsafe(no_mangle)]
         pub extern "C" fn $name($($argument: $type),*) -> $crate::driver::CUresult {
-            $crate::driver::c::call(|| $body)
+            $crate::driver::c::call(stringify!($name), || $body)
         }
         $crate::driver::c::api!(@aliases $name ($($argument: $type),*) $($alias)*);
     )*};
 }
 pub(crate) use api;
 
+/// Writes a call to the file that `CUDRIFT_SIM_CALLS` names, if one is named.
+pub(super) fn note(name: &str) {
+    static FILE: OnceLock<Option<File>> = OnceLock::new();
+    let open = || {
+        let path = std::env::var_os("CUDRIFT_SIM_CALLS")?;
+        let file = File::options().append(true).create(true).open(&path);
+        file.inspect_err(|error| eprintln!("cudrift-sim: CUDRIFT_SIM_CALLS is {path:?}: {error}")).ok()
+    };
+    if let Some(mut file) = FILE.get_or_init(open).as_ref()
+        && let Err(error) = file.write_all(format!("{name}\n").as_bytes())
+    {
+        eprintln!("cudrift-sim: cannot write to CUDRIFT_SIM_CALLS: {error}");
+    }
+}
+
 /// Runs the body of an exported function; no panic crosses the border.
-pub(crate) fn call(body: impl FnOnce() -> Result<(), Code>) -> CUresult {
+pub(crate) fn call(name: &str, body: impl FnOnce() -> Result<(), Code>) -> CUresult {
+    note(name);
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code.0,

@@ -22,6 +22,7 @@
 //!   `module` and `object` (a stream, an event, a graph: no room).
 //! - `CUDRIFT_SIM_MEMORY`: bytes of device memory.
 //! - `CUDRIFT_SIM_LEAKS`: `1` to report what is left in a context that ends.
+//! - `CUDRIFT_SIM_CALLS`: a file to which the name of every call is appended, and `library` for work of cuBLAS.
 //! - `CUDRIFT_SIM_COUNTERS`: a file to which every launch appends what it executed, as one JSON object a line.
 
 #![allow(non_snake_case, reason = "the exported names are the C header's")]
@@ -74,6 +75,7 @@ pub(crate) type LibraryCall = Arc<dyn Fn(&Device) -> Result<(), Code> + Send + S
 /// # Errors
 /// What the work answers, or why the stream does not take it.
 pub(crate) fn enqueue_library(stream: CUstream, work: LibraryCall) -> Result<(), Code> {
+    c::note("library");
     let driver = driver()?;
     let stream = stream::find(driver, stream)?;
     enqueue(driver, &stream, Work::Library(work)).map(drop)

@@ -1,0 +1,212 @@
+//! What a generator and its training ask of a processor.
+//!
+//! [`Host`](crate::cpu::Host) is the CPU, `cuda::Device` a GPU. [`Pass`](crate::generator::Pass) and
+//! [`Trainer`](crate::train::Trainer) are written once, over [`Backend`]: whatever they do, they do in the same order on
+//! either. Random numbers have the same bits on both.
+//!
+//! A backend's work may be behind: only what hands numbers to the caller waits for it.
+
+use crate::data::Data;
+use crate::generator::Layer;
+use crate::train::Optimizer;
+use crate::{DriftSpec, Result};
+use std::fmt::Debug;
+
+/// Decay per step of [`Progress::loss_ema`], as in the notebook (spec 10.1).
+pub(crate) const LOSS_DECAY: f64 = 0.96;
+
+/// The scalars of a run, which a backend keeps where its own work reaches them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// The first step whose loss was not finite, or 0. Parameters have not changed since.
+    pub diverged: u64,
+    /// The loss of the last step, NaN before the first.
+    pub loss: f64,
+    /// Its moving average.
+    pub loss_ema: f64,
+    /// The length scale of the last batch.
+    pub scale: f64,
+    /// The global norm of the last gradient of the parameters, before any clip.
+    pub grad_norm: f64,
+}
+
+impl Progress {
+    /// That of a run after `step` steps.
+    pub fn new(step: u64, loss_ema: f64) -> Self {
+        Self { step, diverged: 0, loss: f64::NAN, loss_ema, scale: f64::NAN, grad_norm: f64::NAN }
+    }
+
+    /// Counts the step whose loss has come, and takes it into the average.
+    pub(crate) fn complete(&mut self) {
+        self.loss_ema = match self.step {
+            0 => self.loss,
+            _ => LOSS_DECAY * self.loss_ema + (1.0 - LOSS_DECAY) * self.loss,
+        };
+        self.step += 1;
+    }
+}
+
+/// Parameters of a generator with what their update remembers, each array as long as the first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights<A> {
+    /// The parameters.
+    pub parameters: A,
+    /// Their gradient.
+    pub grad: A,
+    /// First moment of the gradient.
+    pub first: A,
+    /// Second moment.
+    pub second: A,
+    /// Moving average of the parameters.
+    pub ema: A,
+}
+
+impl<A> Weights<A> {
+    /// Those of a generator that starts from `parameters`.
+    pub fn new<B: Backend<Array = A>>(backend: &B, parameters: &[f32]) -> Result<Self> {
+        let zeros = |what| backend.array(what, parameters.len());
+        Ok(Self {
+            parameters: backend.upload("the parameters", parameters)?,
+            grad: zeros("the gradient")?,
+            first: zeros("the first moment")?,
+            second: zeros("the second moment")?,
+            ema: backend.upload("the averaged parameters", parameters)?,
+        })
+    }
+}
+
+/// A processor with its memory. Arrays are [n, width] in C order.
+///
+/// # Errors
+/// Every method answers [`Error::TooLarge`](crate::Error::TooLarge) or
+/// [`Error::DeviceMemory`](crate::Error::DeviceMemory) where memory does not suffice, and
+/// [`Error::Device`](crate::Error::Device) where a device fails, by itself or in work that came before.
+pub trait Backend: Debug + Sized {
+    /// Numbers in f32.
+    type Array: Debug;
+    /// What a run is trained on.
+    type Data: Debug;
+    /// A drift in one group of n generated samples and n positives, with its workspace.
+    type Drift: Debug;
+    /// A [`Progress`].
+    type Progress: Debug;
+
+    /// An array of zeros; `what` names it where there is no room.
+    fn array(&self, what: &'static str, len: usize) -> Result<Self::Array>;
+
+    /// A copy of `values`.
+    fn upload(&self, what: &'static str, values: &[f32]) -> Result<Self::Array>;
+
+    /// The first `len` numbers of an array.
+    fn download(&self, array: &Self::Array, len: usize) -> Result<Vec<f32>>;
+
+    /// How long an array is.
+    fn len(array: &Self::Array) -> usize;
+
+    /// How many numbers [`Backend::input_grad`] and the others leave in `sums` for [`Backend::bias_grad`], of n samples
+    /// and biases that are `biases` in all.
+    fn sums(&self, n: usize, biases: usize) -> usize;
+
+    /// A run's scalars.
+    fn progress(&self, progress: &Progress) -> Result<Self::Progress>;
+
+    /// Their present values.
+    fn read(&self, progress: &Self::Progress) -> Result<Progress>;
+
+    /// The data of a run, drawn n at a time.
+    fn data(&self, data: &Data, n: usize) -> Result<Self::Data>;
+
+    /// A drift of n samples in `dim` coordinates towards n.
+    fn drift(&self, spec: &DriftSpec, n: usize, dim: usize) -> Result<Self::Drift>;
+
+    /// The noise and the data of the step that comes: `width` standard normals for each of n samples, and n data.
+    fn draw(
+        &mut self,
+        from: &Self::Data,
+        seed: u64,
+        progress: &Self::Progress,
+        n: usize,
+        noise: (&mut Self::Array, usize),
+        data: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// `z = x W^T + b` and `y = silu(z)`, for n samples.
+    fn hidden(
+        &mut self,
+        layer: &Layer,
+        parameters: &Self::Array,
+        n: usize,
+        x: &Self::Array,
+        z: &mut Self::Array,
+        y: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// `y = x W^T + b`, for n samples.
+    fn linear(
+        &mut self,
+        layer: &Layer,
+        parameters: &Self::Array,
+        n: usize,
+        x: &Self::Array,
+        y: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// The drift of `generated` towards `data`: its gradient by `generated`, and its loss and scale in `progress`.
+    fn gradient(
+        &mut self,
+        drift: &mut Self::Drift,
+        generated: &Self::Array,
+        data: &Self::Array,
+        gradient: &mut Self::Array,
+        progress: &mut Self::Progress,
+    ) -> Result<()>;
+
+    /// Notes `dy`, the gradient by the outputs of the last layer, for that layer's bias.
+    fn output_grad(&mut self, layer: &Layer, n: usize, dy: &Self::Array, sums: &mut Self::Array) -> Result<()>;
+
+    /// `dW = dy^T x`, and where [`Backend::bias_grad`] does nothing, that of the bias.
+    fn weight_grad(
+        &mut self,
+        layer: &Layer,
+        n: usize,
+        x: &Self::Array,
+        dy: &Self::Array,
+        grad: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// `dz = (dy W) silu'(z)` for the first of the layers, where `z` are the outputs of the second, below it, before SiLU;
+    /// notes it for that one's bias.
+    #[expect(clippy::too_many_arguments, reason = "each is an operand of one fused operation")]
+    fn input_grad(
+        &mut self,
+        layers: [&Layer; 2],
+        parameters: &Self::Array,
+        n: usize,
+        dy: &Self::Array,
+        z: &Self::Array,
+        dz: &mut Self::Array,
+        sums: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// The gradients of all biases from what was noted.
+    fn bias_grad(&mut self, layers: &[Layer], n: usize, sums: &Self::Array, grad: &mut Self::Array) -> Result<()>;
+
+    /// One update by the gradient, which completes the step. Where the loss was not finite nothing changes.
+    fn update(
+        &mut self,
+        optimizer: &Optimizer,
+        weights: &mut Weights<Self::Array>,
+        progress: &mut Self::Progress,
+    ) -> Result<()>;
+
+    /// Runs `step`, or what an earlier call of it appended to the backend's queue once more.
+    ///
+    /// From the second call on `step` may be recorded, and later calls may replay the record: `step` must then do the
+    /// same work on the same arrays every time.
+    fn repeat(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()>;
+
+    /// Waits until everything is done.
+    fn finish(&self) -> Result<()>;
+}

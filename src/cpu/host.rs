@@ -1,0 +1,324 @@
+//! The CPU as a backend of generators and their training.
+
+use super::isa::{Isa, LANES, Simd, exp, per_isa};
+use super::{Plan, Workspace, pack, pack_transposed, packed_len, product, sum, transpose};
+use crate::backend::{Backend, Progress, Weights};
+use crate::data::Data;
+use crate::generator::Layer;
+use crate::rng::{Purpose, Stream};
+use crate::train::Optimizer;
+use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
+use rayon::prelude::*;
+
+/// Samples of a batch that one task multiplies at a time; fixed, so that results do not depend on threads.
+const ROWS: usize = 128;
+
+/// The CPU, with the threads of rayon's current pool.
+#[derive(Clone, Debug)]
+pub struct Host {
+    isa: Isa,
+    /// A packed factor of a product, and the transpose of another; reused from call to call.
+    packed: Vec<f32>,
+    transposed: Vec<f32>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Host {
+    /// The CPU.
+    pub fn new() -> Self {
+        Self { isa: Isa::detect(), packed: Vec::new(), transposed: Vec::new() }
+    }
+
+    /// The transposed weight of a layer, packed as the right factor of a product.
+    fn pack_weight(&mut self, layer: &Layer, weight: &[f32]) -> (Isa, &[f32]) {
+        self.packed.resize(packed_len(layer.input, layer.output), 0.0);
+        pack_transposed(self.isa, weight, layer.output, layer.input, &mut self.packed);
+        (self.isa, &self.packed)
+    }
+}
+
+/// A drift on the CPU.
+#[derive(Debug)]
+pub struct HostDrift {
+    spec: DriftSpec,
+    n: usize,
+    dim: usize,
+    plan: Plan,
+    workspace: Workspace,
+}
+
+impl Backend for Host {
+    type Array = Vec<f32>;
+    type Data = Data;
+    type Drift = HostDrift;
+    type Progress = Progress;
+
+    fn array(&self, what: &'static str, len: usize) -> Result<Vec<f32>> {
+        Error::check_memory("training", what, len.checked_mul(size_of::<f32>()))?;
+        Ok(vec![0.0; len])
+    }
+
+    fn upload(&self, what: &'static str, values: &[f32]) -> Result<Vec<f32>> {
+        Error::check_memory("training", what, Some(size_of_val(values)))?;
+        Ok(values.to_vec())
+    }
+
+    fn download(&self, array: &Vec<f32>, len: usize) -> Result<Vec<f32>> {
+        Ok(array[..len].to_vec())
+    }
+
+    fn len(array: &Vec<f32>) -> usize {
+        array.len()
+    }
+
+    /// None: biases are summed beside the weights.
+    fn sums(&self, _n: usize, _biases: usize) -> usize {
+        0
+    }
+
+    fn progress(&self, progress: &Progress) -> Result<Progress> {
+        Ok(*progress)
+    }
+
+    fn read(&self, progress: &Progress) -> Result<Progress> {
+        Ok(*progress)
+    }
+
+    fn data(&self, data: &Data, _n: usize) -> Result<Data> {
+        Ok(data.clone())
+    }
+
+    fn drift(&self, spec: &DriftSpec, n: usize, dim: usize) -> Result<HostDrift> {
+        let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
+        let plan = Plan::new(spec, shape)?;
+        Ok(HostDrift { spec: spec.clone(), n, dim, workspace: plan.workspace(), plan })
+    }
+
+    fn draw(
+        &mut self,
+        from: &Data,
+        seed: u64,
+        progress: &Progress,
+        n: usize,
+        (noise, width): (&mut Vec<f32>, usize),
+        data: &mut Vec<f32>,
+    ) -> Result<()> {
+        let step = progress.step + 1;
+        (*noise, *data) = rayon::join(
+            || Stream::new(seed, Purpose::Noise, step).normals(n * width),
+            || from.sample(&mut Stream::new(seed, Purpose::Data, step), n),
+        );
+        Ok(())
+    }
+
+    fn hidden(
+        &mut self,
+        layer: &Layer,
+        parameters: &Vec<f32>,
+        n: usize,
+        x: &Vec<f32>,
+        z: &mut Vec<f32>,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (weight, bias) = layer.split(parameters);
+        let (isa, weight) = self.pack_weight(layer, weight);
+        let Layer { input, output, .. } = *layer;
+        let (z, y) = (z[..n * output].par_chunks_mut(ROWS * output), y[..n * output].par_chunks_mut(ROWS * output));
+        x[..n * input].par_chunks(ROWS * input).zip(z).zip(y).for_each(|((x, z), y)| {
+            product(isa, [x.len() / input, input, output], x, weight, z);
+            bias_silu(isa, bias, z, y);
+        });
+        Ok(())
+    }
+
+    fn linear(&mut self, layer: &Layer, parameters: &Vec<f32>, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
+        let (weight, bias) = layer.split(parameters);
+        let (isa, weight) = self.pack_weight(layer, weight);
+        let Layer { input, output, .. } = *layer;
+        let y = y[..n * output].par_chunks_mut(ROWS * output);
+        x[..n * input].par_chunks(ROWS * input).zip(y).for_each(|(x, y)| {
+            product(isa, [x.len() / input, input, output], x, weight, y);
+            for y in y.chunks_exact_mut(output) {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        });
+        Ok(())
+    }
+
+    fn gradient(
+        &mut self,
+        drift: &mut HostDrift,
+        generated: &Vec<f32>,
+        data: &Vec<f32>,
+        gradient: &mut Vec<f32>,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let HostDrift { spec, n, dim, plan, workspace } = drift;
+        let points = |values| Points::new(values, [1, *n, *dim]);
+        let inputs = DriftInputs::new(points(generated)?, points(data)?)?;
+        let mut loss = [0.0];
+        let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
+        let norms = plan.coefficients(&inputs, &scale, workspace)?.finish(spec, &scale);
+        plan.gradient(&inputs, &scale, &norms, workspace, gradient, &mut loss)?;
+        let loss = f64::from(loss[0]);
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step: progress.step + 1, loss });
+        }
+        (progress.loss, progress.scale) = (loss, scale.scale);
+        Ok(())
+    }
+
+    fn output_grad(&mut self, _layer: &Layer, _n: usize, _dy: &Vec<f32>, _sums: &mut Vec<f32>) -> Result<()> {
+        Ok(())
+    }
+
+    fn weight_grad(&mut self, layer: &Layer, n: usize, x: &Vec<f32>, dy: &Vec<f32>, grad: &mut Vec<f32>) -> Result<()> {
+        let Layer { input, output, .. } = *layer;
+        let (grad_weight, grad_bias) = layer.split_mut(grad);
+        if n == 0 {
+            grad_weight.fill(0.0);
+            grad_bias.fill(0.0);
+            return Ok(());
+        }
+        let Self { isa, packed, transposed } = self;
+        let isa = *isa;
+        // In blocks of rows of W.
+        transposed.resize(n * output, 0.0);
+        transpose(isa, &dy[..n * output], n, output, transposed);
+        packed.resize(packed_len(n, input), 0.0);
+        pack(isa, &x[..n * input], n, input, packed);
+        let x = &*packed;
+        let rows = (ROWS / 4).min(output.div_ceil(4));
+        grad_weight
+            .par_chunks_mut(rows * input)
+            .zip(grad_bias.par_chunks_mut(rows))
+            .zip(transposed.par_chunks(rows * n))
+            .for_each(|((weight, bias), dy)| {
+                product(isa, [bias.len(), n, input], dy, x, weight);
+                for (bias, dy) in bias.iter_mut().zip(dy.chunks_exact(n)) {
+                    *bias = sum(isa, dy);
+                }
+            });
+        Ok(())
+    }
+
+    fn input_grad(
+        &mut self,
+        [layer, _]: [&Layer; 2],
+        parameters: &Vec<f32>,
+        n: usize,
+        dy: &Vec<f32>,
+        z: &Vec<f32>,
+        dz: &mut Vec<f32>,
+        _sums: &mut Vec<f32>,
+    ) -> Result<()> {
+        let Layer { input, output, .. } = *layer;
+        let (weight, _) = layer.split(parameters);
+        self.packed.resize(packed_len(output, input), 0.0);
+        pack(self.isa, weight, output, input, &mut self.packed);
+        let (isa, weight) = (self.isa, &*self.packed);
+        dz[..n * input]
+            .par_chunks_mut(ROWS * input)
+            .zip(z[..n * input].par_chunks(ROWS * input))
+            .zip(dy[..n * output].par_chunks(ROWS * output))
+            .for_each(|((dz, z), dy)| {
+                product(isa, [dy.len() / output, output, input], dy, weight, dz);
+                silu_backward(isa, z, dz);
+            });
+        Ok(())
+    }
+
+    fn bias_grad(&mut self, _layers: &[Layer], _n: usize, _sums: &Vec<f32>, _grad: &mut Vec<f32>) -> Result<()> {
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        optimizer: &Optimizer,
+        weights: &mut Weights<Vec<f32>>,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        progress.grad_norm = optimizer.update(progress.step + 1, weights);
+        progress.complete();
+        Ok(())
+    }
+
+    fn repeat(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        step(self)
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// 1 / (1 + e^-z), from the exponential of a number <= 0.
+#[inline(always)]
+fn sigmoid<V: Simd>(z: V) -> V {
+    let (zero, one) = (V::zero(), V::splat(1.0));
+    let e = exp(zero.sub(z.abs()));
+    z.if_less(zero, e, one).div(one.add(e))
+}
+
+/// `z += bias`, which lies in `y`; then `y = z sigmoid(z)`.
+#[inline(always)]
+fn activate<V: Simd>(z: &mut [f32; LANES], y: &mut [f32; LANES]) {
+    let sum = V::load(z).add(V::load(y));
+    sum.store(z);
+    sum.mul(sigmoid(sum)).store(y);
+}
+
+/// `dz *= d silu / dz`.
+#[inline(always)]
+fn slope<V: Simd>(z: &[f32; LANES], dz: &mut [f32; LANES]) {
+    let z = V::load(z);
+    let (s, one) = (sigmoid(z), V::splat(1.0));
+    V::load(dz).mul(s).mul(one.sub(s).mul_add(z, one)).store(dz);
+}
+
+/// What is left over of a slice, filled up with zeros.
+#[inline(always)]
+fn filled(rest: &[f32]) -> [f32; LANES] {
+    let mut block = [0.0; LANES];
+    block[..rest.len()].copy_from_slice(rest);
+    block
+}
+
+per_isa! {
+    /// `z += bias` for each sample, then `y = z sigmoid(z)`.
+    fn bias_silu(bias: &[f32], z: &mut [f32], y: &mut [f32]) {
+        for (z, y) in z.chunks_exact_mut(bias.len()).zip(y.chunks_exact_mut(bias.len())) {
+            y.copy_from_slice(bias);
+            let ((z, z_rest), (y, y_rest)) = (z.as_chunks_mut::<LANES>(), y.as_chunks_mut::<LANES>());
+            for (z, y) in z.iter_mut().zip(y) {
+                activate::<V>(z, y);
+            }
+            if !z_rest.is_empty() {
+                let (mut z, mut y) = (filled(z_rest), filled(y_rest));
+                activate::<V>(&mut z, &mut y);
+                z_rest.copy_from_slice(&z[..z_rest.len()]);
+                y_rest.copy_from_slice(&y[..y_rest.len()]);
+            }
+        }
+    }
+}
+
+per_isa! {
+    /// `dz *= d silu / dz`.
+    fn silu_backward(z: &[f32], dz: &mut [f32]) {
+        let ((z, z_rest), (dz, dz_rest)) = (z.as_chunks::<LANES>(), dz.as_chunks_mut::<LANES>());
+        for (z, dz) in z.iter().zip(dz) {
+            slope::<V>(z, dz);
+        }
+        if !z_rest.is_empty() {
+            let mut block = filled(dz_rest);
+            slope::<V>(&filled(z_rest), &mut block);
+            dz_rest.copy_from_slice(&block[..dz_rest.len()]);
+        }
+    }
+}

@@ -1,0 +1,571 @@
+//! A CUDA device as a backend of generators and their training: kernels/random.cu, network.cu, update.cu, and cuBLAS.
+
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::cublas::{result as blas, result::CublasError, sys as blas_sys};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+    sys,
+};
+
+use super::call::Pointers;
+use super::context::{failed, room};
+use super::launch::{Kernels, Phase};
+use super::params::{self, JoinColumns, RandomStream, TrainProgress, UpdateCall};
+use super::{Gpu, Options, Plan, probe};
+use crate::backend::{Backend, LOSS_DECAY, Progress, Weights};
+use crate::data::{Data, Source, Toy};
+use crate::generator::Layer;
+use crate::rng::Purpose;
+use crate::train::Optimizer;
+use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
+
+const OP: &str = "cuda training";
+const THREADS: usize = params::kThreads as usize;
+const WARP: usize = 32;
+const SUM_ROWS: usize = params::kSumRows as usize;
+const SQUARE_BLOCKS: usize = params::kSquareBlocks as usize;
+
+// SAFETY: `repr(C)`, made from the header that the kernels are compiled with; passed by value.
+unsafe impl DeviceRepr for RandomStream {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for JoinColumns {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for UpdateCall {}
+// SAFETY: `repr(C)`, eight-byte numbers only.
+unsafe impl Zeroable for TrainProgress {}
+// SAFETY: as above.
+unsafe impl Pod for TrainProgress {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for TrainProgress {}
+
+/// The first CUDA device, with a stream, the kernels and cuBLAS.
+///
+/// Products are cuBLAS's, in f32 throughout: TF32 is switched off, whatever the environment says. Everything is appended
+/// to one stream; only what hands numbers to the caller waits.
+pub struct Device {
+    gpu: Gpu,
+    stream: Arc<CudaStream>,
+    kernels: Kernels,
+    functions: Functions,
+    blas: Blas,
+    /// What cuBLAS works in: of its own it might allocate while a step is recorded.
+    _room: CudaSlice<u8>,
+    squares: CudaSlice<f64>,
+    record: Record,
+}
+
+/// cuBLAS's handle. cudarc's own panics where its end fails, as after a fault it does.
+struct Blas(blas_sys::cublasHandle_t);
+
+// SAFETY: a handle may go from thread to thread; it is used through `&mut Device` alone.
+unsafe impl Send for Blas {}
+
+impl Drop for Blas {
+    fn drop(&mut self) {
+        // SAFETY: made by cuBLAS, and not used hereafter. What it answers has nobody to go to.
+        let _ = unsafe { blas::destroy_handle(self.0) };
+    }
+}
+
+/// What there is of a repeated step.
+enum Record {
+    /// It has not run. The first time cuBLAS may load kernels, which cannot be recorded.
+    None,
+    /// It has run once.
+    Warm,
+    /// It is recorded.
+    Graph(CudaGraph),
+}
+
+struct Functions {
+    normals: CudaFunction,
+    points: CudaFunction,
+    toy_points: CudaFunction,
+    swiss_roll: CudaFunction,
+    bias_silu: CudaFunction,
+    add_bias: CudaFunction,
+    silu_grad: CudaFunction,
+    column_sums: CudaFunction,
+    join_columns: CudaFunction,
+    take_loss: CudaFunction,
+    grad_squares: CudaFunction,
+    adamw: CudaFunction,
+    end_step: CudaFunction,
+}
+
+/// Numbers on a device.
+#[derive(Debug)]
+pub struct DeviceArray {
+    /// There is no empty allocation: an empty array has room for one number.
+    slice: CudaSlice<f32>,
+    len: usize,
+    address: u64,
+}
+
+/// The data of a run, on a device.
+#[derive(Debug)]
+pub struct DeviceData(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// With the greatest coordinate of each block.
+    Toy(Toy, DeviceArray),
+    Points(DeviceArray, usize),
+}
+
+/// A drift on a device.
+#[derive(Debug)]
+pub struct DeviceDrift {
+    plan: Plan,
+    workspace: CudaSlice<u8>,
+    loss: DeviceArray,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("gpu", &self.gpu).finish_non_exhaustive()
+    }
+}
+
+/// Appends a launch of one-dimensional blocks of kThreads; nothing where there are no blocks.
+macro_rules! launch {
+    ($device:expr, $function:ident, $blocks:expr, $($argument:expr),+ $(,)?) => {{
+        let blocks = u32::try_from($blocks).ok().filter(|blocks| *blocks <= i32::MAX as u32).ok_or_else(|| {
+            Error::TooLarge { op: OP, what: "the grid of a launch", got: format!("{} blocks", $blocks) }
+        })?;
+        if blocks > 0 {
+            let config =
+                LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS as u32, 1, 1), shared_mem_bytes: 0 };
+            let mut builder = $device.stream.launch_builder(&$device.functions.$function);
+            $(let argument = $argument; builder.arg(&argument);)+
+            // SAFETY: the arguments are those of the kernel of this name, in its order; the arrays are as long as the
+            // extents beside them say, which `Pass` and `Trainer` see to.
+            unsafe { builder.launch(config) }.map_err(|error| failed(stringify!($function), error))?;
+        }
+        Ok::<(), Error>(())
+    }};
+}
+
+impl Device {
+    /// Opens the first device, and loads the kernels and cuBLAS.
+    ///
+    /// # Errors
+    /// As [`probe()`] and [`Kernels::load`]; [`Error::LibraryMissing`] without cuBLAS; [`Error::Device`] and
+    /// [`Error::Cublas`] where they fail.
+    pub fn new() -> Result<Self> {
+        let gpu = probe()?;
+        // cudarc panics where the library is missing, so ask first.
+        // SAFETY: loads a library, whose initialisation is harmless.
+        if !unsafe { blas_sys::is_culib_present() } {
+            let advice = "it comes with CUDA, or with `pip install nvidia-cublas`; have it in LD_LIBRARY_PATH";
+            return Err(Error::LibraryMissing { library: "libcublas.so", advice });
+        }
+        let context = CudaContext::new(0).map_err(|error| failed("opening the device", error))?;
+        // SAFETY: all arrays of this context are made and used on the one stream below.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(|error| failed("making a stream", error))?;
+        let kernels = Kernels::load(&context)?;
+        let function = |name| kernels.function(name);
+        let functions = Functions {
+            normals: function("normals")?,
+            points: function("points")?,
+            toy_points: function("toy_points")?,
+            swiss_roll: function("swiss_roll")?,
+            bias_silu: function("bias_silu")?,
+            add_bias: function("add_bias")?,
+            silu_grad: function("silu_grad")?,
+            column_sums: function("column_sums")?,
+            join_columns: function("join_columns")?,
+            take_loss: function("take_loss")?,
+            grad_squares: function("grad_squares")?,
+            adamw: function("adamw")?,
+            end_step: function("end_step")?,
+        };
+        let cublas = |error| failed_product("opening cuBLAS", error);
+        let blas = Blas(blas::create_handle().map_err(cublas)?);
+        // What NVIDIA recommends for a handle: 32 MiB from compute capability 9.0 on, 4 MiB before.
+        let bytes = if gpu.capability >= (9, 0) { 32 << 20 } else { 4 << 20 };
+        let workspace = room::<u8>(&stream, OP, "the workspace of cuBLAS", bytes)?;
+        let handle = blas.0;
+        // SAFETY: the handle is cuBLAS's, stream and workspace live as long.
+        unsafe {
+            blas::set_stream(handle, stream.cu_stream().cast()).map_err(cublas)?;
+            let mode = blas_sys::cublasMath_t::CUBLAS_PEDANTIC_MATH;
+            blas_sys::cublasSetMathMode(handle, mode).result().map_err(cublas)?;
+            let address = workspace.device_ptr(&stream).0;
+            blas_sys::cublasSetWorkspace_v2(handle, address as *mut _, bytes).result().map_err(cublas)?;
+        }
+        let squares = room(&stream, OP, "sums of squares", SQUARE_BLOCKS)?;
+        Ok(Self { gpu, stream, kernels, functions, blas, _room: workspace, squares, record: Record::None })
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The stream that everything is appended to.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// `C = op(A) op(B)` in cuBLAS's order, by columns; C is [m, n] and k the inner extent.
+    fn product(&self, operations: [bool; 2], [m, n, k]: [usize; 3], [a, b, c]: [(u64, usize); 3]) -> Result<()> {
+        use blas_sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
+        if m * n == 0 {
+            return Ok(());
+        }
+        let [transpose_a, transpose_b] =
+            operations.map(|transposed| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N });
+        let (one, zero) = (1.0f32, 0.0f32);
+        let [m, n, k, lda, ldb, ldc] = integers([m, n, k, a.1, b.1, c.1])?;
+        // SAFETY: extents and strides are those of the arrays, which `Pass` sees to.
+        let answer = unsafe {
+            blas::sgemm(
+                self.blas.0,
+                transpose_a,
+                transpose_b,
+                m,
+                n,
+                k,
+                &raw const one,
+                a.0 as *const f32,
+                lda,
+                b.0 as *const f32,
+                ldb,
+                &raw const zero,
+                c.0 as *mut f32,
+                ldc,
+            )
+        };
+        answer.map_err(|error| failed_product("a product", error))
+    }
+
+    /// `y = x W^T`.
+    fn forward(
+        &self,
+        layer: &Layer,
+        parameters: &DeviceArray,
+        n: usize,
+        x: &DeviceArray,
+        y: &DeviceArray,
+    ) -> Result<()> {
+        let Layer { input, output, .. } = *layer;
+        let weight = parameters.at(layer.weight().start);
+        self.product([true, false], [output, n, input], [(weight, input), (x.address, input), (y.address, output)])
+    }
+}
+
+impl DeviceArray {
+    fn at(&self, offset: usize) -> u64 {
+        self.address + (offset * size_of::<f32>()) as u64
+    }
+}
+
+impl Backend for Device {
+    type Array = DeviceArray;
+    type Data = DeviceData;
+    type Drift = DeviceDrift;
+    type Progress = CudaSlice<TrainProgress>;
+
+    fn array(&self, what: &'static str, len: usize) -> Result<DeviceArray> {
+        let mut slice = room(&self.stream, OP, what, len)?;
+        self.stream.memset_zeros(&mut slice).map_err(|error| failed("clearing an array", error))?;
+        let address = slice.device_ptr(&self.stream).0;
+        Ok(DeviceArray { slice, len, address })
+    }
+
+    fn upload(&self, what: &'static str, values: &[f32]) -> Result<DeviceArray> {
+        let mut array = self.array(what, values.len())?;
+        if !values.is_empty() {
+            let copied = self.stream.memcpy_htod(values, &mut array.slice);
+            copied.map_err(|error| failed("copying to the device", error))?;
+        }
+        Ok(array)
+    }
+
+    fn download(&self, array: &DeviceArray, len: usize) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; len];
+        if len > 0 {
+            let copied = self.stream.memcpy_dtoh(&array.slice.slice(..len), &mut values);
+            copied
+                .and_then(|()| self.stream.synchronize())
+                .map_err(|error| failed("copying from the device", error))?;
+        }
+        Ok(values)
+    }
+
+    fn len(array: &DeviceArray) -> usize {
+        array.len
+    }
+
+    fn sums(&self, n: usize, biases: usize) -> usize {
+        n.div_ceil(SUM_ROWS).saturating_mul(biases)
+    }
+
+    fn progress(&self, progress: &Progress) -> Result<CudaSlice<TrainProgress>> {
+        let Progress { step, diverged, loss, loss_ema, scale, grad_norm } = *progress;
+        let progress = TrainProgress { step, diverged, coming_loss: f64::NAN, loss, loss_ema, scale, grad_norm };
+        let mut slice = room(&self.stream, OP, "the run's scalars", 1)?;
+        let copied = self.stream.memcpy_htod(&[progress], &mut slice);
+        copied.map_err(|error| failed("copying to the device", error))?;
+        Ok(slice)
+    }
+
+    fn read(&self, progress: &CudaSlice<TrainProgress>) -> Result<Progress> {
+        let mut values = [TrainProgress::zeroed()];
+        let copied = self.stream.memcpy_dtoh(progress, &mut values);
+        copied.and_then(|()| self.stream.synchronize()).map_err(|error| failed("reading the run's scalars", error))?;
+        let [TrainProgress { step, diverged, loss, loss_ema, scale, grad_norm, .. }] = values;
+        Ok(Progress { step, diverged, loss, loss_ema, scale, grad_norm })
+    }
+
+    fn data(&self, data: &Data, n: usize) -> Result<DeviceData> {
+        Ok(DeviceData(match data.source() {
+            Source::Toy(toy) => Kind::Toy(*toy, self.array("the data", n.div_ceil(THREADS))?),
+            Source::Points { values, dim } => Kind::Points(self.upload("the data", values)?, *dim),
+        }))
+    }
+
+    fn drift(&self, spec: &DriftSpec, n: usize, dim: usize) -> Result<DeviceDrift> {
+        let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
+        let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+        let plan = Plan::grouped(spec, &[shape], Dtype::F32, options)?;
+        let workspace = room(&self.stream, OP, "the workspace of the drift", plan.workspace_bytes())?;
+        Ok(DeviceDrift { plan, workspace, loss: self.array("the loss", 1)? })
+    }
+
+    fn draw(
+        &mut self,
+        from: &DeviceData,
+        seed: u64,
+        progress: &CudaSlice<TrainProgress>,
+        n: usize,
+        (noise, width): (&mut DeviceArray, usize),
+        data: &mut DeviceArray,
+    ) -> Result<()> {
+        let progress = progress.device_ptr(&self.stream).0;
+        let stream = |purpose: Purpose| RandomStream {
+            key: [seed as u32, (seed >> 32) as u32],
+            purpose: purpose as u32,
+            progress: progress as *const _,
+        };
+        let count = n * width;
+        let quads = count.div_ceil(4).div_ceil(THREADS);
+        launch!(self, normals, quads, stream(Purpose::Noise), count as i64, noise.address)?;
+        let stream = stream(Purpose::Data);
+        match &from.0 {
+            Kind::Points(points, dim) => {
+                let rows = n.div_ceil(THREADS / WARP);
+                let (n, count) = (n as i64, (points.len / dim) as i64);
+                launch!(self, points, rows, stream, n, *dim as i64, points.address, count, data.address)
+            }
+            Kind::Toy(toy, greatest) => {
+                let kind = match toy {
+                    Toy::SwissRoll => params::ToyKind_kSwissRoll,
+                    Toy::Checkerboard => params::ToyKind_kCheckerboard,
+                    Toy::TwoMoons => params::ToyKind_kTwoMoons,
+                    Toy::Ring => params::ToyKind_kRing,
+                };
+                let blocks = n.div_ceil(THREADS);
+                let [n, count] = integers([n, blocks])?;
+                launch!(self, toy_points, blocks, stream, kind, n, data.address, greatest.address)?;
+                let blocks = if *toy == Toy::SwissRoll { blocks } else { 0 };
+                launch!(self, swiss_roll, blocks, stream, n, data.address, greatest.address, count)
+            }
+        }
+    }
+
+    fn hidden(
+        &mut self,
+        layer: &Layer,
+        parameters: &DeviceArray,
+        n: usize,
+        x: &DeviceArray,
+        z: &mut DeviceArray,
+        y: &mut DeviceArray,
+    ) -> Result<()> {
+        self.forward(layer, parameters, n, x, z)?;
+        let (count, bias) = (n * layer.output, parameters.at(layer.bias().start));
+        let [width] = integers([layer.output])?;
+        launch!(self, bias_silu, count.div_ceil(THREADS), count as i64, width, bias, z.address, y.address)
+    }
+
+    fn linear(
+        &mut self,
+        layer: &Layer,
+        parameters: &DeviceArray,
+        n: usize,
+        x: &DeviceArray,
+        y: &mut DeviceArray,
+    ) -> Result<()> {
+        self.forward(layer, parameters, n, x, y)?;
+        let (count, bias) = (n * layer.output, parameters.at(layer.bias().start));
+        let [width] = integers([layer.output])?;
+        launch!(self, add_bias, count.div_ceil(THREADS), count as i64, width, bias, y.address)
+    }
+
+    fn gradient(
+        &mut self,
+        drift: &mut DeviceDrift,
+        generated: &DeviceArray,
+        data: &DeviceArray,
+        gradient: &mut DeviceArray,
+        progress: &mut CudaSlice<TrainProgress>,
+    ) -> Result<()> {
+        let DeviceDrift { plan, workspace, loss } = drift;
+        let pointers = Pointers {
+            samples: [generated.address, 0, data.address],
+            gradient: gradient.address,
+            loss: loss.address,
+            ..Pointers::default()
+        };
+        let workspace = workspace.device_ptr(&self.stream).0;
+        let call = plan.call(&[pointers], workspace);
+        for phase in Phase::RUN {
+            // SAFETY: the arrays have the plan's extents, as `Trainer` makes them, and alias nothing; they belong to this
+            // stream's context and are freed on this stream.
+            unsafe { plan.launch(&self.kernels, &self.stream, &call, phase) }?;
+        }
+        // One head: its scalars lie at the start of the workspace.
+        let progress = progress.device_ptr(&self.stream).0;
+        launch!(self, take_loss, 1usize, workspace, loss.address, progress)
+    }
+
+    fn output_grad(&mut self, layer: &Layer, n: usize, dy: &DeviceArray, sums: &mut DeviceArray) -> Result<()> {
+        let blocks = n.div_ceil(SUM_ROWS) * layer.output.div_ceil(WARP);
+        let columns = sums.len.checked_div(n.div_ceil(SUM_ROWS)).unwrap_or(0);
+        let [n, width, columns, first] = integers([n, layer.output, columns, layer.columns().start])?;
+        launch!(self, column_sums, blocks, n, width, dy.address, sums.address, columns, first)
+    }
+
+    fn weight_grad(
+        &mut self,
+        layer: &Layer,
+        n: usize,
+        x: &DeviceArray,
+        dy: &DeviceArray,
+        grad: &mut DeviceArray,
+    ) -> Result<()> {
+        let Layer { input, output, .. } = *layer;
+        let operands = [(x.address, input), (dy.address, output), (grad.at(layer.weight().start), input)];
+        self.product([false, true], [input, output, n], operands)
+    }
+
+    fn input_grad(
+        &mut self,
+        [layer, below]: [&Layer; 2],
+        parameters: &DeviceArray,
+        n: usize,
+        dy: &DeviceArray,
+        z: &DeviceArray,
+        dz: &mut DeviceArray,
+        sums: &mut DeviceArray,
+    ) -> Result<()> {
+        let Layer { input, output, .. } = *layer;
+        let weight = (parameters.at(layer.weight().start), input);
+        self.product([false, false], [input, n, output], [weight, (dy.address, output), (dz.address, input)])?;
+        let blocks = n.div_ceil(SUM_ROWS) * input.div_ceil(WARP);
+        let columns = sums.len.checked_div(n.div_ceil(SUM_ROWS)).unwrap_or(0);
+        let [n, width, columns, first] = integers([n, input, columns, below.columns().start])?;
+        launch!(self, silu_grad, blocks, n, width, z.address, dz.address, sums.address, columns, first)
+    }
+
+    fn bias_grad(&mut self, layers: &[Layer], n: usize, sums: &DeviceArray, grad: &mut DeviceArray) -> Result<()> {
+        let tiles = n.div_ceil(SUM_ROWS);
+        for layers in layers.chunks(params::kJoinLayers as usize) {
+            let columns = sums.len.checked_div(tiles).unwrap_or(0);
+            let [count, tiles, columns] = integers([layers.len(), tiles, columns])?;
+            let mut call = JoinColumns { layers: count, tiles, columns, ..JoinColumns::default() };
+            for (k, layer) in layers.iter().enumerate() {
+                [call.first[k], call.count[k]] = integers([layer.columns().start, layer.output])?;
+                call.to[k] = layer.bias().start as i64;
+            }
+            let biases: usize = layers.iter().map(|layer| layer.output).sum();
+            launch!(self, join_columns, biases.div_ceil(THREADS), call, sums.address, grad.address)?;
+        }
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        optimizer: &Optimizer,
+        weights: &mut Weights<DeviceArray>,
+        progress: &mut CudaSlice<TrainProgress>,
+    ) -> Result<()> {
+        let count = weights.parameters.len;
+        let blocks = count.div_ceil(THREADS).min(SQUARE_BLOCKS);
+        let [in_order] = integers([blocks])?;
+        let call = UpdateCall {
+            count: count as i64,
+            blocks: in_order,
+            warmup: optimizer.warmup,
+            learning_rate: optimizer.learning_rate,
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            weight_decay: optimizer.weight_decay,
+            clip_norm: optimizer.clip_norm,
+            first: optimizer.beta1 as f32,
+            second: optimizer.beta2 as f32,
+            rest1: (1.0 - optimizer.beta1) as f32,
+            rest2: (1.0 - optimizer.beta2) as f32,
+            epsilon: optimizer.epsilon as f32,
+            ema_rest: (1.0 - optimizer.ema_decay) as f32,
+            parameters: weights.parameters.address as *mut _,
+            grad: weights.grad.address as *mut _,
+            moment1: weights.first.address as *mut _,
+            moment2: weights.second.address as *mut _,
+            ema: weights.ema.address as *mut _,
+            squares: self.squares.device_ptr(&self.stream).0 as *mut _,
+            progress: progress.device_ptr(&self.stream).0 as *mut _,
+        };
+        launch!(self, grad_squares, blocks, call)?;
+        launch!(self, adamw, blocks, call)?;
+        launch!(self, end_step, 1usize, call.progress as u64, LOSS_DECAY)
+    }
+
+    fn repeat(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        match &self.record {
+            Record::None => {
+                step(self)?;
+                self.record = Record::Warm;
+                return Ok(());
+            }
+            Record::Warm => {
+                let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+                self.stream.begin_capture(mode).map_err(|error| failed("recording a step", error))?;
+                let appended = step(self);
+                // Also after an error, or the stream would go on recording.
+                let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+                appended?;
+                let graph = graph.map_err(|error| failed("recording a step", error))?;
+                self.record = graph.map_or(Record::Warm, Record::Graph);
+            }
+            Record::Graph(_) => {}
+        }
+        match &self.record {
+            Record::Graph(graph) => graph.launch().map_err(|error| failed("repeating a step", error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|error| failed("waiting for the device", error))
+    }
+}
+
+/// Extents as the kernels and cuBLAS count.
+fn integers<const N: usize>(extents: [usize; N]) -> Result<[i32; N]> {
+    match extents.iter().max() {
+        Some(&most) if i32::try_from(most).is_err() => {
+            Err(Error::TooLarge { op: OP, what: "an extent of a product", got: most.to_string() })
+        }
+        _ => Ok(extents.map(|extent| extent as i32)),
+    }
+}
+
+fn failed_product(op: &'static str, error: CublasError) -> Error {
+    Error::Cublas { op, problem: format!("{:?}", error.0) }
+}

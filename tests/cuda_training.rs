@@ -1,0 +1,351 @@
+//! Generators and their training on CUDA devices, beside the CPU. `cargo xtask test` runs these on the simulator.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{device, elsewhere, written_elsewhere};
+use cudrift::DriftSpec;
+use cudrift::backend::{Backend, Progress, Weights};
+use cudrift::cpu::Host;
+use cudrift::cuda::Device;
+use cudrift::data::{Data, Toy};
+use cudrift::generator::{Mlp, Pass};
+use cudrift::rng::{Purpose, Stream};
+use cudrift::train::{Config, Optimizer, Step, Trainer};
+
+/// The device, or nothing where a test may be skipped.
+fn open() -> Option<Device> {
+    device().map(|_| Device::new().unwrap())
+}
+
+fn small(data: impl Into<Data>) -> Config {
+    let mut config = Config::notebook(data);
+    (config.batch, config.hidden, config.noise_dim) = (96, vec![24, 17], 6);
+    config
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Noise and data of a step.
+fn drawn<B: Backend>(backend: &mut B, data: &Data, step: u64, n: usize, width: usize) -> [Vec<f32>; 2] {
+    let progress = backend.progress(&Progress::new(step, 0.0)).unwrap();
+    let from = backend.data(data, n).unwrap();
+    let mut noise = backend.array("noise", n * width).unwrap();
+    let mut batch = backend.array("data", n * data.dim()).unwrap();
+    backend.draw(&from, 0x1234_5678_9abc, &progress, n, (&mut noise, width), &mut batch).unwrap();
+    [backend.download(&noise, n * width).unwrap(), backend.download(&batch, n * data.dim()).unwrap()]
+}
+
+#[test]
+fn noise_and_data_have_the_bits_of_the_cpu() {
+    let Some(mut device) = open() else { return };
+    let mut host = Host::new();
+    let points = |count: usize, dim: usize| {
+        Data::points(Stream::new(1, Purpose::Data, 0).normals(count * dim), [count, dim]).unwrap()
+    };
+    let toys = Toy::ALL.map(Data::from);
+    for data in toys.iter().chain(&[points(7, 1), points(100, 3), points(1000, 70)]) {
+        for (n, width, step) in [(1, 1, 0), (2, 3, 1), (300, 5, 7), (601, 1, u64::from(u32::MAX))] {
+            let (want, got) = (drawn(&mut host, data, step, n, width), drawn(&mut device, data, step, n, width));
+            assert_eq!(got.map(|v| bits(&v)), want.map(|v| bits(&v)), "{n} of {data:?} at step {step}");
+        }
+    }
+}
+
+/// Output and gradient by the parameters, given the gradient by the output.
+fn there_and_back<B: Backend>(backend: &mut B, model: &Mlp, noise: &[f32], by_output: &[f32]) -> [Vec<f32>; 2] {
+    let n = noise.len() / model.input_dim();
+    let mut pass = Pass::new(backend, model, n).unwrap();
+    *pass.noise_mut() = backend.upload("noise", noise).unwrap();
+    let parameters = backend.upload("parameters", model.parameters()).unwrap();
+    let by_output = backend.upload("gradient", by_output).unwrap();
+    let mut grad = backend.upload("gradient", &vec![f32::NAN; model.parameters().len()]).unwrap();
+    pass.forward(backend, &parameters).unwrap();
+    pass.backward(backend, &parameters, &by_output, &mut grad).unwrap();
+    let output = backend.download(pass.output(), n * model.output_dim()).unwrap();
+    [output, backend.download(&grad, model.parameters().len()).unwrap()]
+}
+
+/// The network in f64, straight from its definition: the sum of output times `v`.
+fn objective(sizes: &[usize], parameters: &[f64], noise: &[f32], v: &[f32]) -> f64 {
+    let mut x: Vec<Vec<f64>> = noise.chunks(sizes[0]).map(|x| x.iter().map(|v| f64::from(*v)).collect()).collect();
+    let mut at = 0;
+    for (l, io) in sizes.windows(2).enumerate() {
+        let (weight, bias) = parameters[at..at + (io[0] + 1) * io[1]].split_at(io[0] * io[1]);
+        at += (io[0] + 1) * io[1];
+        for x in &mut x {
+            let y = (0..io[1]).map(|o| {
+                let z: f64 = bias[o] + (0..io[0]).map(|k| weight[o * io[0] + k] * x[k]).sum::<f64>();
+                if l + 2 < sizes.len() { z / (1.0 + (-z).exp()) } else { z }
+            });
+            *x = y.collect();
+        }
+    }
+    x.concat().iter().zip(v).map(|(x, v)| x * f64::from(*v)).sum()
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let Some(mut device) = open() else { return };
+    // One row, one tile of 64 rows and 32 columns, one more, and more layers than one launch joins.
+    let deep: Vec<usize> = [vec![2], vec![3; 34], vec![1]].concat();
+    for (sizes, n) in [(&[3, 7, 5, 2][..], 131), (&[4, 1], 1), (&[1, 33, 1], 65), (&[2, 32, 3], 64), (&deep, 5)] {
+        let model = Mlp::new(sizes, 11).unwrap();
+        let noise = Stream::new(1, Purpose::Noise, 0).normals(n * sizes[0]);
+        let v = Stream::new(2, Purpose::Noise, 0).normals(n * model.output_dim());
+        let [output, grad] = there_and_back(&mut device, &model, &noise, &v);
+        let mut parameters: Vec<f64> = model.parameters().iter().map(|v| f64::from(*v)).collect();
+        let forward: f64 = output.iter().zip(&v).map(|(a, b)| f64::from(a * b)).sum();
+        assert!((forward - objective(sizes, &parameters, &noise, &v)).abs() <= 1e-4, "{sizes:?}");
+        let largest = grad.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+        for k in 0..parameters.len() {
+            let at = parameters[k];
+            let mut moved = |by: f64| {
+                parameters[k] = at + by;
+                objective(sizes, &parameters, &noise, &v)
+            };
+            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            parameters[k] = at;
+            let error = (slope - f64::from(grad[k])).abs();
+            assert!(error <= 1e-5 * f64::from(largest), "{sizes:?} parameter {k}: {slope} {}", grad[k]);
+        }
+    }
+}
+
+#[test]
+fn an_empty_batch_has_no_gradient() {
+    let Some(mut device) = open() else { return };
+    let [output, grad] = there_and_back(&mut device, &Mlp::new(&[3, 5, 2], 0).unwrap(), &[], &[]);
+    assert!(output.is_empty() && grad.iter().all(|g| *g == 0.0), "{grad:?}");
+}
+
+/// Weights after three updates by given gradients.
+fn updated<B: Backend>(backend: &mut B, optimizer: &Optimizer, count: usize) -> (Vec<Vec<f32>>, Progress) {
+    let normals = |seed| Stream::new(seed, Purpose::Init, 0).normals(count);
+    let mut weights = Weights::new(backend, &normals(1)).unwrap();
+    let mut progress = backend.progress(&Progress::new(4, 0.5)).unwrap();
+    let mut drift = backend.drift(&DriftSpec::notebook(), 2, 1).unwrap();
+    let samples = backend.upload("samples", &[0.25, 0.5]).unwrap();
+    let mut gradient = backend.array("gradient", 2).unwrap();
+    for seed in 2..5 {
+        weights.grad = backend.upload("gradient", &normals(seed)).unwrap();
+        backend.gradient(&mut drift, &samples, &samples, &mut gradient, &mut progress).unwrap();
+        backend.update(optimizer, &mut weights, &mut progress).unwrap();
+    }
+    let Weights { parameters, first, second, ema, .. } = &weights;
+    let arrays = [parameters, first, second, ema].map(|array| backend.download(array, count).unwrap());
+    (arrays.to_vec(), backend.read(&progress).unwrap())
+}
+
+/// Without a clip the update has the bits of the CPU; with one, those that the last digits of the norm leave.
+#[test]
+fn updates_have_the_bits_of_the_cpu() {
+    let Some(mut device) = open() else { return };
+    let mut plain = Optimizer::official();
+    (plain.warmup, plain.clip_norm) = (6, f64::INFINITY);
+    for count in [1, 255, 1000, 300_000] {
+        let (want, got) = (updated(&mut Host::new(), &plain, count), updated(&mut device, &plain, count));
+        for (want, got) in want.0.iter().zip(&got.0) {
+            assert_eq!(bits(got), bits(want), "{count}");
+        }
+        assert_eq!((got.1.step, got.1.diverged), (7, 0));
+        assert!((got.1.grad_norm - want.1.grad_norm).abs() <= 1e-13 * want.1.grad_norm);
+        assert!((got.1.loss - want.1.loss).abs() <= 1e-6 * want.1.loss, "{:?} {:?}", got.1, want.1);
+        assert!((got.1.loss_ema - want.1.loss_ema).abs() <= 1e-6 * want.1.loss_ema);
+        let clipped = Optimizer::official();
+        let (want, got) = (updated(&mut Host::new(), &clipped, count), updated(&mut device, &clipped, count));
+        for (want, got) in want.0.concat().iter().zip(&got.0.concat()) {
+            assert!((want - got).abs() <= 2.0 * f32::EPSILON * want.abs(), "{count}: {want} {got}");
+        }
+    }
+}
+
+/// Twenty steps of both backends.
+fn together(config: &Config) -> (Vec<[Step; 2]>, [Mlp; 2]) {
+    let mut host = Trainer::new(config.clone()).unwrap();
+    let mut device = Trainer::on(Device::new().unwrap(), config.clone()).unwrap();
+    let step = |_| {
+        host.step().unwrap();
+        device.step().unwrap();
+        [host.report().unwrap(), device.report().unwrap()]
+    };
+    let reports = (0..20).map(step).collect();
+    (reports, [host.model().unwrap(), device.model().unwrap()])
+}
+
+#[test]
+fn twenty_steps_are_those_of_the_cpu() {
+    if device().is_none() {
+        return;
+    }
+    let points = Data::points(Stream::new(3, Purpose::Data, 0).normals(200 * 5), [200, 5]).unwrap();
+    let mut official = small(points);
+    (official.spec, official.optimizer) = (DriftSpec::official(), Optimizer::official());
+    (official.optimizer.warmup, official.optimizer.learning_rate) = (5, 1e-3);
+    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official] {
+        let (reports, [host, device]) = together(&config);
+        for [want, got] in &reports {
+            assert_eq!(want.step, got.step);
+            for (want, got) in [(want.loss, got.loss), (want.loss_ema, got.loss_ema), (want.scale, got.scale)] {
+                assert!((want - got).abs() <= 1e-4 * want.abs(), "{want} {got} in {reports:?}");
+            }
+        }
+        let pairs = || host.parameters().iter().zip(device.parameters());
+        let error: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let norm: f64 = pairs().map(|(a, _)| f64::from(*a).powi(2)).sum();
+        println!("loss {:?}, parameters apart by {:e}", reports[19], (error / norm).sqrt());
+        assert!((error / norm).sqrt() <= 1e-3);
+    }
+}
+
+/// From the second step on steps are recorded and replayed; those of a profile are not.
+#[test]
+fn replayed_steps_have_the_bits_of_eager_ones() {
+    let Some(first) = open() else { return };
+    let mut replayed = Trainer::on(first, small(Toy::SwissRoll)).unwrap();
+    let mut eager = Trainer::on(Device::new().unwrap(), small(Toy::SwissRoll)).unwrap();
+    eager.start_profile();
+    for _ in 0..6 {
+        replayed.step().unwrap();
+        eager.step().unwrap();
+        assert_eq!(replayed.report().unwrap(), eager.report().unwrap());
+    }
+    assert_eq!(bits(replayed.model().unwrap().parameters()), bits(eager.model().unwrap().parameters()));
+    let profile = eager.profile().unwrap();
+    assert!(profile.forward > 0.0 && profile.drift > 0.0 && replayed.profile().is_none());
+}
+
+#[test]
+fn a_checkpoint_goes_on_on_either_backend() {
+    let Some(first) = open() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut whole = Trainer::on(first, small(Toy::Ring)).unwrap();
+    (0..5).for_each(|_| whole.step().unwrap());
+    whole.save(&path("half")).unwrap();
+    (0..4).for_each(|_| whole.step().unwrap());
+    whole.save(&path("whole")).unwrap();
+
+    let mut resumed = Trainer::load_on(Device::new().unwrap(), small(Toy::Ring), &path("half")).unwrap();
+    assert_eq!(resumed.steps_done(), 5);
+    (0..4).for_each(|_| resumed.step().unwrap());
+    resumed.save(&path("resumed")).unwrap();
+    assert!(std::fs::read(path("whole")).unwrap() == std::fs::read(path("resumed")).unwrap());
+
+    let mut host = Trainer::load(small(Toy::Ring), &path("half")).unwrap();
+    (0..4).for_each(|_| host.step().unwrap());
+    let (want, got) = (host.report().unwrap(), whole.report().unwrap());
+    assert!((want.loss - got.loss).abs() <= 1e-4 * want.loss, "{want:?} {got:?}");
+}
+
+#[test]
+fn divergence_is_reported_and_loses_nothing() {
+    let Some(first) = open() else { return };
+    let mut config = small(Toy::Ring);
+    config.optimizer.learning_rate = 1e30;
+    let mut trainer = Trainer::on(first, config).unwrap();
+    (0..20).for_each(|_| trainer.step().unwrap());
+    let before = bits(trainer.model().unwrap().parameters());
+    let error = trainer.report().unwrap_err();
+    assert!(matches!(error, cudrift::Error::Diverged { step: 1..20, .. }), "{error}");
+    trainer.step().unwrap();
+    assert_eq!(before, bits(trainer.model().unwrap().parameters()));
+    assert!(trainer.model().unwrap().parameters().iter().all(|v| v.is_finite()));
+}
+
+/// The calls of a run's steps, from the simulator's list.
+#[test]
+fn between_reports_a_step_is_one_launch_of_a_graph() {
+    const NAME: &str = "between_reports_a_step_is_one_launch_of_a_graph";
+    if !device().is_some_and(|gpu| gpu.simulated) {
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("cudrift-calls-{}", std::process::id()));
+    let Some(written) = written_elsewhere(NAME, |child| {
+        child.env("CUDRIFT_SIM_CALLS", &path);
+    }) else {
+        // This is the other process.
+        let list = std::env::var_os("CUDRIFT_SIM_CALLS").unwrap();
+        let mut trainer = Trainer::on(Device::new().unwrap(), Config { batch: 256, ..small(Toy::SwissRoll) }).unwrap();
+        let mut seen = std::fs::read_to_string(&list).unwrap().lines().count();
+        for step in 1..=4 {
+            trainer.step().unwrap();
+            let text = std::fs::read_to_string(&list).unwrap();
+            let calls: Vec<&str> = text.lines().skip(seen).filter(|name| !name.starts_with("cuCtx")).collect();
+            seen = text.lines().count();
+            let count = |what: &str| calls.iter().filter(|name| **name == what).count();
+            let (kernels, products) = (count("cuLaunchKernel"), count("library"));
+            eprintln!("step {step}: {} calls, {kernels} kernels, {products} products", calls.len());
+            let waits =
+                |name: &&&str| name.contains("Synchronize") || name.contains("Query") || name.contains("Memcpy");
+            assert_eq!(calls.iter().filter(waits).count(), 0, "{calls:?}");
+            if step > 2 {
+                assert_eq!(calls, ["cuGraphLaunch"], "step {step}");
+            } else {
+                // 3 draw; 3 follow products; 9 are the drift, 1 takes its loss; 2 + 2 go back; 3 update.
+                assert_eq!((kernels, products), (23, 8), "{calls:?}");
+            }
+        }
+        return;
+    };
+    print!("{written}");
+    let _ = std::fs::remove_file(path);
+}
+
+/// Late streams, blocks and warps in other orders, watched memory and registers: the same bits, and no finding.
+#[test]
+fn steps_have_the_same_bits_under_every_schedule() {
+    const NAME: &str = "steps_have_the_same_bits_under_every_schedule";
+    if !device().is_some_and(|gpu| gpu.simulated) {
+        return;
+    }
+    let settings: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("CUDRIFT_SIM_STREAMS", "late"), ("CUDRIFT_SIM_ORDER", "descending")],
+        &[("CUDRIFT_SIM_STREAMS", "5"), ("CUDRIFT_SIM_ORDER", "7")],
+        &[("CUDRIFT_SIM_WITH", "global-race,registers"), ("CUDRIFT_SIM_LEAKS", "1")],
+        &[("CUDRIFT_SIM_DEVICE", "sm_90"), ("CUDRIFT_SIM_ORDER", "11")],
+    ];
+    let mut seen = Vec::new();
+    for setting in settings {
+        let Some(written) = written_elsewhere(NAME, |child| {
+            child.envs(setting.iter().copied());
+        }) else {
+            for toy in [Toy::SwissRoll, Toy::TwoMoons] {
+                let mut trainer = Trainer::on(Device::new().unwrap(), small(toy)).unwrap();
+                (0..4).for_each(|_| trainer.step().unwrap());
+                eprintln!("parameters {:?}", bits(trainer.model().unwrap().parameters()));
+            }
+            return;
+        };
+        assert!(!written.contains("cudrift-sim"), "{setting:?}: {written}");
+        let parameters: Vec<String> =
+            written.lines().filter(|line| line.starts_with("parameters")).map(str::to_owned).collect();
+        assert_eq!(parameters.len(), 2);
+        seen.push(parameters);
+    }
+    assert!(seen.iter().all(|parameters| *parameters == seen[0]));
+}
+
+#[test]
+fn a_missing_cublas_is_a_typed_error() {
+    if !device().is_some_and(|gpu| gpu.simulated) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let other = elsewhere("a_missing_cublas_is_a_typed_error", |child| {
+        // The driver alone, in another folder.
+        let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+        let driver = path.split(':').map(|f| std::path::Path::new(f).join("libcuda.so")).find(|p| p.exists()).unwrap();
+        std::os::unix::fs::symlink(driver.canonicalize().unwrap(), folder.path().join("libcuda.so")).unwrap();
+        child.env("LD_LIBRARY_PATH", folder.path()).env("CUDRIFT_TEST_CUBLAS", "none");
+    });
+    if !other && std::env::var_os("CUDRIFT_TEST_CUBLAS").is_some() {
+        let error = Device::new().unwrap_err();
+        assert!(matches!(error, cudrift::Error::LibraryMissing { library: "libcublas.so", .. }), "{error}");
+        println!("{error}");
+    }
+}
