@@ -1,13 +1,18 @@
 // What a generator does beside its products, which are cuBLAS's.
 //
-//   bias_silu      z += b, y = silu(z)
-//   add_bias       y += b
-//   silu_grad      dz *= silu'(z), and the columns of dz added up over kSumRows rows
-//   column_sums    the same without SiLU
-//   join_columns   the gradients of all biases from those sums
+//   bias_silu       z += b, with what class and guidance scale add; y = silu(z)
+//   add_bias        y += b, and to it what goes past a block
+//   normalize       y = gain x / rms(x), of each sample
+//   normalize_grad  the gradient by x
+//   gain_sums       that by the gains, added up over kSumRows rows
+//   silu_grad       dz *= silu'(z), and the columns of dz added up over kSumRows rows
+//   column_sums     the same without SiLU
+//   join_columns    the gradients of all biases and gains from those sums
+//   condition_grad  the gradients of the vectors of classes and guidance scale
 //
 // Numerics: f32; the exponential is expf. Sums have a fixed order: the same bits from run to run.
-// Mapping: a warp has 32 neighbouring columns of a row; a block of sums 32 columns of kSumRows rows, eight a warp.
+// Mapping: a warp has 32 neighbouring columns of a row, or in normalisations a row; a block of sums 32 columns of
+// kSumRows rows, eight a warp; a block of condition_grad 32 columns of a class, all samples.
 // Cost: bias_silu reads z once and writes z and y; silu_grad reads z and dz and writes dz, [n, width] each.
 // Limits: sm_80 and later; n of 2^31 / width samples.
 #include "common.cuh"
@@ -45,21 +50,82 @@ struct Tile {
     }
 };
 
+// Added to the mean square of what is normalised.
+constexpr float kNormFloor = 1e-6f;
+
 }  // namespace network
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    bias_silu(long long count, int width, const float* bias, float* z, float* y) {
+    bias_silu(long long count, int width, const float* bias, const __grid_constant__ Conditions conditions, float* z,
+              float* y) {
     const long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
     if (at >= count) return;
-    const float sum = z[at] + bias[at % width];
+    const int column = static_cast<int>(at % width);
+    float sum = z[at];
+    if (conditions.labels != nullptr) {
+        const int slot = static_cast<int>(at / width / conditions.rows);
+        const long long label = static_cast<long long>(conditions.labels[slot]);
+        sum += conditions.table[label * width + column];
+        if (conditions.vector != nullptr) sum = fmaf(conditions.guidance[slot], conditions.vector[column], sum);
+    }
+    sum += bias[column];
     z[at] = sum;
     y[at] = sum * network::sigmoid(sum);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    add_bias(long long count, int width, const float* bias, float* y) {
+    add_bias(long long count, int width, const float* bias, const float* past, float* y) {
     const long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
-    if (at < count) y[at] += bias[at % width];
+    if (at >= count) return;
+    const float sum = y[at] + bias[at % width];
+    y[at] = past != nullptr ? sum + past[at] : sum;
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    normalize(long long n, int width, const float* gain, const float* x, float* inverse, float* y) {
+    const long long row = static_cast<long long>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+    if (row >= n) return;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    x += row * width;
+    y += row * width;
+    float sum = 0.0f;
+    for (int d = lane; d < width; d += kWarp) sum = fmaf(x[d], x[d], sum);
+    const float factor = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(width) + network::kNormFloor);
+    for (int d = lane; d < width; d += kWarp) y[d] = gain[d] * x[d] * factor;
+    if (lane == 0) inverse[row] = factor;
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    normalize_grad(long long n, int width, const float* gain, const float* x, const float* inverse, const float* dy,
+                   float* dx, int add) {
+    const long long row = static_cast<long long>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+    if (row >= n) return;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    x += row * width;
+    dy += row * width;
+    dx += row * width;
+    float sum = 0.0f;
+    for (int d = lane; d < width; d += kWarp) sum = fmaf(dy[d] * gain[d], x[d], sum);
+    const float factor = inverse[row];
+    const float along = warp_sum(sum) * factor * factor / static_cast<float>(width);
+    for (int d = lane; d < width; d += kWarp) {
+        const float slope = factor * fmaf(-along, x[d], dy[d] * gain[d]);
+        dx[d] = add ? dx[d] + slope : slope;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    gain_sums(int n, int width, const float* x, const float* inverse, const float* dy, float* sums, int columns,
+              int first) {
+    const network::Tile tile(n, width);
+    const bool inside = tile.column < width;
+    float sum = 0.0f;
+    for (int row = tile.first; row < tile.last && inside; row += kWarps) {
+        const long long at = static_cast<long long>(row) * width + tile.column;
+        sum = fmaf(dy[at] * x[at], inverse[row], sum);
+    }
+    const int stripe = static_cast<int>(blockIdx.x) / tiles_of(width, kWarp);
+    network::add_columns(sum, inside, sums + static_cast<long long>(stripe) * columns + first + tile.column);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
@@ -93,11 +159,31 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 extern "C" __global__ void __launch_bounds__(kThreads)
     join_columns(const __grid_constant__ JoinColumns call, const float* sums, float* grad) {
     int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
-    int layer = 0;
-    while (layer < call.layers && at >= call.count[layer]) at -= call.count[layer++];
-    if (layer == call.layers) return;
-    const float* from = sums + call.first[layer] + at;
+    int vector = 0;
+    while (vector < call.vectors && at >= call.count[vector]) at -= call.count[vector++];
+    if (vector == call.vectors) return;
+    const float* from = sums + call.first[vector] + at;
     float sum = 0.0f;
     for (int tile = 0; tile < call.tiles; ++tile) sum += from[static_cast<long long>(tile) * call.columns];
-    grad[call.to[layer] + at] = sum;
+    grad[call.to[vector] + at] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    condition_grad(int n, int classes, int width, const __grid_constant__ Conditions conditions, const float* dz,
+                   float* by_class, float* by_vector) {
+    const int wide = tiles_of(width, kWarp), which = static_cast<int>(blockIdx.x) / wide;
+    const int column = static_cast<int>(blockIdx.x) % wide * kWarp + static_cast<int>(threadIdx.x) % kWarp;
+    const bool inside = column < width;
+    float sum = 0.0f;
+    for (int slot = 0; slot * conditions.rows < n; ++slot) {
+        // The block after those of the classes has the guidance scale.
+        const bool guidance = which == classes;
+        if (!guidance && static_cast<int>(conditions.labels[slot]) != which) continue;
+        const float factor = guidance ? conditions.guidance[slot] : 1.0f;
+        for (int k = static_cast<int>(threadIdx.x) / kWarp; k < conditions.rows && inside; k += kWarps) {
+            sum = fmaf(factor, dz[(static_cast<long long>(slot) * conditions.rows + k) * width + column], sum);
+        }
+    }
+    float* to = which == classes ? by_vector : by_class + static_cast<long long>(which) * width;
+    network::add_columns(sum, inside, to + column);
 }

@@ -164,14 +164,21 @@ enum ToyKind { kSwissRoll = 0, kCheckerboard = 1, kTwoMoons = 2, kRing = 3 };
 
 // Rows of a tile whose columns a block adds up.
 constexpr int kSumRows = 64;
-// Layers whose biases' gradients one launch joins.
-constexpr int kJoinLayers = 32;
+// Biases and gains whose gradients one launch joins.
+constexpr int kJoinVectors = 32;
 
-// Where the sums of layers lie among the columns, and where their gradients go.
+// Where the sums of vectors lie among the columns, and where their gradients go.
 struct JoinColumns {
-    int layers, tiles, columns;
-    int first[kJoinLayers], count[kJoinLayers];
-    long long to[kJoinLayers];
+    int vectors, tiles, columns;
+    int first[kJoinVectors], count[kJoinVectors];
+    long long to[kJoinVectors];
+};
+
+// What a class, as a whole number, and the logarithm of a guidance scale add to so many rows each: a row of the table, and
+// the vector times it. Null where there are none.
+struct Conditions {
+    int rows;
+    const float *labels, *guidance, *table, *vector;
 };
 
 // Blocks that take squares of a gradient at most.

@@ -7,7 +7,7 @@
 //! A backend's work may be behind: only what hands numbers to the caller waits for it.
 
 use crate::data::Data;
-use crate::generator::Layer;
+use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::train::Optimizer;
 use crate::{DriftSpec, Result};
 use std::fmt::Debug;
@@ -105,9 +105,9 @@ pub trait Backend: Debug + Sized {
     /// How long an array is.
     fn len(array: &Self::Array) -> usize;
 
-    /// How many numbers [`Backend::input_grad`] and the others leave in `sums` for [`Backend::bias_grad`], of n samples
-    /// and biases that are `biases` in all.
-    fn sums(&self, n: usize, biases: usize) -> usize;
+    /// How many numbers [`Backend::note_bias`] and the others leave in `sums` for [`Backend::join_sums`], of n samples and
+    /// vectors of `columns` numbers in all.
+    fn sums(&self, n: usize, columns: usize) -> usize;
 
     /// A run's scalars.
     fn progress(&self, progress: &Progress) -> Result<Self::Progress>;
@@ -132,24 +132,27 @@ pub trait Backend: Debug + Sized {
         data: &mut Self::Array,
     ) -> Result<()>;
 
-    /// `z = x W^T + b` and `y = silu(z)`, for n samples.
+    /// `z = x W^T + b`, with what class and guidance scale add; and `y = silu(z)`, for n samples.
+    #[expect(clippy::too_many_arguments, reason = "each is an operand of one fused operation")]
     fn hidden(
         &mut self,
         layer: &Layer,
         parameters: &Self::Array,
         n: usize,
         x: &Self::Array,
+        condition: Option<(&Conditioning, &Condition<Self::Array>)>,
         z: &mut Self::Array,
         y: &mut Self::Array,
     ) -> Result<()>;
 
-    /// `y = x W^T + b`, for n samples.
+    /// `y = x W^T + b`, and to it `h` where there is one, for n samples.
     fn linear(
         &mut self,
         layer: &Layer,
         parameters: &Self::Array,
         n: usize,
         x: &Self::Array,
+        h: Option<&Self::Array>,
         y: &mut Self::Array,
     ) -> Result<()>;
 
@@ -163,10 +166,36 @@ pub trait Backend: Debug + Sized {
         progress: &mut Self::Progress,
     ) -> Result<()>;
 
-    /// Notes `dy`, the gradient by the outputs of the last layer, for that layer's bias.
-    fn output_grad(&mut self, layer: &Layer, n: usize, dy: &Self::Array, sums: &mut Self::Array) -> Result<()>;
+    /// `y = gain * x * inverse`, where `inverse = 1 / sqrt(mean x² + 1e-6)` of each of n samples.
+    fn normalize(
+        &mut self,
+        gain: &Vector,
+        parameters: &Self::Array,
+        n: usize,
+        x: &Self::Array,
+        inverse: &mut Self::Array,
+        y: &mut Self::Array,
+    ) -> Result<()>;
 
-    /// `dW = dy^T x`, and where [`Backend::bias_grad`] does nothing, that of the bias.
+    /// Writes to `dx`, or adds to it, the gradient by `x`, given `x`, `inverse` and the gradient by `y`; and notes or
+    /// writes that by the gains.
+    #[expect(clippy::too_many_arguments, reason = "each is an operand of one fused operation")]
+    fn normalize_grad(
+        &mut self,
+        gain: &Vector,
+        parameters: &Self::Array,
+        n: usize,
+        operands: [&Self::Array; 3],
+        dx: &mut Self::Array,
+        add: bool,
+        grad: &mut Self::Array,
+        sums: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// Notes `dy`, the gradient by the outputs of a layer, for its bias.
+    fn note_bias(&mut self, bias: &Vector, n: usize, dy: &Self::Array, sums: &mut Self::Array) -> Result<()>;
+
+    /// `dW = dy^T x`, and where [`Backend::join_sums`] does nothing, the gradient by the bias.
     fn weight_grad(
         &mut self,
         layer: &Layer,
@@ -176,22 +205,40 @@ pub trait Backend: Debug + Sized {
         grad: &mut Self::Array,
     ) -> Result<()>;
 
-    /// `dz = (dy W) silu'(z)` for the first of the layers, where `z` are the outputs of the second, below it, before SiLU;
-    /// notes it for that one's bias.
+    /// `dx = dy W`; where the inputs are `silu(z)`, it is multiplied by `silu'(z)`, and noted for the bias in `z`.
     #[expect(clippy::too_many_arguments, reason = "each is an operand of one fused operation")]
     fn input_grad(
         &mut self,
-        layers: [&Layer; 2],
+        layer: &Layer,
         parameters: &Self::Array,
         n: usize,
         dy: &Self::Array,
+        silu: Option<(&Self::Array, &Vector)>,
+        dx: &mut Self::Array,
+        sums: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// `dz = dz silu'(z)`, noted for the bias in `z`.
+    fn silu_grad(
+        &mut self,
+        bias: &Vector,
+        n: usize,
         z: &Self::Array,
         dz: &mut Self::Array,
         sums: &mut Self::Array,
     ) -> Result<()>;
 
-    /// The gradients of all biases from what was noted.
-    fn bias_grad(&mut self, layers: &[Layer], n: usize, sums: &Self::Array, grad: &mut Self::Array) -> Result<()>;
+    /// The gradients by the vectors of classes and guidance scale, given that by the layer that they enter.
+    fn condition_grad(
+        &mut self,
+        condition: (&Conditioning, &Condition<Self::Array>),
+        n: usize,
+        dz: &Self::Array,
+        grad: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// The gradients by all vectors from what was noted.
+    fn join_sums(&mut self, vectors: &[Vector], n: usize, sums: &Self::Array, grad: &mut Self::Array) -> Result<()>;
 
     /// One update by the gradient, which completes the step. Where the loss was not finite nothing changes.
     fn update(

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/network.rs"]
+mod network;
 
 use common::{device, elsewhere, written_elsewhere};
 use cudrift::DriftSpec;
@@ -58,7 +60,7 @@ fn noise_and_data_have_the_bits_of_the_cpu() {
 /// Output and gradient by the parameters, given the gradient by the output.
 fn there_and_back<B: Backend>(backend: &mut B, model: &Mlp, noise: &[f32], by_output: &[f32]) -> [Vec<f32>; 2] {
     let n = noise.len() / model.input_dim();
-    let mut pass = Pass::new(backend, model, n).unwrap();
+    let mut pass = Pass::new(backend, model.architecture(), n).unwrap();
     *pass.noise_mut() = backend.upload("noise", noise).unwrap();
     let parameters = backend.upload("parameters", model.parameters()).unwrap();
     let by_output = backend.upload("gradient", by_output).unwrap();
@@ -69,49 +71,11 @@ fn there_and_back<B: Backend>(backend: &mut B, model: &Mlp, noise: &[f32], by_ou
     [output, backend.download(&grad, model.parameters().len()).unwrap()]
 }
 
-/// The network in f64, straight from its definition: the sum of output times `v`.
-fn objective(sizes: &[usize], parameters: &[f64], noise: &[f32], v: &[f32]) -> f64 {
-    let mut x: Vec<Vec<f64>> = noise.chunks(sizes[0]).map(|x| x.iter().map(|v| f64::from(*v)).collect()).collect();
-    let mut at = 0;
-    for (l, io) in sizes.windows(2).enumerate() {
-        let (weight, bias) = parameters[at..at + (io[0] + 1) * io[1]].split_at(io[0] * io[1]);
-        at += (io[0] + 1) * io[1];
-        for x in &mut x {
-            let y = (0..io[1]).map(|o| {
-                let z: f64 = bias[o] + (0..io[0]).map(|k| weight[o * io[0] + k] * x[k]).sum::<f64>();
-                if l + 2 < sizes.len() { z / (1.0 + (-z).exp()) } else { z }
-            });
-            *x = y.collect();
-        }
-    }
-    x.concat().iter().zip(v).map(|(x, v)| x * f64::from(*v)).sum()
-}
-
 #[test]
 fn gradients_agree_with_finite_differences() {
     let Some(mut device) = open() else { return };
-    // One row, one tile of 64 rows and 32 columns, one more, and more layers than one launch joins.
-    let deep: Vec<usize> = [vec![2], vec![3; 34], vec![1]].concat();
-    for (sizes, n) in [(&[3, 7, 5, 2][..], 131), (&[4, 1], 1), (&[1, 33, 1], 65), (&[2, 32, 3], 64), (&deep, 5)] {
-        let model = Mlp::new(sizes, 11).unwrap();
-        let noise = Stream::new(1, Purpose::Noise, 0).normals(n * sizes[0]);
-        let v = Stream::new(2, Purpose::Noise, 0).normals(n * model.output_dim());
-        let [output, grad] = there_and_back(&mut device, &model, &noise, &v);
-        let mut parameters: Vec<f64> = model.parameters().iter().map(|v| f64::from(*v)).collect();
-        let forward: f64 = output.iter().zip(&v).map(|(a, b)| f64::from(a * b)).sum();
-        assert!((forward - objective(sizes, &parameters, &noise, &v)).abs() <= 1e-4, "{sizes:?}");
-        let largest = grad.iter().fold(0.0f32, |m, g| m.max(g.abs()));
-        for k in 0..parameters.len() {
-            let at = parameters[k];
-            let mut moved = |by: f64| {
-                parameters[k] = at + by;
-                objective(sizes, &parameters, &noise, &v)
-            };
-            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-            parameters[k] = at;
-            let error = (slope - f64::from(grad[k])).abs();
-            assert!(error <= 1e-5 * f64::from(largest), "{sizes:?} parameter {k}: {slope} {}", grad[k]);
-        }
+    for (architecture, n, slots) in network::generators() {
+        network::check_gradients(&mut device, &architecture, n, slots);
     }
 }
 

@@ -4,7 +4,7 @@ use super::isa::{Isa, LANES, Simd, exp, per_isa};
 use super::{Plan, Workspace, pack, pack_transposed, packed_len, product, sum, transpose};
 use crate::backend::{Backend, Progress, Weights};
 use crate::data::Data;
-use crate::generator::Layer;
+use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::{Purpose, Stream};
 use crate::train::Optimizer;
 use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
@@ -12,6 +12,9 @@ use rayon::prelude::*;
 
 /// Samples of a batch that one task multiplies at a time; fixed, so that results do not depend on threads.
 const ROWS: usize = 128;
+
+/// Added to the mean square of what is normalised.
+const NORM_FLOOR: f32 = 1e-6;
 
 /// The CPU, with the threads of rayon's current pool.
 #[derive(Clone, Debug)]
@@ -122,6 +125,7 @@ impl Backend for Host {
         parameters: &Vec<f32>,
         n: usize,
         x: &Vec<f32>,
+        condition: Option<(&Conditioning, &Condition<Vec<f32>>)>,
         z: &mut Vec<f32>,
         y: &mut Vec<f32>,
     ) -> Result<()> {
@@ -129,22 +133,43 @@ impl Backend for Host {
         let (isa, weight) = self.pack_weight(layer, weight);
         let Layer { input, output, .. } = *layer;
         let (z, y) = (z[..n * output].par_chunks_mut(ROWS * output), y[..n * output].par_chunks_mut(ROWS * output));
-        x[..n * input].par_chunks(ROWS * input).zip(z).zip(y).for_each(|((x, z), y)| {
+        x[..n * input].par_chunks(ROWS * input).zip(z).zip(y).enumerate().for_each(|(chunk, ((x, z), y))| {
             product(isa, [x.len() / input, input, output], x, weight, z);
+            if let Some((places, condition)) = condition {
+                for (row, z) in (chunk * ROWS..).zip(z.chunks_exact_mut(output)) {
+                    let (label, guidance) = slot_of(condition, row, n);
+                    let class = &parameters[places.table.start + label * output..][..output];
+                    z.iter_mut().zip(class).for_each(|(z, e)| *z += e);
+                    if let Some(range) = &places.guidance {
+                        z.iter_mut().zip(&parameters[range.clone()]).for_each(|(z, g)| *z += guidance * g);
+                    }
+                }
+            }
             bias_silu(isa, bias, z, y);
         });
         Ok(())
     }
 
-    fn linear(&mut self, layer: &Layer, parameters: &Vec<f32>, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
+    fn linear(
+        &mut self,
+        layer: &Layer,
+        parameters: &Vec<f32>,
+        n: usize,
+        x: &Vec<f32>,
+        h: Option<&Vec<f32>>,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
         let (weight, bias) = layer.split(parameters);
         let (isa, weight) = self.pack_weight(layer, weight);
         let Layer { input, output, .. } = *layer;
         let y = y[..n * output].par_chunks_mut(ROWS * output);
-        x[..n * input].par_chunks(ROWS * input).zip(y).for_each(|(x, y)| {
+        x[..n * input].par_chunks(ROWS * input).zip(y).enumerate().for_each(|(chunk, (x, y))| {
             product(isa, [x.len() / input, input, output], x, weight, y);
             for y in y.chunks_exact_mut(output) {
                 y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+            if let Some(h) = h {
+                y.iter_mut().zip(&h[chunk * ROWS * output..]).for_each(|(y, h)| *y += h);
             }
         });
         Ok(())
@@ -173,7 +198,75 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn output_grad(&mut self, _layer: &Layer, _n: usize, _dy: &Vec<f32>, _sums: &mut Vec<f32>) -> Result<()> {
+    fn normalize(
+        &mut self,
+        gain: &Vector,
+        parameters: &Vec<f32>,
+        n: usize,
+        x: &Vec<f32>,
+        inverse: &mut Vec<f32>,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (width, gain) = (gain.len, &parameters[gain.range()]);
+        let y = y[..n * width].par_chunks_mut(ROWS * width);
+        let inverse = inverse[..n].par_chunks_mut(ROWS);
+        x[..n * width].par_chunks(ROWS * width).zip(inverse).zip(y).for_each(|((x, inverse), y)| {
+            for ((x, inverse), y) in x.chunks_exact(width).zip(inverse).zip(y.chunks_exact_mut(width)) {
+                let mean = x.iter().map(|x| x * x).sum::<f32>() / width as f32;
+                *inverse = 1.0 / (mean + NORM_FLOOR).sqrt();
+                for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+                    *y = gain * x * *inverse;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn normalize_grad(
+        &mut self,
+        gain: &Vector,
+        parameters: &Vec<f32>,
+        n: usize,
+        [x, inverse, dy]: [&Vec<f32>; 3],
+        dx: &mut Vec<f32>,
+        add: bool,
+        grad: &mut Vec<f32>,
+        _sums: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (width, range) = (gain.len, gain.range());
+        let gain = &parameters[range.clone()];
+        let sums: Vec<Vec<f32>> = x[..n * width]
+            .par_chunks(ROWS * width)
+            .zip(inverse[..n].par_chunks(ROWS))
+            .zip(dy[..n * width].par_chunks(ROWS * width))
+            .zip(dx[..n * width].par_chunks_mut(ROWS * width))
+            .map(|(((x, inverse), dy), dx)| {
+                let mut by_gain = vec![0.0; width];
+                let rows = x.chunks_exact(width).zip(inverse).zip(dy.chunks_exact(width));
+                for (((x, inverse), dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+                    let mut along = 0.0f32;
+                    for (((x, dy), gain), by_gain) in x.iter().zip(dy).zip(gain).zip(&mut by_gain) {
+                        along += dy * gain * x;
+                        *by_gain += dy * x * inverse;
+                    }
+                    let along = along * inverse * inverse / width as f32;
+                    for (((x, dy), gain), dx) in x.iter().zip(dy).zip(gain).zip(dx) {
+                        let slope = inverse * (dy * gain - along * x);
+                        *dx = if add { *dx + slope } else { slope };
+                    }
+                }
+                by_gain
+            })
+            .collect();
+        let grad = &mut grad[range];
+        grad.fill(0.0);
+        for sum in sums {
+            grad.iter_mut().zip(sum).for_each(|(grad, sum)| *grad += sum);
+        }
+        Ok(())
+    }
+
+    fn note_bias(&mut self, _bias: &Vector, _n: usize, _dy: &Vec<f32>, _sums: &mut Vec<f32>) -> Result<()> {
         Ok(())
     }
 
@@ -209,12 +302,12 @@ impl Backend for Host {
 
     fn input_grad(
         &mut self,
-        [layer, _]: [&Layer; 2],
+        layer: &Layer,
         parameters: &Vec<f32>,
         n: usize,
         dy: &Vec<f32>,
-        z: &Vec<f32>,
-        dz: &mut Vec<f32>,
+        silu: Option<(&Vec<f32>, &Vector)>,
+        dx: &mut Vec<f32>,
         _sums: &mut Vec<f32>,
     ) -> Result<()> {
         let Layer { input, output, .. } = *layer;
@@ -222,18 +315,52 @@ impl Backend for Host {
         self.packed.resize(packed_len(output, input), 0.0);
         pack(self.isa, weight, output, input, &mut self.packed);
         let (isa, weight) = (self.isa, &*self.packed);
-        dz[..n * input]
-            .par_chunks_mut(ROWS * input)
-            .zip(z[..n * input].par_chunks(ROWS * input))
-            .zip(dy[..n * output].par_chunks(ROWS * output))
-            .for_each(|((dz, z), dy)| {
-                product(isa, [dy.len() / output, output, input], dy, weight, dz);
-                silu_backward(isa, z, dz);
-            });
+        let chunks = dx[..n * input].par_chunks_mut(ROWS * input).zip(dy[..n * output].par_chunks(ROWS * output));
+        chunks.enumerate().for_each(|(chunk, (dx, dy))| {
+            product(isa, [dy.len() / output, output, input], dy, weight, dx);
+            if let Some((z, _)) = silu {
+                silu_backward(isa, &z[chunk * ROWS * input..][..dx.len()], dx);
+            }
+        });
         Ok(())
     }
 
-    fn bias_grad(&mut self, _layers: &[Layer], _n: usize, _sums: &Vec<f32>, _grad: &mut Vec<f32>) -> Result<()> {
+    fn silu_grad(
+        &mut self,
+        bias: &Vector,
+        n: usize,
+        z: &Vec<f32>,
+        dz: &mut Vec<f32>,
+        _sums: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (isa, count) = (self.isa, n * bias.len);
+        let z = z[..count].par_chunks(ROWS * bias.len);
+        dz[..count].par_chunks_mut(ROWS * bias.len).zip(z).for_each(|(dz, z)| silu_backward(isa, z, dz));
+        Ok(())
+    }
+
+    fn condition_grad(
+        &mut self,
+        (places, condition): (&Conditioning, &Condition<Vec<f32>>),
+        n: usize,
+        dz: &Vec<f32>,
+        grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        let width = places.width;
+        grad[places.table.clone()].fill(0.0);
+        places.guidance.iter().for_each(|range| grad[range.clone()].fill(0.0));
+        for (row, dz) in dz[..n * width].chunks_exact(width).enumerate() {
+            let (label, guidance) = slot_of(condition, row, n);
+            let class = &mut grad[places.table.start + label * width..][..width];
+            class.iter_mut().zip(dz).for_each(|(grad, dz)| *grad += dz);
+            if let Some(range) = &places.guidance {
+                grad[range.clone()].iter_mut().zip(dz).for_each(|(grad, dz)| *grad += guidance * dz);
+            }
+        }
+        Ok(())
+    }
+
+    fn join_sums(&mut self, _vectors: &[Vector], _n: usize, _sums: &Vec<f32>, _grad: &mut Vec<f32>) -> Result<()> {
         Ok(())
     }
 
@@ -255,6 +382,12 @@ impl Backend for Host {
     fn finish(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// Label and logarithm of the guidance scale of a sample.
+fn slot_of(condition: &Condition<Vec<f32>>, row: usize, n: usize) -> (usize, f32) {
+    let slot = row / (n / condition.slots);
+    (condition.labels[slot] as usize, condition.guidance[slot])
 }
 
 /// 1 / (1 + e^-z), from the exponential of a number <= 0.

@@ -12,11 +12,11 @@ use cudarc::driver::{
 use super::call::Pointers;
 use super::context::{failed, room};
 use super::launch::{Kernels, Phase};
-use super::params::{self, JoinColumns, RandomStream, TrainProgress, UpdateCall};
+use super::params::{self, Conditions, JoinColumns, RandomStream, TrainProgress, UpdateCall};
 use super::{Gpu, Options, Plan, probe};
 use crate::backend::{Backend, LOSS_DECAY, Progress, Weights};
 use crate::data::{Data, Source, Toy};
-use crate::generator::Layer;
+use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
 use crate::train::Optimizer;
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
@@ -31,6 +31,8 @@ const SQUARE_BLOCKS: usize = params::kSquareBlocks as usize;
 unsafe impl DeviceRepr for RandomStream {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for JoinColumns {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for Conditions {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for UpdateCall {}
 // SAFETY: `repr(C)`, eight-byte numbers only.
@@ -89,6 +91,10 @@ struct Functions {
     silu_grad: CudaFunction,
     column_sums: CudaFunction,
     join_columns: CudaFunction,
+    condition_grad: CudaFunction,
+    gain_sums: CudaFunction,
+    normalize_grad: CudaFunction,
+    normalize: CudaFunction,
     take_loss: CudaFunction,
     grad_squares: CudaFunction,
     adamw: CudaFunction,
@@ -178,6 +184,10 @@ impl Device {
             silu_grad: function("silu_grad")?,
             column_sums: function("column_sums")?,
             join_columns: function("join_columns")?,
+            condition_grad: function("condition_grad")?,
+            gain_sums: function("gain_sums")?,
+            normalize_grad: function("normalize_grad")?,
+            normalize: function("normalize")?,
             take_loss: function("take_loss")?,
             grad_squares: function("grad_squares")?,
             adamw: function("adamw")?,
@@ -384,13 +394,15 @@ impl Backend for Device {
         parameters: &DeviceArray,
         n: usize,
         x: &DeviceArray,
+        condition: Option<(&Conditioning, &Condition<DeviceArray>)>,
         z: &mut DeviceArray,
         y: &mut DeviceArray,
     ) -> Result<()> {
         self.forward(layer, parameters, n, x, z)?;
-        let (count, bias) = (n * layer.output, parameters.at(layer.bias().start));
+        let (count, bias) = (n * layer.output, parameters.at(layer.bias.start));
         let [width] = integers([layer.output])?;
-        launch!(self, bias_silu, count.div_ceil(THREADS), count as i64, width, bias, z.address, y.address)
+        let conditions = condition.map_or(Ok(Conditions::default()), |c| conditions(c, parameters, n))?;
+        launch!(self, bias_silu, count.div_ceil(THREADS), count as i64, width, bias, conditions, z.address, y.address)
     }
 
     fn linear(
@@ -399,12 +411,48 @@ impl Backend for Device {
         parameters: &DeviceArray,
         n: usize,
         x: &DeviceArray,
+        h: Option<&DeviceArray>,
         y: &mut DeviceArray,
     ) -> Result<()> {
         self.forward(layer, parameters, n, x, y)?;
-        let (count, bias) = (n * layer.output, parameters.at(layer.bias().start));
+        let (count, bias) = (n * layer.output, parameters.at(layer.bias.start));
         let [width] = integers([layer.output])?;
-        launch!(self, add_bias, count.div_ceil(THREADS), count as i64, width, bias, y.address)
+        let past = h.map_or(0, |h| h.address);
+        launch!(self, add_bias, count.div_ceil(THREADS), count as i64, width, bias, past, y.address)
+    }
+
+    fn normalize(
+        &mut self,
+        gain: &Vector,
+        parameters: &DeviceArray,
+        n: usize,
+        x: &DeviceArray,
+        inverse: &mut DeviceArray,
+        y: &mut DeviceArray,
+    ) -> Result<()> {
+        let [width] = integers([gain.len])?;
+        let (rows, gain) = (n.div_ceil(THREADS / WARP), parameters.at(gain.start));
+        launch!(self, normalize, rows, n as i64, width, gain, x.address, inverse.address, y.address)
+    }
+
+    fn normalize_grad(
+        &mut self,
+        gain: &Vector,
+        parameters: &DeviceArray,
+        n: usize,
+        operands: [&DeviceArray; 3],
+        dx: &mut DeviceArray,
+        add: bool,
+        _grad: &mut DeviceArray,
+        sums: &mut DeviceArray,
+    ) -> Result<()> {
+        let [x, inverse, dy] = operands.map(|array| array.address);
+        let (rows, values) = (n.div_ceil(THREADS / WARP), parameters.at(gain.start));
+        let (columns, blocks) = (columns(sums, n), stripes(n, gain.len));
+        let [width] = integers([gain.len])?;
+        launch!(self, normalize_grad, rows, n as i64, width, values, x, inverse, dy, dx.address, i32::from(add))?;
+        let [n, columns, first] = integers([n, columns, gain.column])?;
+        launch!(self, gain_sums, blocks, n, width, x, inverse, dy, sums.address, columns, first)
     }
 
     fn gradient(
@@ -434,10 +482,9 @@ impl Backend for Device {
         launch!(self, take_loss, 1usize, workspace, loss.address, progress)
     }
 
-    fn output_grad(&mut self, layer: &Layer, n: usize, dy: &DeviceArray, sums: &mut DeviceArray) -> Result<()> {
-        let blocks = n.div_ceil(SUM_ROWS) * layer.output.div_ceil(WARP);
-        let columns = sums.len.checked_div(n.div_ceil(SUM_ROWS)).unwrap_or(0);
-        let [n, width, columns, first] = integers([n, layer.output, columns, layer.columns().start])?;
+    fn note_bias(&mut self, bias: &Vector, n: usize, dy: &DeviceArray, sums: &mut DeviceArray) -> Result<()> {
+        let (columns, blocks) = (columns(sums, n), stripes(n, bias.len));
+        let [n, width, columns, first] = integers([n, bias.len, columns, bias.column])?;
         launch!(self, column_sums, blocks, n, width, dy.address, sums.address, columns, first)
     }
 
@@ -456,35 +503,60 @@ impl Backend for Device {
 
     fn input_grad(
         &mut self,
-        [layer, below]: [&Layer; 2],
+        layer: &Layer,
         parameters: &DeviceArray,
         n: usize,
         dy: &DeviceArray,
-        z: &DeviceArray,
-        dz: &mut DeviceArray,
+        silu: Option<(&DeviceArray, &Vector)>,
+        dx: &mut DeviceArray,
         sums: &mut DeviceArray,
     ) -> Result<()> {
         let Layer { input, output, .. } = *layer;
         let weight = (parameters.at(layer.weight().start), input);
-        self.product([false, false], [input, n, output], [weight, (dy.address, output), (dz.address, input)])?;
-        let blocks = n.div_ceil(SUM_ROWS) * input.div_ceil(WARP);
-        let columns = sums.len.checked_div(n.div_ceil(SUM_ROWS)).unwrap_or(0);
-        let [n, width, columns, first] = integers([n, input, columns, below.columns().start])?;
+        self.product([false, false], [input, n, output], [weight, (dy.address, output), (dx.address, input)])?;
+        silu.map_or(Ok(()), |(z, bias)| self.silu_grad(bias, n, z, dx, sums))
+    }
+
+    fn silu_grad(
+        &mut self,
+        bias: &Vector,
+        n: usize,
+        z: &DeviceArray,
+        dz: &mut DeviceArray,
+        sums: &mut DeviceArray,
+    ) -> Result<()> {
+        let (columns, blocks) = (columns(sums, n), stripes(n, bias.len));
+        let [n, width, columns, first] = integers([n, bias.len, columns, bias.column])?;
         launch!(self, silu_grad, blocks, n, width, z.address, dz.address, sums.address, columns, first)
     }
 
-    fn bias_grad(&mut self, layers: &[Layer], n: usize, sums: &DeviceArray, grad: &mut DeviceArray) -> Result<()> {
-        let tiles = n.div_ceil(SUM_ROWS);
-        for layers in layers.chunks(params::kJoinLayers as usize) {
-            let columns = sums.len.checked_div(tiles).unwrap_or(0);
-            let [count, tiles, columns] = integers([layers.len(), tiles, columns])?;
-            let mut call = JoinColumns { layers: count, tiles, columns, ..JoinColumns::default() };
-            for (k, layer) in layers.iter().enumerate() {
-                [call.first[k], call.count[k]] = integers([layer.columns().start, layer.output])?;
-                call.to[k] = layer.bias().start as i64;
+    fn condition_grad(
+        &mut self,
+        (places, condition): (&Conditioning, &Condition<DeviceArray>),
+        n: usize,
+        dz: &DeviceArray,
+        grad: &mut DeviceArray,
+    ) -> Result<()> {
+        let conditions = conditions((places, condition), grad, n)?;
+        let by_class = grad.at(places.table.start);
+        let by_vector = places.guidance.as_ref().map_or(0, |range| grad.at(range.start));
+        let kinds = places.classes + usize::from(by_vector != 0);
+        let blocks = kinds * places.width.div_ceil(WARP);
+        let [n, classes, width] = integers([n, places.classes, places.width])?;
+        launch!(self, condition_grad, blocks, n, classes, width, conditions, dz.address, by_class, by_vector)
+    }
+
+    fn join_sums(&mut self, vectors: &[Vector], n: usize, sums: &DeviceArray, grad: &mut DeviceArray) -> Result<()> {
+        let columns = columns(sums, n);
+        for vectors in vectors.chunks(params::kJoinVectors as usize) {
+            let [count, tiles, columns] = integers([vectors.len(), n.div_ceil(SUM_ROWS), columns])?;
+            let mut call = JoinColumns { vectors: count, tiles, columns, ..JoinColumns::default() };
+            for (k, vector) in vectors.iter().enumerate() {
+                [call.first[k], call.count[k]] = integers([vector.column, vector.len])?;
+                call.to[k] = vector.start as i64;
             }
-            let biases: usize = layers.iter().map(|layer| layer.output).sum();
-            launch!(self, join_columns, biases.div_ceil(THREADS), call, sums.address, grad.address)?;
+            let numbers: usize = vectors.iter().map(|vector| vector.len).sum();
+            launch!(self, join_columns, numbers.div_ceil(THREADS), call, sums.address, grad.address)?;
         }
         Ok(())
     }
@@ -554,6 +626,32 @@ impl Backend for Device {
     fn finish(&self) -> Result<()> {
         self.stream.synchronize().map_err(|error| failed("waiting for the device", error))
     }
+}
+
+/// Numbers in all vectors whose sums are noted.
+fn columns(sums: &DeviceArray, n: usize) -> usize {
+    sums.len.checked_div(n.div_ceil(SUM_ROWS)).unwrap_or(0)
+}
+
+/// Blocks that add up the columns of [n, width].
+fn stripes(n: usize, width: usize) -> usize {
+    n.div_ceil(SUM_ROWS) * width.div_ceil(WARP)
+}
+
+/// What class and guidance scale add, from the parameters.
+fn conditions(
+    (places, condition): (&Conditioning, &Condition<DeviceArray>),
+    parameters: &DeviceArray,
+    n: usize,
+) -> Result<Conditions> {
+    let [rows] = integers([n.checked_div(condition.slots).unwrap_or(0)])?;
+    Ok(Conditions {
+        rows,
+        labels: condition.labels.address as *const _,
+        guidance: condition.guidance.address as *const _,
+        table: parameters.at(places.table.start) as *const _,
+        vector: places.guidance.as_ref().map_or(0, |range| parameters.at(range.start)) as *const _,
+    })
 }
 
 /// Extents as the kernels and cuBLAS count.

@@ -311,11 +311,11 @@ pub const ToyKind_kTwoMoons: ToyKind = 2;
 pub const ToyKind_kRing: ToyKind = 3;
 pub type ToyKind = ::core::ffi::c_uint;
 pub const kSumRows: ::core::ffi::c_int = 64;
-pub const kJoinLayers: ::core::ffi::c_int = 32;
+pub const kJoinVectors: ::core::ffi::c_int = 32;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct JoinColumns {
-    pub layers: ::core::ffi::c_int,
+    pub vectors: ::core::ffi::c_int,
     pub tiles: ::core::ffi::c_int,
     pub columns: ::core::ffi::c_int,
     pub first: [::core::ffi::c_int; 32usize],
@@ -326,13 +326,42 @@ pub struct JoinColumns {
 const _: () = {
     ["Size of JoinColumns"][::core::mem::size_of::<JoinColumns>() - 528usize];
     ["Alignment of JoinColumns"][::core::mem::align_of::<JoinColumns>() - 8usize];
-    ["Offset of field: JoinColumns::layers"][::core::mem::offset_of!(JoinColumns, layers) - 0usize];
+    ["Offset of field: JoinColumns::vectors"][::core::mem::offset_of!(JoinColumns, vectors) - 0usize];
     ["Offset of field: JoinColumns::tiles"][::core::mem::offset_of!(JoinColumns, tiles) - 4usize];
     ["Offset of field: JoinColumns::columns"][::core::mem::offset_of!(JoinColumns, columns) - 8usize];
     ["Offset of field: JoinColumns::first"][::core::mem::offset_of!(JoinColumns, first) - 12usize];
     ["Offset of field: JoinColumns::count"][::core::mem::offset_of!(JoinColumns, count) - 140usize];
     ["Offset of field: JoinColumns::to"][::core::mem::offset_of!(JoinColumns, to) - 272usize];
 };
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Conditions {
+    pub rows: ::core::ffi::c_int,
+    pub labels: *const f32,
+    pub guidance: *const f32,
+    pub table: *const f32,
+    pub vector: *const f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Conditions"][::core::mem::size_of::<Conditions>() - 40usize];
+    ["Alignment of Conditions"][::core::mem::align_of::<Conditions>() - 8usize];
+    ["Offset of field: Conditions::rows"][::core::mem::offset_of!(Conditions, rows) - 0usize];
+    ["Offset of field: Conditions::labels"][::core::mem::offset_of!(Conditions, labels) - 8usize];
+    ["Offset of field: Conditions::guidance"][::core::mem::offset_of!(Conditions, guidance) - 16usize];
+    ["Offset of field: Conditions::table"][::core::mem::offset_of!(Conditions, table) - 24usize];
+    ["Offset of field: Conditions::vector"][::core::mem::offset_of!(Conditions, vector) - 32usize];
+};
+impl Default for Conditions {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const kSquareBlocks: ::core::ffi::c_int = 512;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

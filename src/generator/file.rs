@@ -1,6 +1,8 @@
-//! Generators in safetensors files: `layers.{l}.weight` [out, in] and `layers.{l}.bias` `[out]`, as PyTorch names them.
+//! Generators in safetensors files: `layers.{l}.weight` [out, in] and `layers.{l}.bias` `[out]`, as PyTorch names them;
+//! of block k `blocks.{k}.gain`, `blocks.{k}.up.*` and `blocks.{k}.down.*`, then `gain`; `classes` and `guidance`.
 
-use super::Mlp;
+use super::architecture::Part;
+use super::{Architecture, Mlp};
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::path::Path;
@@ -8,18 +10,9 @@ use std::path::Path;
 impl Mlp {
     /// The tensors of this network, each name with `prefix` before it.
     pub(crate) fn tensors<'a>(&'a self, prefix: &str, parameters: &'a [f32]) -> Result<Vec<(String, TensorView<'a>)>> {
-        let mut tensors = Vec::new();
-        for (l, layer) in self.layers().into_iter().enumerate() {
-            let (weight, bias) = layer.split(parameters);
-            let mut push = |name: &str, shape: Vec<usize>, data: &'a [f32]| {
-                let view = f32_view(shape, data)?;
-                tensors.push((format!("{prefix}layers.{l}.{name}"), view));
-                Ok::<_, Error>(())
-            };
-            push("weight", vec![layer.output, layer.input], weight)?;
-            push("bias", vec![layer.output], bias)?;
-        }
-        Ok(tensors)
+        let parts = self.architecture.layers().parts();
+        let tensor = |part: Part| Ok((prefix.to_owned() + &part.name, f32_view(part.shape, &parameters[part.range])?));
+        parts.into_iter().map(tensor).collect()
     }
 
     /// This network as the bytes of a safetensors file.
@@ -52,28 +45,17 @@ impl Mlp {
 /// The network whose tensors have `prefix`.
 pub(crate) fn read(file: &SafeTensors<'_>, prefix: &str, path: &Path) -> Result<Mlp> {
     let bad = |problem: String| Error::format(path, problem);
+    let shape = |name: &str| file.tensor(&format!("{prefix}{name}")).ok().map(|tensor| tensor.shape().to_vec());
     let mut sizes = Vec::new();
-    let mut parameters = Vec::new();
-    for l in 0.. {
-        let name = format!("{prefix}layers.{l}.weight");
-        let Ok(weight) = file.tensor(&name) else { break };
-        let [output, input] = *weight.shape() else {
-            return Err(bad(format!("{name} has shape {:?}, expected [out, in]", weight.shape())));
+    while let Some(shape) = shape(&format!("layers.{}.weight", sizes.len().saturating_sub(1))) {
+        let [output, input] = *shape else {
+            let name = format!("{prefix}layers.{}.weight", sizes.len().saturating_sub(1));
+            return Err(bad(format!("{name} has shape {shape:?}, expected [out, in]")));
         };
-        match sizes.last() {
-            None => sizes.push(input),
-            Some(&previous) if previous != input => {
-                return Err(bad(format!("{name} has {input} inputs, but the layer before has {previous} outputs")));
-            }
-            Some(_) => {}
+        if sizes.is_empty() {
+            sizes.push(input);
         }
         sizes.push(output);
-        parameters.extend(floats(file, &name, path)?);
-        let bias = floats(file, &format!("{prefix}layers.{l}.bias"), path)?;
-        if bias.len() != output {
-            return Err(bad(format!("{prefix}layers.{l}.bias has {} elements, expected {output}", bias.len())));
-        }
-        parameters.extend(bias);
     }
     if sizes.is_empty() {
         let names = file.names();
@@ -84,7 +66,26 @@ pub(crate) fn read(file: &SafeTensors<'_>, prefix: &str, path: &Path) -> Result<
         };
         return Err(bad(format!("no tensor {prefix}layers.0.weight, so this is not a generator{hint}")));
     }
-    Mlp::from_parameters(&sizes, parameters).map_err(|error| bad(error.to_string()))
+    let mut architecture = Architecture::from(sizes.as_slice());
+    architecture.blocks = (0..).take_while(|k| shape(&format!("blocks.{k}.gain")).is_some()).count();
+    architecture.classes = shape("classes").map_or(0, |shape| shape.first().copied().unwrap_or(0));
+    architecture.guided = shape("guidance").is_some();
+    let count = architecture.parameters().map_err(|error| bad(error.to_string()))?;
+    // Whoever wrote the extents need not have written as many numbers.
+    if file.tensors().iter().map(|(_, tensor)| tensor.data().len() / size_of::<f32>()).sum::<usize>() < count {
+        return Err(bad(format!("fewer numbers than the {count} parameters of {architecture}")));
+    }
+    let mut parameters = Vec::with_capacity(count);
+    for part in architecture.layers().parts() {
+        let name = format!("{prefix}{}", part.name);
+        match shape(&part.name) {
+            Some(got) if got != part.shape => {
+                return Err(bad(format!("{name} has shape {got:?}, expected {:?} beside the others", part.shape)));
+            }
+            _ => parameters.extend(floats(file, &name, path)?),
+        }
+    }
+    Mlp::from_parameters(architecture, parameters).map_err(|error| bad(error.to_string()))
 }
 
 fn f32_view(shape: Vec<usize>, data: &[f32]) -> Result<TensorView<'_>> {

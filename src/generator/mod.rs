@@ -1,80 +1,66 @@
-//! The generator: a multi-layer perceptron with SiLU between its layers (spec 10.1), forward and backward.
+//! The generator: a multi-layer perceptron with SiLU between its layers (spec 10.1), residual blocks and classes where
+//! they are asked for, forward and backward.
 
+mod architecture;
 mod file;
 mod pass;
 
+pub use architecture::{Architecture, Conditioning, Layer, Vector};
 pub(crate) use file::{open, read, serialize};
-pub use pass::Pass;
+pub use pass::{Condition, Pass};
 
 use crate::cpu::Host;
-use crate::rng::{Purpose, Stream};
 use crate::{Error, Result};
-use std::ops::Range;
 
-/// A multi-layer perceptron `Linear SiLU Linear SiLU … Linear` in f32.
+/// A generator: its layers, and its parameters in f32.
 ///
-/// All parameters lie in one vector, layer by layer: weight [out, in] by rows, then bias `[out]`.
+/// All parameters lie in one vector, layer by layer: weight [out, in] by rows, then bias `[out]`; a block's gains before
+/// its two layers, the gains of the last normalisation before the last layer, classes and guidance at the end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {
-    sizes: Vec<usize>,
+    architecture: Architecture,
     parameters: Vec<f32>,
 }
 
 impl Mlp {
-    /// A network with layers from `sizes[0]` inputs to `sizes.last()` outputs, initialised as PyTorch's `Linear`:
-    /// weights and biases uniform in ±1/sqrt(in).
+    /// A fresh generator. A list of sizes, as `&[2, 8, 1]`, is one without blocks and classes.
     ///
     /// # Errors
-    /// [`Error::Value`] where there are fewer than two sizes, one is 0, or there would be more than 2^34 parameters;
-    /// [`Error::TooLarge`] where they do not fit into memory.
-    pub fn new(sizes: &[usize], seed: u64) -> Result<Self> {
-        let count = Self::count(sizes)?;
+    /// Those of [`Architecture::parameters`]; [`Error::TooLarge`] where the parameters do not fit into memory.
+    pub fn new(architecture: impl Into<Architecture>, seed: u64) -> Result<Self> {
+        let architecture = architecture.into();
+        let count = architecture.parameters()?;
         Error::check_memory("generator", "the set of parameters", count.checked_mul(size_of::<f32>()))?;
-        let mut parameters = Vec::with_capacity(count);
-        for (layer, io) in sizes.windows(2).enumerate() {
-            let mut stream = Stream::new(seed, Purpose::Init, layer as u64);
-            let bound = 1.0 / (io[0] as f32).sqrt();
-            parameters.extend((0..(io[0] + 1) * io[1]).map(|_| (2.0 * stream.uniform() - 1.0) * bound));
-        }
-        Ok(Self { sizes: sizes.to_vec(), parameters })
+        let parameters = architecture.layers().initial(seed);
+        Ok(Self { architecture, parameters })
     }
 
-    /// A network with given parameters, in the order of [`Mlp::parameters`].
+    /// A generator with given parameters, in the order of [`Mlp::parameters`].
     ///
     /// # Errors
-    /// As [`Mlp::new`]; [`Error::Shape`] where the number of parameters does not fit the sizes.
-    pub fn from_parameters(sizes: &[usize], parameters: Vec<f32>) -> Result<Self> {
-        let count = Self::count(sizes)?;
+    /// As [`Mlp::new`]; [`Error::Shape`] where the number of parameters does not fit the layers.
+    pub fn from_parameters(architecture: impl Into<Architecture>, parameters: Vec<f32>) -> Result<Self> {
+        let architecture = architecture.into();
+        let count = architecture.parameters()?;
         if parameters.len() != count {
             return Err(Error::shape("generator", "parameters", [count], [parameters.len()]));
         }
-        Ok(Self { sizes: sizes.to_vec(), parameters })
+        Ok(Self { architecture, parameters })
     }
 
-    fn count(sizes: &[usize]) -> Result<usize> {
-        match parameter_count(sizes) {
-            // 2^34 parameters are 64 GiB; beyond that it is a slip of the pen, not a model for this trainer.
-            Some(count) if sizes.len() >= 2 && !sizes.contains(&0) && count <= 1 << 34 => Ok(count),
-            _ => {
-                let expected = "two or more sizes of at least 1, with at most 2^34 parameters in all";
-                Err(Error::value("generator", "layer sizes", expected, format!("{sizes:?}")))
-            }
-        }
-    }
-
-    /// Layer sizes, from input to output.
-    pub fn sizes(&self) -> &[usize] {
-        &self.sizes
+    /// Its layers.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     /// The number of inputs.
     pub fn input_dim(&self) -> usize {
-        self.sizes[0]
+        self.architecture.noise
     }
 
     /// The number of outputs.
     pub fn output_dim(&self) -> usize {
-        self.sizes[self.sizes.len() - 1]
+        self.architecture.output
     }
 
     /// All parameters.
@@ -87,76 +73,53 @@ impl Mlp {
         &mut self.parameters
     }
 
-    /// Its layers, from input to output.
-    pub fn layers(&self) -> Vec<Layer> {
-        let (mut start, mut column) = (0, 0);
-        let place = |io: &[usize]| {
-            let layer = Layer { input: io[0], output: io[1], start, column };
-            (start, column) = (layer.bias().end, column + io[1]);
-            layer
-        };
-        self.sizes.windows(2).map(place).collect()
-    }
-
-    /// The outputs [n, out] for noise [n, in], on the CPU.
+    /// The outputs [n, out] for noise [n, in], on the CPU, of a generator without classes.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the noise is not a whole number of samples; [`Error::TooLarge`] where the activations do
-    /// not fit into memory.
+    /// [`Error::Shape`] where the noise is not a whole number of samples; [`Error::Value`] where the generator has
+    /// classes; [`Error::TooLarge`] where the activations do not fit into memory.
     pub fn forward(&self, noise: &[f32]) -> Result<Vec<f32>> {
+        if self.architecture.classes > 0 {
+            let expected = "one a sample (forward_classes), for this generator has classes";
+            return Err(Error::value("generator", "labels", expected, "none"));
+        }
+        self.generate(noise, &[], 1.0)
+    }
+
+    /// The outputs [n, out] for noise [n, in] and labels `[n]` at a guidance scale of 1 or more, on the CPU.
+    ///
+    /// A generator that is not told the guidance scale has the one that it was trained with.
+    ///
+    /// # Errors
+    /// As [`Mlp::forward`]; [`Error::Value`] for labels that are not classes, and a guidance scale below 1.
+    pub fn forward_classes(&self, noise: &[f32], labels: &[usize], guidance: f64) -> Result<Vec<f32>> {
+        let classes = self.architecture.classes;
+        if let Some(label) = labels.iter().find(|label| **label >= classes) {
+            return Err(Error::value("generator", "a label", format!("less than {classes}"), label));
+        }
+        if !(guidance >= 1.0 && guidance.is_finite()) {
+            return Err(Error::value("generator", "guidance", "a number of at least 1", guidance));
+        }
+        if labels.len().checked_mul(self.input_dim()) != Some(noise.len()) {
+            return Err(Error::shape("generator", "noise", [labels.len(), self.input_dim()], [noise.len()]));
+        }
+        self.generate(noise, labels, guidance)
+    }
+
+    fn generate(&self, noise: &[f32], labels: &[usize], guidance: f64) -> Result<Vec<f32>> {
         if !noise.len().is_multiple_of(self.input_dim()) {
             let expected = format!("[n, {}]", self.input_dim());
             return Err(Error::shape("generator", "noise", expected, [noise.len()]));
         }
         let mut host = Host::new();
-        let mut pass = Pass::new(&host, self, noise.len() / self.input_dim())?;
+        let n = noise.len() / self.input_dim();
+        let mut pass = Pass::new(&host, &self.architecture, n)?;
         pass.noise_mut().copy_from_slice(noise);
+        if let Some(condition) = pass.condition_mut() {
+            condition.labels.iter_mut().zip(labels).for_each(|(to, label)| *to = *label as f32);
+            condition.guidance.fill(guidance.ln() as f32);
+        }
         pass.forward(&mut host, &self.parameters)?;
         Ok(pass.into_output())
-    }
-}
-
-/// Weights and biases of all layers; `None` where there are more than a `usize` counts.
-pub(crate) fn parameter_count(sizes: &[usize]) -> Option<usize> {
-    sizes.windows(2).try_fold(0usize, |sum, io| sum.checked_add(io[0].checked_add(1)?.checked_mul(io[1])?))
-}
-
-/// One linear layer, and its place among the parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// Inputs.
-    pub input: usize,
-    /// Outputs.
-    pub output: usize,
-    /// Where its weight begins.
-    start: usize,
-    /// Biases of the layers before it.
-    column: usize,
-}
-
-impl Layer {
-    /// Where the weight [out, in] lies.
-    pub fn weight(&self) -> Range<usize> {
-        self.start..self.start + self.input * self.output
-    }
-
-    /// Where the bias `[out]` lies, after the weight.
-    pub fn bias(&self) -> Range<usize> {
-        let start = self.weight().end;
-        start..start + self.output
-    }
-
-    /// Where the bias lies among the biases of all layers.
-    pub fn columns(&self) -> Range<usize> {
-        self.column..self.column + self.output
-    }
-
-    /// Weight [out, in] and bias `[out]`.
-    pub(crate) fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        parameters[self.start..self.bias().end].split_at(self.input * self.output)
-    }
-
-    pub(crate) fn split_mut<'a>(&self, parameters: &'a mut [f32]) -> (&'a mut [f32], &'a mut [f32]) {
-        parameters[self.start..self.bias().end].split_at_mut(self.input * self.output)
     }
 }

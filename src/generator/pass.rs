@@ -1,8 +1,19 @@
 //! Forward and backward of a generator, written once for every backend.
 
-use super::{Layer, Mlp};
+use super::architecture::{Architecture, Layers};
 use crate::backend::Backend;
 use crate::{Error, Result};
+
+/// Class and guidance scale of groups of samples: of each of `slots` groups, which have the same number of samples.
+#[derive(Clone, Debug)]
+pub struct Condition<A> {
+    /// Groups.
+    pub slots: usize,
+    /// The label of each, `[slots]`: a whole number.
+    pub labels: A,
+    /// The natural logarithm of each guidance scale, `[slots]`.
+    pub guidance: A,
+}
 
 /// The activations of a generator for n samples, and the way through it and back.
 ///
@@ -10,7 +21,7 @@ use crate::{Error, Result};
 /// use cudrift::cpu::Host;
 /// use cudrift::generator::{Mlp, Pass};
 /// let (model, mut host) = (Mlp::new(&[2, 8, 1], 0)?, Host::new());
-/// let mut pass = Pass::new(&host, &model, 3)?;
+/// let mut pass = Pass::new(&host, model.architecture(), 3)?;
 /// pass.noise_mut().fill(0.5);
 /// let parameters = model.parameters().to_vec();
 /// pass.forward(&mut host, &parameters)?;
@@ -22,34 +33,80 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Pass<B: Backend> {
     n: usize,
-    layers: Vec<Layer>,
-    /// Inputs of each layer, [n, in]; the first is the noise.
+    layers: Layers,
+    condition: Option<Condition<B::Array>>,
+    /// Inputs of each hidden layer and what follows them, [n, in]; the first is the noise.
     inputs: Vec<B::Array>,
-    /// Before SiLU, [n, out] of each layer but the last.
+    /// Before SiLU, [n, out] of each hidden layer.
     before: Vec<B::Array>,
+    blocks: Vec<BlockPass<B::Array>>,
+    /// Of the last normalisation.
+    normal: Option<Normal<B::Array>>,
     output: B::Array,
-    /// Gradients with respect to the outputs of two neighbouring layers, before SiLU.
-    grad: [B::Array; 2],
+    /// Gradients with respect to what neighbouring layers give, and to what lies within a block.
+    grad: [B::Array; 3],
     sums: B::Array,
 }
 
+/// What a normalisation leaves: its output [n, width] and 1 / rms `[n]`.
+#[derive(Debug)]
+struct Normal<A> {
+    output: A,
+    inverse: A,
+}
+
+#[derive(Debug)]
+struct BlockPass<A> {
+    normal: Normal<A>,
+    /// Before SiLU and after it.
+    before: A,
+    after: A,
+    /// The sum with the block's input.
+    output: A,
+}
+
 impl<B: Backend> Pass<B> {
-    /// Room for n samples of `model`.
+    /// Room for n samples of a generator, each with a label where it has classes.
     ///
     /// # Errors
-    /// Those of [`Backend`].
-    pub fn new(backend: &B, model: &Mlp, n: usize) -> Result<Self> {
-        let layers = model.layers();
-        let (last, hidden) = (layers[layers.len() - 1], &layers[..layers.len() - 1]);
+    /// Those of [`Architecture::parameters`] and of [`Backend`].
+    pub fn new(backend: &B, architecture: &Architecture, n: usize) -> Result<Self> {
+        Self::grouped(backend, architecture, n, n)
+    }
+
+    /// As [`Pass::new`], with a label for each of `slots` groups.
+    ///
+    /// # Errors
+    /// As [`Pass::new`]; [`Error::Value`] where groups have not the same number of samples.
+    pub fn grouped(backend: &B, architecture: &Architecture, n: usize, slots: usize) -> Result<Self> {
+        architecture.parameters()?;
+        if slots > n || (n > 0 && (slots == 0 || !n.is_multiple_of(slots))) {
+            return Err(Error::value("generator", "groups of samples", format!("a divisor of {n}"), slots));
+        }
+        let layers = architecture.layers();
         let array = |width: usize| backend.array("a batch's activations", n.saturating_mul(width));
-        let widest = hidden.iter().map(|layer| layer.output).max().unwrap_or(0);
+        let normal = |width: usize| -> Result<_> { Ok(Normal { output: array(width)?, inverse: array(1)? }) };
+        let block = |width: usize| -> Result<_> {
+            let normal = normal(width)?;
+            Ok(BlockPass { normal, before: array(width)?, after: array(width)?, output: array(width)? })
+        };
+        let widths = || layers.hidden.iter().map(|layer| layer.output);
+        let label = || backend.array("the labels of a batch", slots);
+        let condition = match layers.condition {
+            Some(_) => Some(Condition { slots, labels: label()?, guidance: label()? }),
+            None => None,
+        };
+        let widest = widths().max().unwrap_or(0);
         Ok(Self {
             n,
-            inputs: layers.iter().map(|layer| array(layer.input)).collect::<Result<_>>()?,
-            before: hidden.iter().map(|layer| array(layer.output)).collect::<Result<_>>()?,
-            output: array(last.output)?,
-            grad: [array(widest)?, array(widest)?],
-            sums: backend.array("sums of gradients", backend.sums(n, last.columns().end))?,
+            condition,
+            inputs: [architecture.noise].into_iter().chain(widths()).map(array).collect::<Result<_>>()?,
+            before: widths().map(array).collect::<Result<_>>()?,
+            blocks: layers.blocks.iter().map(|places| block(places.gain.len)).collect::<Result<_>>()?,
+            normal: layers.gain.map(|gain| normal(gain.len)).transpose()?,
+            output: array(layers.last.output)?,
+            grad: [array(widest)?, array(widest)?, array(if layers.blocks.is_empty() { 0 } else { widest })?],
+            sums: backend.array("sums of gradients", backend.sums(n, layers.columns))?,
             layers,
         })
     }
@@ -57,6 +114,11 @@ impl<B: Backend> Pass<B> {
     /// The noise [n, in], which [`Pass::forward`] starts from.
     pub fn noise_mut(&mut self) -> &mut B::Array {
         &mut self.inputs[0]
+    }
+
+    /// Labels and guidance scales, where the generator has classes.
+    pub fn condition_mut(&mut self) -> Option<&mut Condition<B::Array>> {
+        self.condition.as_mut()
     }
 
     /// The output [n, out] of the last [`Pass::forward`].
@@ -74,14 +136,28 @@ impl<B: Backend> Pass<B> {
     /// # Errors
     /// [`Error::Shape`] where the noise or the parameters are not this generator's; those of [`Backend`].
     pub fn forward(&mut self, backend: &mut B, parameters: &B::Array) -> Result<()> {
-        self.check("parameters", self.parameters(), parameters)?;
-        self.check("noise", self.n * self.layers[0].input, &self.inputs[0])?;
-        let hidden = self.before.len();
-        for (l, z) in self.before.iter_mut().enumerate() {
-            let (x, y) = self.inputs.split_at_mut(l + 1);
-            backend.hidden(&self.layers[l], parameters, self.n, &x[l], z, &mut y[0])?;
+        let Self { n, layers, condition, inputs, before, blocks, normal, output, .. } = self;
+        let n = *n;
+        check::<B>("parameters", layers.parameters, parameters)?;
+        check::<B>("noise", n * layers.hidden.first().unwrap_or(&layers.last).input, &inputs[0])?;
+        for (l, (layer, z)) in layers.hidden.iter().zip(before).enumerate() {
+            let (x, y) = inputs.split_at_mut(l + 1);
+            let condition = layers.condition.as_ref().zip(condition.as_ref()).filter(|_| l == 0);
+            backend.hidden(layer, parameters, n, &x[l], condition, z, &mut y[0])?;
         }
-        backend.linear(&self.layers[hidden], parameters, self.n, &self.inputs[hidden], &mut self.output)
+        let mut h = &inputs[layers.hidden.len()];
+        for (places, block) in layers.blocks.iter().zip(blocks) {
+            let BlockPass { normal, before, after, output } = block;
+            backend.normalize(&places.gain, parameters, n, h, &mut normal.inverse, &mut normal.output)?;
+            backend.hidden(&places.up, parameters, n, &normal.output, None, before, after)?;
+            backend.linear(&places.down, parameters, n, after, Some(h), output)?;
+            h = output;
+        }
+        if let Some((gain, normal)) = layers.gain.as_ref().zip(normal.as_mut()) {
+            backend.normalize(gain, parameters, n, h, &mut normal.inverse, &mut normal.output)?;
+            h = &normal.output;
+        }
+        backend.linear(&layers.last, parameters, n, h, None, output)
     }
 
     /// Writes the gradient with respect to all parameters, given the gradient [n, out] with respect to the outputs of the
@@ -96,94 +172,76 @@ impl<B: Backend> Pass<B> {
         grad_output: &B::Array,
         grad: &mut B::Array,
     ) -> Result<()> {
-        self.check("parameters", self.parameters(), parameters)?;
-        self.check("grad", self.parameters(), grad)?;
-        self.check("grad_output", self.n * self.layers[self.layers.len() - 1].output, grad_output)?;
-        let Self { n, layers, inputs, before, grad: [above, below], sums, .. } = self;
+        let Self { n, layers, condition, inputs, before, blocks, normal, grad: [above, below, inner], sums, .. } = self;
+        let n = *n;
+        check::<B>("parameters", layers.parameters, parameters)?;
+        check::<B>("grad", layers.parameters, grad)?;
+        check::<B>("grad_output", n * layers.last.output, grad_output)?;
         let (mut above, mut below) = (above, below);
-        let last = layers.len() - 1;
-        backend.output_grad(&layers[last], *n, grad_output, sums)?;
-        for (l, layer) in layers.iter().enumerate().rev() {
-            let dy: &B::Array = if l == last { grad_output } else { above };
-            backend.weight_grad(layer, *n, &inputs[l], dy, grad)?;
+        let (hidden, last) = (layers.hidden.len(), &layers.last);
+        backend.note_bias(&last.bias, n, grad_output, sums)?;
+        if let Some((gain, normal)) = layers.gain.as_ref().zip(normal.as_ref()) {
+            let stream = blocks.last().map_or(&inputs[hidden], |block| &block.output);
+            backend.weight_grad(last, n, &normal.output, grad_output, grad)?;
+            backend.input_grad(last, parameters, n, grad_output, None, below, sums)?;
+            backend.normalize_grad(gain, parameters, n, [stream, &normal.inverse, below], above, false, grad, sums)?;
+            // `above` is the gradient by the stream, to which every block adds.
+            for (k, places) in layers.blocks.iter().enumerate().rev() {
+                let BlockPass { normal, before, after, .. } = &blocks[k];
+                let stream = if k == 0 { &inputs[hidden] } else { &blocks[k - 1].output };
+                backend.note_bias(&places.down.bias, n, above, sums)?;
+                backend.weight_grad(&places.down, n, after, above, grad)?;
+                backend.input_grad(&places.down, parameters, n, above, Some((before, &places.up.bias)), below, sums)?;
+                backend.weight_grad(&places.up, n, &normal.output, below, grad)?;
+                backend.input_grad(&places.up, parameters, n, below, None, inner, sums)?;
+                let operands = [stream, &normal.inverse, inner];
+                backend.normalize_grad(&places.gain, parameters, n, operands, above, true, grad, sums)?;
+            }
+            if let Some((z, layer)) = before.last().zip(layers.hidden.last()) {
+                backend.silu_grad(&layer.bias, n, z, above, sums)?;
+            }
+        } else {
+            backend.weight_grad(last, n, &inputs[hidden], grad_output, grad)?;
+            if let Some((z, layer)) = before.last().zip(layers.hidden.last()) {
+                backend.input_grad(last, parameters, n, grad_output, Some((z, &layer.bias)), above, sums)?;
+            }
+        }
+        for (l, layer) in layers.hidden.iter().enumerate().rev() {
+            backend.weight_grad(layer, n, &inputs[l], above, grad)?;
             if l > 0 {
-                let pair = [layer, &layers[l - 1]];
-                backend.input_grad(pair, parameters, *n, dy, &before[l - 1], below, sums)?;
+                let silu = Some((&before[l - 1], &layers.hidden[l - 1].bias));
+                backend.input_grad(layer, parameters, n, above, silu, below, sums)?;
                 std::mem::swap(&mut above, &mut below);
             }
         }
-        backend.bias_grad(layers, *n, sums, grad)
+        if let Some(condition) = layers.condition.as_ref().zip(condition.as_ref()) {
+            backend.condition_grad(condition, n, above, grad)?;
+        }
+        backend.join_sums(&layers.vectors(), n, sums, grad)
     }
+}
 
-    fn parameters(&self) -> usize {
-        self.layers[self.layers.len() - 1].bias().end
-    }
-
-    fn check(&self, argument: &'static str, expected: usize, array: &B::Array) -> Result<()> {
-        let got = B::len(array);
-        if got == expected { Ok(()) } else { Err(Error::shape("generator", argument, [expected], [got])) }
-    }
+fn check<B: Backend>(argument: &'static str, expected: usize, array: &B::Array) -> Result<()> {
+    let got = B::len(array);
+    if got == expected { Ok(()) } else { Err(Error::shape("generator", argument, [expected], [got])) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cpu::Host;
-    use crate::rng::{Purpose, Stream};
+    use crate::generator::Mlp;
 
     /// The output for `noise`, and the gradient by the parameters given that by the output.
     fn there_and_back(model: &Mlp, noise: &[f32], grad_output: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let mut host = Host::new();
-        let mut pass = Pass::new(&host, model, noise.len() / model.input_dim()).unwrap();
+        let mut pass = Pass::new(&host, model.architecture(), noise.len() / model.input_dim()).unwrap();
         pass.noise_mut().copy_from_slice(noise);
         let parameters = model.parameters().to_vec();
         pass.forward(&mut host, &parameters).unwrap();
         let mut grad = vec![f32::NAN; parameters.len()];
         pass.backward(&mut host, &parameters, &grad_output.to_vec(), &mut grad).unwrap();
         (pass.into_output(), grad)
-    }
-
-    /// The network in f64, straight from its definition: sum of output times `v`.
-    fn objective(sizes: &[usize], parameters: &[f64], noise: &[f32], v: &[f32]) -> f64 {
-        let mut x: Vec<Vec<f64>> = noise.chunks(sizes[0]).map(|x| x.iter().map(|v| f64::from(*v)).collect()).collect();
-        let mut at = 0;
-        for (l, io) in sizes.windows(2).enumerate() {
-            let (weight, bias) = parameters[at..at + (io[0] + 1) * io[1]].split_at(io[0] * io[1]);
-            at += (io[0] + 1) * io[1];
-            for x in &mut x {
-                let y = (0..io[1]).map(|o| {
-                    let z: f64 = bias[o] + (0..io[0]).map(|k| weight[o * io[0] + k] * x[k]).sum::<f64>();
-                    if l + 2 < sizes.len() { z / (1.0 + (-z).exp()) } else { z }
-                });
-                *x = y.collect();
-            }
-        }
-        x.concat().iter().zip(v).map(|(x, v)| x * f64::from(*v)).sum()
-    }
-
-    #[test]
-    fn backward_agrees_with_finite_differences() {
-        for sizes in [&[3, 7, 5, 2][..], &[4, 1], &[1, 130, 1]] {
-            let model = Mlp::new(sizes, 11).unwrap();
-            let n = 131;
-            let noise = Stream::new(1, Purpose::Noise, 0).normals(n * sizes[0]);
-            let v = Stream::new(2, Purpose::Noise, 0).normals(n * model.output_dim());
-            let (output, grad) = there_and_back(&model, &noise, &v);
-
-            let parameters: Vec<f64> = model.parameters().iter().map(|v| f64::from(*v)).collect();
-            let forward: f64 = output.iter().zip(&v).map(|(a, b)| f64::from(a * b)).sum();
-            assert!((forward - objective(sizes, &parameters, &noise, &v)).abs() <= 1e-4);
-            let largest = grad.iter().fold(0.0f32, |m, g| m.max(g.abs()));
-            for k in 0..parameters.len() {
-                let mut moved = parameters.clone();
-                moved[k] += 1e-5;
-                let up = objective(sizes, &moved, &noise, &v);
-                moved[k] -= 2e-5;
-                let slope = (up - objective(sizes, &moved, &noise, &v)) / 2e-5;
-                let error = (slope - f64::from(grad[k])).abs();
-                assert!(error <= 1e-5 * f64::from(largest), "{sizes:?} parameter {k}: {slope} {}", grad[k]);
-            }
-        }
     }
 
     #[test]
@@ -211,7 +269,7 @@ mod tests {
         assert!(matches!(model.forward(&[0.0; 4]), Err(Error::Shape { .. })));
         // parameters or gradients of another network, gradients of another batch
         let mut host = Host::new();
-        let mut pass = Pass::new(&host, &model, 2).unwrap();
+        let mut pass = Pass::new(&host, model.architecture(), 2).unwrap();
         let (parameters, mut grad) = (model.parameters().to_vec(), vec![0.0; 8]);
         pass.noise_mut().fill(0.0);
         assert!(matches!(pass.forward(&mut host, &vec![0.0; 7]), Err(Error::Shape { .. })));

@@ -70,13 +70,13 @@ impl<B: Backend> Trainer<B> {
             return Err(bad(format!("the checkpoint has seed {}, the run has {}", state["seed"], config.seed)));
         }
         let model = read(&file, "model.", path)?;
-        if model.sizes() != config.sizes() {
-            let (have, want) = (model.sizes(), config.sizes());
-            return Err(bad(format!("the checkpoint's generator has layer sizes {have:?}, the run has {want:?}")));
+        if *model.architecture() != config.architecture() {
+            let (have, want) = (model.architecture(), config.architecture());
+            return Err(bad(format!("the checkpoint's generator has {have}, the run has {want}")));
         }
         let part = |prefix: &str| -> Result<Vec<f32>> {
             let part = read(&file, prefix, path)?;
-            if part.sizes() != model.sizes() {
+            if part.architecture() != model.architecture() {
                 return Err(bad(format!("the tensors {prefix}* have other shapes than model.*")));
             }
             Ok(part.parameters().to_vec())

@@ -8,7 +8,7 @@ pub use optimizer::Optimizer;
 use crate::backend::{Backend, Progress, Weights};
 use crate::cpu::Host;
 use crate::data::Data;
-use crate::generator::{Mlp, Pass, parameter_count};
+use crate::generator::{Architecture, Mlp, Pass};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
 use crate::{DriftSpec, Error, Result};
@@ -29,6 +29,8 @@ pub struct Config {
     pub noise_dim: usize,
     /// Sizes of the generator's hidden layers.
     pub hidden: Vec<usize>,
+    /// Residual blocks after them.
+    pub blocks: usize,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -44,6 +46,7 @@ impl Config {
             batch: 2048,
             noise_dim: 32,
             hidden: vec![256; 3],
+            blocks: 0,
             seed: 42,
         }
     }
@@ -51,19 +54,17 @@ impl Config {
     /// Refuses what would not fit: parameters with gradient, moments and averages, and a batch's activations with
     /// their gradients, noise, data and force.
     fn check_memory(&self) -> Result<()> {
-        let sizes = self.sizes();
-        let parameters = parameter_count(&sizes);
-        let widths = sizes.iter().try_fold(0usize, |sum, n| sum.checked_add(*n));
-        let elements = || parameters?.checked_mul(5)?.checked_add(widths?.checked_mul(3)?.checked_mul(self.batch)?);
+        let architecture = self.architecture();
+        let parameters = architecture.parameters()?;
+        let activations = architecture.activations().checked_mul(self.batch);
+        let elements = || parameters.checked_mul(5)?.checked_add(activations?);
         let bytes = || elements()?.checked_mul(size_of::<f32>());
         Error::check_memory("training", "the model with its batch", bytes())
     }
 
-    fn sizes(&self) -> Vec<usize> {
-        let mut sizes = vec![self.noise_dim];
-        sizes.extend(&self.hidden);
-        sizes.push(self.data.dim());
-        sizes
+    /// The generator's layers.
+    pub fn architecture(&self) -> Architecture {
+        Architecture { blocks: self.blocks, ..Architecture::plain(self.noise_dim, &self.hidden, self.data.dim()) }
     }
 }
 
@@ -151,7 +152,7 @@ impl<B: Backend> Trainer<B> {
     /// not fit into memory; those of [`Backend`].
     pub fn on(backend: B, config: Config) -> Result<Self> {
         config.check_memory()?;
-        let model = Mlp::new(&config.sizes(), config.seed)?;
+        let model = Mlp::new(config.architecture(), config.seed)?;
         let weights = Weights::new(&backend, model.parameters())?;
         Self::assemble(backend, config, &model, weights, &Progress::new(0, f64::NAN))
     }
@@ -172,7 +173,7 @@ impl<B: Backend> Trainer<B> {
         let work = Work {
             data: backend.data(&config.data, batch)?,
             weights,
-            pass: Pass::new(&backend, model, batch)?,
+            pass: Pass::new(&backend, model.architecture(), batch)?,
             drift: backend.drift(&config.spec, batch, dim)?,
             batch: samples()?,
             gradient: samples()?,
@@ -254,7 +255,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn model_of(&self, parameters: &B::Array) -> Result<Mlp> {
-        Mlp::from_parameters(&self.config.sizes(), self.backend.download(parameters, B::len(parameters))?)
+        Mlp::from_parameters(self.config.architecture(), self.backend.download(parameters, B::len(parameters))?)
     }
 
     /// Sliced Wasserstein distances of order 1 and 2 between `n` fresh samples of the generator and of the data.
@@ -264,7 +265,7 @@ impl<B: Backend> Trainer<B> {
     /// those of [`Backend`].
     pub fn evaluate(&self, n: usize, projections: usize) -> Result<[f64; 2]> {
         let Config { noise_dim, seed, .. } = self.config;
-        let width = self.config.sizes().iter().sum::<usize>().saturating_mul(3 * size_of::<f32>());
+        let width = self.config.architecture().activations().saturating_mul(size_of::<f32>());
         Error::check_memory("evaluation", "the set of samples", n.checked_mul(width))?;
         let noise = Stream::new(seed, Purpose::EvaluationNoise, self.step).normals(n * noise_dim);
         let data = self.config.data.sample(&mut Stream::new(seed, Purpose::EvaluationData, self.step), n);

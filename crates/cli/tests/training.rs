@@ -300,7 +300,7 @@ fn impossible_runs() {
     let toml = folder.path("bad.toml");
     for (text, hint) in [
         ("hidden = [0]", "layer sizes"),
-        ("hidden = [1000000000000]", "too large"),
+        ("hidden = [1000000000000]", "2^34"),
         ("hidden = [100000, 100000]", "too large"),
         ("noise_dim = 0", "layer sizes"),
         ("stesp = 3", "stesp"),
