@@ -1,6 +1,7 @@
 // The regression update (spec 5): global-norm clip, AdamW with warm-up, moving average; and a step's scalars.
 //
-//   take_loss      the loss and the scale of the step in progress, from what the drift left
+//   take_loss      the mean loss of the groups and the scale of the step in progress, from what the drift left
+//   scale_gradient the gradient of that mean, from that of the sum
 //   grad_squares   squares of the gradient, one sum a block
 //   adamw          norm, clip, moments, parameters and their average, in one pass
 //   end_step       counts the step
@@ -50,10 +51,19 @@ __device__ __forceinline__ Step step_of(const UpdateCall& call, double norm) {
 }  // namespace update
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    take_loss(const DriftScalars* scalars, const float* loss, TrainProgress* progress) {
+    take_loss(const DriftScalars* scalars, const float* losses, int groups, TrainProgress* progress) {
+    __shared__ double scratch[kWarps];
+    double sum = 0.0;
+    for (int k = static_cast<int>(threadIdx.x); k < groups; k += kThreads) sum += losses[k];
+    sum = block_sum(sum, scratch);
     if (threadIdx.x != 0) return;
-    progress->coming_loss = *loss;
+    progress->coming_loss = sum / groups;
     progress->scale = scalars->scale;
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) scale_gradient(long long count, float share, float* gradient) {
+    const long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+    if (at < count) gradient[at] *= share;
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) grad_squares(const __grid_constant__ UpdateCall call) {

@@ -8,8 +8,8 @@
 
 use crate::data::Data;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
-use crate::train::Optimizer;
-use crate::{DriftSpec, Result};
+use crate::train::{Classes, Optimizer};
+use crate::{DriftShape, DriftSpec, Result};
 use std::fmt::Debug;
 
 /// Decay per step of [`Progress::loss_ema`], as in the notebook (spec 10.1).
@@ -77,6 +77,49 @@ impl<A> Weights<A> {
     }
 }
 
+/// Where a step draws from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampling {
+    /// So many data, in one group.
+    Batch(usize),
+    /// Of each label's class, and of all.
+    Classes(Classes),
+}
+
+impl Sampling {
+    /// The extents of a step's drift, in `dim` coordinates.
+    pub fn shape(&self, dim: usize) -> DriftShape {
+        match *self {
+            Self::Batch(n) => DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim },
+            Self::Classes(Classes { labels, generated, negatives, positives, .. }) => {
+                DriftShape { groups: labels, generated, negatives, positives, dim }
+            }
+        }
+    }
+}
+
+/// What generated samples are drawn to, and pushed from beside one another.
+#[derive(Debug)]
+pub struct Targets<A> {
+    /// [B, P, D].
+    pub positives: A,
+    /// [B, N, D]; empty where N is 0.
+    pub negatives: A,
+    /// Their weights, [B, N].
+    pub weights: A,
+}
+
+/// What a step draws.
+#[derive(Debug)]
+pub struct Batch<'a, A> {
+    /// The noise [n, width], and its width.
+    pub noise: (&'a mut A, usize),
+    /// Labels and guidance scales, where data have classes.
+    pub condition: Option<&'a mut Condition<A>>,
+    /// Data.
+    pub targets: &'a mut Targets<A>,
+}
+
 /// A processor with its memory. Arrays are [n, width] in C order.
 ///
 /// # Errors
@@ -88,7 +131,7 @@ pub trait Backend: Debug + Sized {
     type Array: Debug;
     /// What a run is trained on.
     type Data: Debug;
-    /// A drift in one group of n generated samples and n positives, with its workspace.
+    /// A drift with its workspace.
     type Drift: Debug;
     /// A [`Progress`].
     type Progress: Debug;
@@ -115,21 +158,19 @@ pub trait Backend: Debug + Sized {
     /// Their present values.
     fn read(&self, progress: &Self::Progress) -> Result<Progress>;
 
-    /// The data of a run, drawn n at a time.
-    fn data(&self, data: &Data, n: usize) -> Result<Self::Data>;
+    /// The data of a run after `step` steps.
+    fn data(&self, data: &Data, sampling: &Sampling, seed: u64, step: u64) -> Result<Self::Data>;
 
-    /// A drift of n samples in `dim` coordinates towards n.
-    fn drift(&self, spec: &DriftSpec, n: usize, dim: usize) -> Result<Self::Drift>;
+    /// A drift.
+    fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<Self::Drift>;
 
-    /// The noise and the data of the step that comes: `width` standard normals for each of n samples, and n data.
+    /// Noise and data of the step that comes.
     fn draw(
         &mut self,
-        from: &Self::Data,
+        from: &mut Self::Data,
         seed: u64,
         progress: &Self::Progress,
-        n: usize,
-        noise: (&mut Self::Array, usize),
-        data: &mut Self::Array,
+        batch: Batch<'_, Self::Array>,
     ) -> Result<()>;
 
     /// `z = x W^T + b`, with what class and guidance scale add; and `y = silu(z)`, for n samples.
@@ -156,12 +197,13 @@ pub trait Backend: Debug + Sized {
         y: &mut Self::Array,
     ) -> Result<()>;
 
-    /// The drift of `generated` towards `data`: its gradient by `generated`, and its loss and scale in `progress`.
+    /// The drift of `generated` [B, G, D]: the gradient by it of the mean loss over the groups, and that loss and the
+    /// scale in `progress`.
     fn gradient(
         &mut self,
         drift: &mut Self::Drift,
         generated: &Self::Array,
-        data: &Self::Array,
+        targets: &Targets<Self::Array>,
         gradient: &mut Self::Array,
         progress: &mut Self::Progress,
     ) -> Result<()>;

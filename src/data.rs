@@ -88,7 +88,14 @@ pub struct Data(Source);
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Toy(Toy),
-    Points { values: Vec<f32>, dim: usize },
+    Points { values: Vec<f32>, dim: usize, labels: Option<Labels> },
+}
+
+/// The label of each point.
+#[derive(Clone, Debug)]
+pub(crate) struct Labels {
+    pub(crate) of: Vec<u32>,
+    pub(crate) classes: usize,
 }
 
 impl From<Toy> for Data {
@@ -119,10 +126,51 @@ impl Data {
             let got = format!("{} at point {}, coordinate {}", values[at], at / dim, at % dim);
             return Err(Error::value("data", "a coordinate", "finite; training on it would give NaN", got));
         }
-        Ok(Self(Source::Points { values, dim }))
+        Ok(Self(Source::Points { values, dim, labels: None }))
     }
 
-    #[cfg(feature = "cuda")]
+    /// A user's points with the class of each, counted from 0.
+    ///
+    /// # Errors
+    /// As [`Data::points`]; [`Error::Shape`] where there is not a label for each, [`Error::Value`] where there are fewer
+    /// than two classes, one of 0 to the greatest label has no point, or there are more than 2^24.
+    pub fn labelled(values: Vec<f32>, shape: [usize; 2], labels: &[usize]) -> Result<Self> {
+        let Self(Source::Points { values, dim, .. }) = Self::points(values, shape)? else {
+            return Err(Error::value("data", "points", "points", "a toy distribution"));
+        };
+        if labels.len() != shape[0] {
+            return Err(Error::shape("data", "labels", [shape[0]], [labels.len()]));
+        }
+        let most = labels.iter().copied().max().unwrap_or(0);
+        if most == 0 || most >= 1 << 24 {
+            let expected = "whole numbers from 0, of two classes or more and at most 2^24";
+            return Err(Error::value("data", "the greatest label", expected, most));
+        }
+        let mut counts = vec![0usize; most + 1];
+        labels.iter().for_each(|label| counts[*label] += 1);
+        if let Some(empty) = counts.iter().position(|count| *count == 0) {
+            return Err(Error::value("data", "a class", "a point at least in each", format!("class {empty} without")));
+        }
+        let of = labels.iter().map(|label| *label as u32).collect();
+        Ok(Self(Source::Points { values, dim, labels: Some(Labels { of, classes: counts.len() }) }))
+    }
+
+    /// How many classes there are, if points have labels; else 0.
+    pub fn classes(&self) -> usize {
+        match &self.0 {
+            Source::Points { labels: Some(labels), .. } => labels.classes,
+            _ => 0,
+        }
+    }
+
+    /// A point [D] of a user's.
+    pub(crate) fn point(&self, at: usize) -> &[f32] {
+        match &self.0 {
+            Source::Points { values, dim, .. } => &values[at * dim..][..*dim],
+            Source::Toy(_) => &[],
+        }
+    }
+
     pub(crate) fn source(&self) -> &Source {
         &self.0
     }
@@ -135,14 +183,34 @@ impl Data {
         }
     }
 
-    /// `n` points, [n, D].
+    /// `n` points [n, D].
     pub fn sample(&self, stream: &mut Stream, n: usize) -> Vec<f32> {
+        self.draw(stream, n).values
+    }
+
+    /// `n` points with their labels.
+    pub fn draw(&self, stream: &mut Stream, n: usize) -> Drawn {
         match &self.0 {
-            Source::Toy(toy) => toy.sample(stream, n),
-            Source::Points { values, dim } => {
+            Source::Toy(toy) => Drawn { values: toy.sample(stream, n), labels: Vec::new() },
+            Source::Points { values, dim, labels } => {
                 let count = values.len() / dim;
-                (0..n).flat_map(|_| values[stream.index(count) * dim..][..*dim].to_vec()).collect()
+                let mut drawn = Drawn::default();
+                for _ in 0..n {
+                    let at = stream.index(count);
+                    drawn.values.extend_from_slice(&values[at * dim..][..*dim]);
+                    drawn.labels.extend(labels.iter().map(|labels| labels.of[at] as usize));
+                }
+                drawn
             }
         }
     }
+}
+
+/// Points that were drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Drawn {
+    /// [n, D].
+    pub values: Vec<f32>,
+    /// `[n]`, or none where data have no labels.
+    pub labels: Vec<usize>,
 }

@@ -22,6 +22,16 @@ pub enum Purpose {
     Projections = 5,
     /// The noise of samples that are kept.
     Samples = 6,
+    /// The order in which labelled data are loaded; the step is the epoch.
+    Loader = 7,
+    /// Which labels a training step has.
+    Labels = 8,
+    /// Their guidance scales.
+    Guidance = 9,
+    /// Which samples of their classes they are drawn to.
+    Positives = 10,
+    /// Which samples of all classes they are pushed from.
+    Negatives = 11,
 }
 
 /// A stream of 32-bit integers: Philox4x32-10 with the seed as key and (block, step, purpose) as counter, of 64, 56 and
@@ -50,6 +60,15 @@ impl Stream {
             used: 4,
             spare_normal: None,
         }
+    }
+
+    /// As [`Stream::new`], from the integer `index` on.
+    pub(crate) fn at(seed: u64, purpose: Purpose, step: u64, index: u64) -> Self {
+        let mut stream = Self { block: index / 4, ..Self::new(seed, purpose, step) };
+        for _ in 0..index % 4 {
+            stream.bits();
+        }
+        stream
     }
 
     /// The next integer, uniform over all u32.
@@ -105,8 +124,18 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// ln(u) for u in (0, 1], relative error about 1e-7: the mantissa's series in (m - 1) / (m + 1).
-fn ln(u: f32) -> f32 {
+/// e^x for |x| up to 80, relative error about 1e-7: a power of two and a polynomial.
+pub(crate) fn exp(x: f32) -> f32 {
+    let power = (x * std::f32::consts::LOG2_E).round();
+    // ln 2 in two parts, of which the first has few digits.
+    let r = (x - power * 0.693_359_4) - power * -2.121_944_4e-4;
+    let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let value = series.into_iter().reduce(|sum, term| sum * r + term).unwrap_or(1.0);
+    value * f32::from_bits(((power as i32 + 127) as u32) << 23)
+}
+
+/// ln(u) for positive u, relative error about 1e-7: the mantissa's series in (m - 1) / (m + 1).
+pub(crate) fn ln(u: f32) -> f32 {
     let mut bits = u.to_bits();
     let mut exponent = (bits >> 23) as i32 - 127;
     bits = (bits & 0x007f_ffff) | 0x3f80_0000;
@@ -162,6 +191,8 @@ mod tests {
         for u in (1..=100_000).map(|k| k as f32 / 100_000.0).chain(tails) {
             let exact = f64::from(u).ln();
             assert!((f64::from(ln(u)) - exact).abs() <= 3e-7 * exact.abs().max(0.3), "ln {u}");
+            let x = 20.0 * u - 10.0;
+            assert!((f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs() <= 3e-7, "exp {x}");
             let (sin, cos) = sin_cos_turns(u);
             let angle = f64::from(u) * std::f64::consts::TAU;
             assert!((f64::from(sin) - angle.sin()).abs() <= 3e-7, "sin {u}");

@@ -2,11 +2,12 @@
 
 use super::isa::{Isa, LANES, Simd, exp, per_isa};
 use super::{Plan, Workspace, pack, pack_transposed, packed_len, product, sum, transpose};
-use crate::backend::{Backend, Progress, Weights};
+use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use crate::data::Data;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::{Purpose, Stream};
 use crate::train::Optimizer;
+use crate::train::classes::{Buffers, Choices, labels_of};
 use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
 use rayon::prelude::*;
 
@@ -45,19 +46,26 @@ impl Host {
     }
 }
 
+/// The data of a run, in the host's memory.
+#[derive(Debug)]
+pub struct HostData {
+    data: Data,
+    sampling: Sampling,
+    buffers: Option<Buffers>,
+}
+
 /// A drift on the CPU.
 #[derive(Debug)]
 pub struct HostDrift {
     spec: DriftSpec,
-    n: usize,
-    dim: usize,
+    shape: DriftShape,
     plan: Plan,
     workspace: Workspace,
 }
 
 impl Backend for Host {
     type Array = Vec<f32>;
-    type Data = Data;
+    type Data = HostData;
     type Drift = HostDrift;
     type Progress = Progress;
 
@@ -92,30 +100,51 @@ impl Backend for Host {
         Ok(*progress)
     }
 
-    fn data(&self, data: &Data, _n: usize) -> Result<Data> {
-        Ok(data.clone())
+    fn data(&self, data: &Data, sampling: &Sampling, seed: u64, step: u64) -> Result<HostData> {
+        let buffers = match sampling {
+            Sampling::Batch(_) => None,
+            Sampling::Classes(classes) => {
+                classes.validate()?;
+                let labels = labels_of(data).ok_or_else(|| {
+                    Error::value("class-conditional training", "labels", "one for each of the data", "none")
+                })?;
+                Some(Buffers::after(classes, labels, seed, step))
+            }
+        };
+        Ok(HostData { data: data.clone(), sampling: *sampling, buffers })
     }
 
-    fn drift(&self, spec: &DriftSpec, n: usize, dim: usize) -> Result<HostDrift> {
-        let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
+    fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<HostDrift> {
         let plan = Plan::new(spec, shape)?;
-        Ok(HostDrift { spec: spec.clone(), n, dim, workspace: plan.workspace(), plan })
+        Ok(HostDrift { spec: spec.clone(), shape, workspace: plan.workspace(), plan })
     }
 
     fn draw(
         &mut self,
-        from: &Data,
+        from: &mut HostData,
         seed: u64,
         progress: &Progress,
-        n: usize,
-        (noise, width): (&mut Vec<f32>, usize),
-        data: &mut Vec<f32>,
+        Batch { noise: (noise, width), condition, targets }: Batch<'_, Vec<f32>>,
     ) -> Result<()> {
         let step = progress.step + 1;
-        (*noise, *data) = rayon::join(
-            || Stream::new(seed, Purpose::Noise, step).normals(n * width),
-            || from.sample(&mut Stream::new(seed, Purpose::Data, step), n),
-        );
+        let HostData { data, sampling, buffers } = from;
+        let shape = sampling.shape(data.dim());
+        let samples = || Stream::new(seed, Purpose::Noise, step).normals(shape.groups * shape.generated * width);
+        let (Sampling::Classes(classes), Some(buffers), Some(labels)) = (&*sampling, buffers, labels_of(data)) else {
+            let batch = || data.sample(&mut Stream::new(seed, Purpose::Data, step), shape.positives);
+            (*noise, targets.positives) = rayon::join(samples, batch);
+            return Ok(());
+        };
+        let choices = Choices::of_step(classes, labels, buffers, step);
+        let gather = |numbers: &[u32]| numbers.iter().flat_map(|at| data.point(*at as usize)).copied().collect();
+        (*noise, targets.positives) = rayon::join(samples, || gather(&choices.positives));
+        targets.negatives = gather(&choices.negatives);
+        let repeated = |(_, weight): &(f32, f32)| std::iter::repeat_n(*weight, shape.negatives);
+        targets.weights = choices.guidance.iter().flat_map(repeated).collect();
+        if let Some(condition) = condition {
+            condition.labels = choices.labels.iter().map(|label| *label as f32).collect();
+            condition.guidance = choices.guidance.iter().map(|(log, _)| *log).collect();
+        }
         Ok(())
     }
 
@@ -179,20 +208,29 @@ impl Backend for Host {
         &mut self,
         drift: &mut HostDrift,
         generated: &Vec<f32>,
-        data: &Vec<f32>,
+        targets: &Targets<Vec<f32>>,
         gradient: &mut Vec<f32>,
         progress: &mut Progress,
     ) -> Result<()> {
-        let HostDrift { spec, n, dim, plan, workspace } = drift;
-        let points = |values| Points::new(values, [1, *n, *dim]);
-        let inputs = DriftInputs::new(points(generated)?, points(data)?)?;
-        let mut loss = [0.0];
+        let HostDrift { spec, shape: DriftShape { groups, generated: g, negatives, positives, dim }, plan, workspace } =
+            drift;
+        let points = |values, count: usize| Points::new(values, [*groups, count, *dim]);
+        let mut inputs = DriftInputs::new(points(generated, *g)?, points(&targets.positives, *positives)?)?;
+        if *negatives > 0 {
+            let samples = points(&targets.negatives, *negatives)?;
+            inputs = inputs.negatives(samples)?.weight_negatives(&targets.weights)?;
+        }
+        let mut losses = vec![0.0; *groups];
         let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
         let norms = plan.coefficients(&inputs, &scale, workspace)?.finish(spec, &scale);
-        plan.gradient(&inputs, &scale, &norms, workspace, gradient, &mut loss)?;
-        let loss = f64::from(loss[0]);
+        plan.gradient(&inputs, &scale, &norms, workspace, gradient, &mut losses)?;
+        let loss = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / *groups as f64;
         if !loss.is_finite() {
             return Err(Error::Diverged { step: progress.step + 1, loss });
+        }
+        if *groups > 1 {
+            let share = 1.0 / *groups as f32;
+            gradient.iter_mut().for_each(|g| *g *= share);
         }
         (progress.loss, progress.scale) = (loss, scale.scale);
         Ok(())

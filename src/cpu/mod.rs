@@ -50,7 +50,7 @@ pub use ceilings::{Ceilings, ceilings};
 pub use drift::drift;
 pub use field::field;
 use gemm::{pack, pack_transposed, packed_len, product, transpose};
-pub use host::{Host, HostDrift};
+pub use host::{Host, HostData, HostDrift};
 pub use plan::{Plan, Workspace};
 pub use sums::{ForceNorms, ForceSums, ScaleSums};
 use tile::sum;

@@ -14,7 +14,7 @@ use super::context::{failed, room};
 use super::launch::{Kernels, Phase};
 use super::params::{self, Conditions, JoinColumns, RandomStream, TrainProgress, UpdateCall};
 use super::{Gpu, Options, Plan, probe};
-use crate::backend::{Backend, LOSS_DECAY, Progress, Weights};
+use crate::backend::{Backend, Batch, LOSS_DECAY, Progress, Sampling, Targets, Weights};
 use crate::data::{Data, Source, Toy};
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
@@ -96,6 +96,7 @@ struct Functions {
     normalize_grad: CudaFunction,
     normalize: CudaFunction,
     take_loss: CudaFunction,
+    scale_gradient: CudaFunction,
     grad_squares: CudaFunction,
     adamw: CudaFunction,
     end_step: CudaFunction,
@@ -112,7 +113,10 @@ pub struct DeviceArray {
 
 /// The data of a run, on a device.
 #[derive(Debug)]
-pub struct DeviceData(Kind);
+pub struct DeviceData {
+    shape: DriftShape,
+    kind: Kind,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -125,6 +129,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct DeviceDrift {
     plan: Plan,
+    shape: DriftShape,
     workspace: CudaSlice<u8>,
     loss: DeviceArray,
 }
@@ -189,6 +194,7 @@ impl Device {
             normalize_grad: function("normalize_grad")?,
             normalize: function("normalize")?,
             take_loss: function("take_loss")?,
+            scale_gradient: function("scale_gradient")?,
             grad_squares: function("grad_squares")?,
             adamw: function("adamw")?,
             end_step: function("end_step")?,
@@ -332,29 +338,31 @@ impl Backend for Device {
         Ok(Progress { step, diverged, loss, loss_ema, scale, grad_norm })
     }
 
-    fn data(&self, data: &Data, n: usize) -> Result<DeviceData> {
-        Ok(DeviceData(match data.source() {
+    fn data(&self, data: &Data, sampling: &Sampling, _seed: u64, _step: u64) -> Result<DeviceData> {
+        let Sampling::Batch(n) = sampling else {
+            let got = "data with labels; --backend cpu trains on them";
+            return Err(Error::value(OP, "the data", "points without labels, so far", got));
+        };
+        let kind = match data.source() {
             Source::Toy(toy) => Kind::Toy(*toy, self.array("the data", n.div_ceil(THREADS))?),
-            Source::Points { values, dim } => Kind::Points(self.upload("the data", values)?, *dim),
-        }))
+            Source::Points { values, dim, .. } => Kind::Points(self.upload("the data", values)?, *dim),
+        };
+        Ok(DeviceData { shape: sampling.shape(data.dim()), kind })
     }
 
-    fn drift(&self, spec: &DriftSpec, n: usize, dim: usize) -> Result<DeviceDrift> {
-        let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
+    fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<DeviceDrift> {
         let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
         let plan = Plan::grouped(spec, &[shape], Dtype::F32, options)?;
         let workspace = room(&self.stream, OP, "the workspace of the drift", plan.workspace_bytes())?;
-        Ok(DeviceDrift { plan, workspace, loss: self.array("the loss", 1)? })
+        Ok(DeviceDrift { plan, shape, workspace, loss: self.array("the losses", shape.groups)? })
     }
 
     fn draw(
         &mut self,
-        from: &DeviceData,
+        from: &mut DeviceData,
         seed: u64,
         progress: &CudaSlice<TrainProgress>,
-        n: usize,
-        (noise, width): (&mut DeviceArray, usize),
-        data: &mut DeviceArray,
+        Batch { noise: (noise, width), targets, .. }: Batch<'_, DeviceArray>,
     ) -> Result<()> {
         let progress = progress.device_ptr(&self.stream).0;
         let stream = |purpose: Purpose| RandomStream {
@@ -362,15 +370,15 @@ impl Backend for Device {
             purpose: purpose as u32,
             progress: progress as *const _,
         };
-        let count = n * width;
+        let count = from.shape.groups * from.shape.generated * width;
         let quads = count.div_ceil(4).div_ceil(THREADS);
         launch!(self, normals, quads, stream(Purpose::Noise), count as i64, noise.address)?;
-        let stream = stream(Purpose::Data);
-        match &from.0 {
+        let (stream, n, data) = (stream(Purpose::Data), from.shape.positives, targets.positives.address);
+        match &from.kind {
             Kind::Points(points, dim) => {
                 let rows = n.div_ceil(THREADS / WARP);
                 let (n, count) = (n as i64, (points.len / dim) as i64);
-                launch!(self, points, rows, stream, n, *dim as i64, points.address, count, data.address)
+                launch!(self, points, rows, stream, n, *dim as i64, points.address, count, data)
             }
             Kind::Toy(toy, greatest) => {
                 let kind = match toy {
@@ -381,9 +389,9 @@ impl Backend for Device {
                 };
                 let blocks = n.div_ceil(THREADS);
                 let [n, count] = integers([n, blocks])?;
-                launch!(self, toy_points, blocks, stream, kind, n, data.address, greatest.address)?;
+                launch!(self, toy_points, blocks, stream, kind, n, data, greatest.address)?;
                 let blocks = if *toy == Toy::SwissRoll { blocks } else { 0 };
-                launch!(self, swiss_roll, blocks, stream, n, data.address, greatest.address, count)
+                launch!(self, swiss_roll, blocks, stream, n, data, greatest.address, count)
             }
         }
     }
@@ -459,13 +467,15 @@ impl Backend for Device {
         &mut self,
         drift: &mut DeviceDrift,
         generated: &DeviceArray,
-        data: &DeviceArray,
+        targets: &Targets<DeviceArray>,
         gradient: &mut DeviceArray,
         progress: &mut CudaSlice<TrainProgress>,
     ) -> Result<()> {
-        let DeviceDrift { plan, workspace, loss } = drift;
+        let DeviceDrift { plan, shape, workspace, loss } = drift;
+        let weights = if shape.negatives > 0 { targets.weights.address } else { 0 };
         let pointers = Pointers {
-            samples: [generated.address, 0, data.address],
+            samples: [generated.address, targets.negatives.address, targets.positives.address],
+            weights: [0, weights, 0],
             gradient: gradient.address,
             loss: loss.address,
             ..Pointers::default()
@@ -479,7 +489,13 @@ impl Backend for Device {
         }
         // One head: its scalars lie at the start of the workspace.
         let progress = progress.device_ptr(&self.stream).0;
-        launch!(self, take_loss, 1usize, workspace, loss.address, progress)
+        let [groups] = integers([shape.groups])?;
+        launch!(self, take_loss, 1usize, workspace, loss.address, groups, progress)?;
+        if groups < 2 {
+            return Ok(());
+        }
+        let (count, share) = (gradient.len as i64, 1.0 / groups as f32);
+        launch!(self, scale_gradient, gradient.len.div_ceil(THREADS), count, share, gradient.address)
     }
 
     fn note_bias(&mut self, bias: &Vector, n: usize, dy: &DeviceArray, sums: &mut DeviceArray) -> Result<()> {

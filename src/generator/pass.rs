@@ -121,6 +121,11 @@ impl<B: Backend> Pass<B> {
         self.condition.as_mut()
     }
 
+    /// The noise, with labels and guidance scales.
+    pub(crate) fn inputs_mut(&mut self) -> (&mut B::Array, Option<&mut Condition<B::Array>>) {
+        (&mut self.inputs[0], self.condition.as_mut())
+    }
+
     /// The output [n, out] of the last [`Pass::forward`].
     pub fn output(&self) -> &B::Array {
         &self.output

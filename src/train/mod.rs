@@ -1,17 +1,20 @@
 //! Training a generator: noise to samples, the drift of the samples, regression onto the frozen target.
 
 mod checkpoint;
+pub(crate) mod classes;
 mod optimizer;
 
+pub use classes::Classes;
 pub use optimizer::Optimizer;
 
-use crate::backend::{Backend, Progress, Weights};
+use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use crate::cpu::Host;
 use crate::data::Data;
 use crate::generator::{Architecture, Mlp, Pass};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
 use crate::{DriftSpec, Error, Result};
+use std::ops::Range;
 use std::time::Instant;
 
 /// Everything that decides a training run.
@@ -23,8 +26,10 @@ pub struct Config {
     pub spec: DriftSpec,
     /// The update.
     pub optimizer: Optimizer,
-    /// G = P: generated samples, and fresh data, per step.
+    /// G = P: generated samples, and fresh data, per step; without classes.
     pub batch: usize,
+    /// How batches are made where the data have classes.
+    pub classes: Option<Classes>,
     /// Coordinates of the generator's noise.
     pub noise_dim: usize,
     /// Sizes of the generator's hidden layers.
@@ -44,6 +49,7 @@ impl Config {
             spec: DriftSpec::notebook(),
             optimizer: Optimizer::notebook(),
             batch: 2048,
+            classes: None,
             noise_dim: 32,
             hidden: vec![256; 3],
             blocks: 0,
@@ -56,7 +62,7 @@ impl Config {
     fn check_memory(&self) -> Result<()> {
         let architecture = self.architecture();
         let parameters = architecture.parameters()?;
-        let activations = architecture.activations().checked_mul(self.batch);
+        let activations = architecture.activations().checked_mul(self.samples());
         let elements = || parameters.checked_mul(5)?.checked_add(activations?);
         let bytes = || elements()?.checked_mul(size_of::<f32>());
         Error::check_memory("training", "the model with its batch", bytes())
@@ -64,7 +70,22 @@ impl Config {
 
     /// The generator's layers.
     pub fn architecture(&self) -> Architecture {
-        Architecture { blocks: self.blocks, ..Architecture::plain(self.noise_dim, &self.hidden, self.data.dim()) }
+        Architecture {
+            blocks: self.blocks,
+            classes: self.classes.map_or(0, |_| self.data.classes()),
+            guided: self.classes.is_some_and(|classes| classes.negatives > 0),
+            ..Architecture::plain(self.noise_dim, &self.hidden, self.data.dim())
+        }
+    }
+
+    fn sampling(&self) -> Sampling {
+        self.classes.map_or(Sampling::Batch(self.batch), Sampling::Classes)
+    }
+
+    /// Generated samples per step.
+    fn samples(&self) -> usize {
+        let shape = self.sampling().shape(self.data.dim());
+        shape.groups.saturating_mul(shape.generated)
     }
 }
 
@@ -113,8 +134,8 @@ struct Work<B: Backend> {
     weights: Weights<B::Array>,
     pass: Pass<B>,
     drift: B::Drift,
-    /// A batch of data [n, D], and the gradient of the loss with respect to the samples.
-    batch: B::Array,
+    targets: Targets<B::Array>,
+    /// Of the loss with respect to the samples.
     gradient: B::Array,
     progress: B::Progress,
 }
@@ -165,18 +186,28 @@ impl<B: Backend> Trainer<B> {
         progress: &Progress,
     ) -> Result<Self> {
         config.optimizer.validate()?;
-        if config.batch < 2 {
+        if let Some(classes) = &config.classes {
+            classes.validate()?;
+        } else if config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
         }
-        let (batch, dim) = (config.batch, config.data.dim());
-        let samples = || backend.array("a batch of samples", batch.saturating_mul(dim));
+        let sampling = config.sampling();
+        let (samples, dim) = (config.samples(), config.data.dim());
+        let shape = sampling.shape(dim);
+        let targets = |count: usize, width: usize| {
+            backend.array("a batch of data", shape.groups.saturating_mul(count).saturating_mul(width))
+        };
         let work = Work {
-            data: backend.data(&config.data, batch)?,
+            data: backend.data(&config.data, &sampling, config.seed, progress.step)?,
             weights,
-            pass: Pass::new(&backend, model.architecture(), batch)?,
-            drift: backend.drift(&config.spec, batch, dim)?,
-            batch: samples()?,
-            gradient: samples()?,
+            pass: Pass::grouped(&backend, model.architecture(), samples, shape.groups)?,
+            drift: backend.drift(&config.spec, shape)?,
+            targets: Targets {
+                positives: targets(shape.positives, dim)?,
+                negatives: targets(shape.negatives, dim)?,
+                weights: targets(shape.negatives, 1)?,
+            },
+            gradient: backend.array("a batch of samples", samples.saturating_mul(dim))?,
             progress: backend.progress(progress)?,
         };
         Ok(Self { config, backend, work, step: progress.step, profile: None })
@@ -268,8 +299,14 @@ impl<B: Backend> Trainer<B> {
         let width = self.config.architecture().activations().saturating_mul(size_of::<f32>());
         Error::check_memory("evaluation", "the set of samples", n.checked_mul(width))?;
         let noise = Stream::new(seed, Purpose::EvaluationNoise, self.step).normals(n * noise_dim);
-        let data = self.config.data.sample(&mut Stream::new(seed, Purpose::EvaluationData, self.step), n);
-        sliced_wasserstein(&self.model()?.forward(&noise)?, &data, self.config.data.dim(), projections, seed)
+        let data = self.config.data.draw(&mut Stream::new(seed, Purpose::EvaluationData, self.step), n);
+        let model = self.model()?;
+        let generated = match model.architecture().classes {
+            0 => model.forward(&noise)?,
+            // The classes of the data that it is compared with, as they are.
+            _ => model.forward_classes(&noise, &data.labels, 1.0)?,
+        };
+        sliced_wasserstein(&generated, &data.values, self.config.data.dim(), projections, seed)
     }
 }
 
@@ -281,13 +318,14 @@ impl<B: Backend> Work<B> {
         config: &Config,
         mut lap: impl FnMut(&mut B, fn(&mut Profile) -> &mut f64) -> Result<()>,
     ) -> Result<()> {
-        let Self { data, weights, pass, drift, batch, gradient, progress } = self;
-        let noise = (pass.noise_mut(), config.noise_dim);
-        backend.draw(data, config.seed, progress, config.batch, noise, batch)?;
+        let Self { data, weights, pass, drift, targets, gradient, progress } = self;
+        let (noise, condition) = pass.inputs_mut();
+        let batch = Batch { noise: (noise, config.noise_dim), condition, targets };
+        backend.draw(data, config.seed, progress, batch)?;
         lap(backend, |profile| &mut profile.sampling)?;
         pass.forward(backend, &weights.parameters)?;
         lap(backend, |profile| &mut profile.forward)?;
-        backend.gradient(drift, pass.output(), batch, gradient, progress)?;
+        backend.gradient(drift, pass.output(), targets, gradient, progress)?;
         lap(backend, |profile| &mut profile.drift)?;
         pass.backward(backend, &weights.parameters, gradient, &mut weights.grad)?;
         lap(backend, |profile| &mut profile.backward)?;
@@ -296,11 +334,28 @@ impl<B: Backend> Work<B> {
     }
 }
 
-/// `n` samples [n, D] of a generator from the noise of `seed`.
+/// `n` samples [n, D] of a generator without classes from the noise of `seed`.
 ///
 /// # Errors
-/// [`Error::TooLarge`] where the samples do not fit into memory.
+/// [`Error::TooLarge`] where the samples do not fit into memory; [`Error::Value`] where the generator has classes.
 pub fn sample(model: &Mlp, n: usize, seed: u64) -> Result<Vec<f32>> {
+    in_blocks(model, n, seed, |noise, _| model.forward(noise))
+}
+
+/// Samples [n, D] of a generator with classes, one of each of `labels`, from the noise of `seed`, at a guidance scale.
+///
+/// # Errors
+/// As [`sample`] and [`Mlp::forward_classes`].
+pub fn sample_classes(model: &Mlp, labels: &[usize], guidance: f64, seed: u64) -> Result<Vec<f32>> {
+    in_blocks(model, labels.len(), seed, |noise, range| model.forward_classes(noise, &labels[range], guidance))
+}
+
+fn in_blocks(
+    model: &Mlp,
+    n: usize,
+    seed: u64,
+    forward: impl Fn(&[f32], Range<usize>) -> Result<Vec<f32>>,
+) -> Result<Vec<f32>> {
     /// Samples whose activations are held at a time.
     const BLOCK: usize = 1 << 14;
     let mut samples = Vec::new();
@@ -311,7 +366,8 @@ pub fn sample(model: &Mlp, n: usize, seed: u64) -> Result<Vec<f32>> {
     }
     let mut stream = Stream::new(seed, Purpose::Samples, 0);
     for start in (0..n).step_by(BLOCK) {
-        samples.extend(model.forward(&stream.normals(BLOCK.min(n - start) * model.input_dim()))?);
+        let count = BLOCK.min(n - start);
+        samples.extend(forward(&stream.normals(count * model.input_dim()), start..start + count)?);
     }
     Ok(samples)
 }

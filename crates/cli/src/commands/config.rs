@@ -4,7 +4,7 @@ use super::{Backend, KernelName, Preset};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
-use cudrift::train::{Config, Optimizer};
+use cudrift::train::{Classes, Config, Optimizer};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -55,6 +55,22 @@ options! {
     noise_dim: usize,
     /// Hidden layers of the generator.
     hidden: Vec<usize>,
+    /// Residual blocks after them.
+    blocks: usize,
+    /// How batches are made where data have labels: labels per step, and per label samples, positives of its class,
+    /// negatives of all classes.
+    labels: usize,
+    generated: usize,
+    positives: usize,
+    negatives: usize,
+    /// Least and greatest guidance scale, the power with which its density falls, and the share of labels without.
+    guidance: [f64; 2],
+    guidance_power: f64,
+    unguided: f64,
+    /// Data loaded per step, and the sizes of the buffers of a class and of all.
+    loaded: usize,
+    class_buffer: usize,
+    buffer: usize,
     beta1: f64,
     beta2: f64,
     weight_decay: f64,
@@ -85,7 +101,7 @@ impl Run {
             ));
         };
         let preset = options.preset.unwrap_or(Preset::Notebook);
-        let optimizer = Optimizer::notebook();
+        let (optimizer, classes) = (Optimizer::notebook(), Classes::default());
         let run = Self {
             data,
             preset,
@@ -98,6 +114,17 @@ impl Run {
             backend: Backend::Auto,
             noise_dim: 32,
             hidden: vec![256; 3],
+            blocks: 0,
+            labels: classes.labels,
+            generated: classes.generated,
+            positives: classes.positives,
+            negatives: classes.negatives,
+            guidance: classes.guidance,
+            guidance_power: classes.power,
+            unguided: classes.unguided,
+            loaded: classes.loaded,
+            class_buffer: classes.class_buffer,
+            buffer: classes.buffer,
             beta1: optimizer.beta1,
             beta2: optimizer.beta2,
             weight_decay: optimizer.weight_decay,
@@ -163,6 +190,21 @@ impl Run {
         config.batch = self.batch;
         config.noise_dim = self.noise_dim;
         config.hidden.clone_from(&self.hidden);
+        config.blocks = self.blocks;
+        if config.data.classes() > 0 {
+            let mut classes = Classes::default();
+            classes.labels = self.labels;
+            classes.generated = self.generated;
+            classes.positives = self.positives;
+            classes.negatives = self.negatives;
+            classes.guidance = self.guidance;
+            classes.power = self.guidance_power;
+            classes.unguided = self.unguided;
+            classes.loaded = self.loaded;
+            classes.class_buffer = self.class_buffer;
+            classes.buffer = self.buffer;
+            config.classes = Some(classes);
+        }
         config.seed = self.seed;
         Ok(config)
     }
@@ -175,10 +217,12 @@ fn data(name: &str) -> Result<Data> {
     }
     let path = Path::new(name);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let mut labels = None;
     let array = match extension.as_str() {
         "npy" => read_npy(path)?,
         "npz" => {
-            let mut arrays = read_npz(path, &["x"], is_reference)?;
+            let mut arrays = read_npz(path, &["x", "labels"], is_reference)?;
+            labels = arrays.remove("labels");
             arrays.remove("x").ok_or_else(|| Error::format(path, "key \"x\" [n, D] is missing"))?
         }
         _ => {
@@ -188,5 +232,15 @@ fn data(name: &str) -> Result<Data> {
         }
     };
     let shape = array.extents(path, "the array of points", "[n, D]")?;
-    Data::points(array.into_f32(), shape).map_err(|error| Error::format(path, error.to_string()))
+    let data = match labels {
+        None => Data::points(array.into_f32(), shape),
+        Some(labels) => {
+            let [_]: [usize; 1] = labels.extents(path, "the array of labels", "[n]")?;
+            let whole = |label: f64| (label >= 0.0 && label < 1e9 && label.fract() == 0.0).then_some(label as usize);
+            let labels: Option<Vec<usize>> = labels.into_f64().into_iter().map(whole).collect();
+            let labels = labels.ok_or_else(|| Error::format(path, "labels must be whole numbers from 0"))?;
+            Data::labelled(array.into_f32(), shape, &labels)
+        }
+    };
+    data.map_err(|error| Error::format(path, error.to_string()))
 }
