@@ -22,6 +22,10 @@ pub enum Purpose {
     Projections = 5,
     /// The noise of samples that are kept.
     Samples = 6,
+    /// The order of a classifier's training set; the step is the epoch.
+    ClassifierOrder = 32,
+    /// The noise on a classifier's inputs in a training step.
+    ClassifierNoise = 33,
 }
 
 /// A stream of 32-bit integers: Philox4x32-10 with the seed as key and (block, step, purpose) as counter, of 64, 56 and

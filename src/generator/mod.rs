@@ -3,7 +3,7 @@
 mod file;
 mod pass;
 
-pub(crate) use file::{open, read, serialize};
+pub(crate) use file::{f32_view, floats, open, read, serialize};
 pub use pass::Pass;
 
 use crate::cpu::Host;
