@@ -159,6 +159,26 @@ struct RandomStream {
     const TrainProgress *progress;
 };
 
+// Things that are chosen from at most, in a block's shared memory.
+constexpr int kMaxChoice = 4096;
+
+// How class-conditional batches are made (src/train/classes.rs): extents, the law of the guidance scale, and where all
+// lies. Data [count, dim] have data_labels; a class's last data are of_class [classes, class_buffer], and `counts` says
+// how many there were. Results: the labels and logarithms of guidance scales `[labels]`, the numbers of the data that
+// were chosen, [labels, positives] and [labels, negatives], their weights.
+struct ClassCall {
+    unsigned key[2];
+    const TrainProgress *progress;
+    long long count;
+    int dim, classes, labels, generated, positives, negatives, loaded, class_buffer, buffer;
+    float from, by, over, unguided;
+    const unsigned *data_labels;
+    unsigned *of_class;
+    unsigned long long *counts;
+    float *step_labels, *guidance, *weights;
+    unsigned *chosen_positives, *chosen_negatives;
+};
+
 // src/data.rs.
 enum ToyKind { kSwissRoll = 0, kCheckerboard = 1, kTwoMoons = 2, kRing = 3 };
 

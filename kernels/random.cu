@@ -4,6 +4,10 @@
 //   points         rows of a set of points, drawn with replacement
 //   toy_points     a toy distribution in the plane, a point a thread; the swiss roll's before they are brought to size
 //   swiss_roll     what is then left to do
+//   load_classes   loads a step's data into the buffers of their classes (src/train/classes.rs)
+//   choose_labels  labels, guidance scales, and the weights of negatives
+//   choose_data    the data that each label has, a block for its positives and one for its negatives
+//   gather         copies them
 //
 // Numerics: integers, and IEEE operations that are never fused, in the order of src/rng.rs. The greatest coordinate of
 // the swiss roll is the same in every order.
@@ -17,13 +21,13 @@ struct Integers {
     unsigned at[4];
 };
 
-// Philox4x32-10 of block `block` of a stream.
-__device__ __forceinline__ Integers philox(const RandomStream& stream, unsigned long long block) {
-    const unsigned long long step = (stream.progress->step + 1) & (~0ull >> 8);
-    const unsigned long long upper = step | static_cast<unsigned long long>(stream.purpose) << 56;
+// Philox4x32-10 of block `block` of the stream of a purpose at a step.
+__device__ __forceinline__ Integers philox(const unsigned (&key)[2], unsigned purpose, unsigned long long step,
+                                           unsigned long long block) {
+    const unsigned long long upper = (step & (~0ull >> 8)) | static_cast<unsigned long long>(purpose) << 56;
     unsigned c[4] = {static_cast<unsigned>(block), static_cast<unsigned>(block >> 32), static_cast<unsigned>(upper),
                      static_cast<unsigned>(upper >> 32)};
-    unsigned key0 = stream.key[0], key1 = stream.key[1];
+    unsigned key0 = key[0], key1 = key[1];
 #pragma unroll
     for (int round = 0; round < 10; ++round) {
         const unsigned long long a = static_cast<unsigned long long>(c[0]) * 0xd2511f53u;
@@ -37,6 +41,19 @@ __device__ __forceinline__ Integers philox(const RandomStream& stream, unsigned 
         key1 += 0xbb67ae85u;
     }
     return {{c[0], c[1], c[2], c[3]}};
+}
+
+// At the step that comes.
+__device__ __forceinline__ Integers philox(const RandomStream& stream, unsigned long long block) {
+    return philox(stream.key, stream.purpose, stream.progress->step + 1, block);
+}
+
+// Integer `at` of a stream.
+__device__ __forceinline__ unsigned integer(const unsigned (&key)[2], unsigned purpose, unsigned long long step,
+                                            unsigned long long at) {
+    const Integers block = philox(key, purpose, step, at / 4);
+    const int k = static_cast<int>(at % 4);
+    return k == 0 ? block.at[0] : k == 1 ? block.at[1] : k == 2 ? block.at[2] : block.at[3];
 }
 
 __device__ __forceinline__ float uniform(unsigned bits) {
@@ -63,6 +80,16 @@ __device__ __forceinline__ float ln(float u) {
     series = __fadd_rn(__fmul_rn(series, s2), 1.0f / 3.0f);
     const float rest = __fmul_rn(2.0f, __fadd_rn(s, __fmul_rn(__fmul_rn(s, s2), series)));
     return __fadd_rn(__fmul_rn(static_cast<float>(exponent), 0.693147181f), rest);
+}
+
+__device__ __forceinline__ float exp(float x) {
+    const float power = roundf(__fmul_rn(x, 1.44269504f));
+    const float r = __fsub_rn(__fsub_rn(x, __fmul_rn(power, 0.6933594f)), __fmul_rn(power, -2.1219444e-4f));
+    constexpr float kSeries[] = {1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f};
+    float value = 1.0f / 720.0f;
+#pragma unroll
+    for (int k = 0; k < 6; ++k) value = __fadd_rn(__fmul_rn(value, r), kSeries[k]);
+    return __fmul_rn(value, __uint_as_float(static_cast<unsigned>(static_cast<int>(power) + 127) << 23));
 }
 
 // (sin, cos) of u full turns.
@@ -179,6 +206,61 @@ __device__ __forceinline__ float block_greatest(float x, float* scratch) {
     return x;
 }
 
+// Purposes of src/rng.rs.
+enum Purpose { kLoader = 7, kLabels = 8, kGuidance = 9, kPositives = 10, kNegatives = 11 };
+
+// The order of an epoch: a Feistel network, walked until it is below the number of data.
+__device__ __forceinline__ unsigned datum(const ClassCall& call, unsigned long long at) {
+    const unsigned count = static_cast<unsigned>(call.count);
+    const Integers keys = philox(call.key, kLoader, at / count, 0);
+    int bits = (kWarp - __clz(count - 1) + 1) / 2;
+    if (count <= 1 || bits < 1) bits = 1;
+    const unsigned mask = (1u << bits) - 1;
+    unsigned value = static_cast<unsigned>(at % count);
+    do {
+        unsigned left = value >> bits, right = value & mask;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            unsigned mixed = (right ^ keys.at[k]) * 0x9e3779b1u;
+            mixed = (mixed ^ mixed >> 15) * 0x85ebca77u;
+            const unsigned next = left ^ (mixed >> 13 & mask);
+            left = right;
+            right = next;
+        }
+        value = left << bits | right;
+    } while (value >= count);
+    return value;
+}
+
+// Data loaded before the step that comes, and with it.
+__device__ __forceinline__ unsigned long long loaded(const ClassCall& call, bool with) {
+    return static_cast<unsigned long long>(call.count) + (call.progress->step + with) * call.loaded;
+}
+
+// Calls `take(k, number)` for each of the `n` of `count` things that have the least random keys, the k-th least, or with
+// replacement where there are fewer; by all threads of a block. `keys` has room for `count`.
+template <typename Take>
+__device__ __forceinline__ void choose(const ClassCall& call, Purpose purpose, unsigned long long slot, int room,
+                                       int count, int n, unsigned* keys, Take take) {
+    const unsigned long long step = call.progress->step + 1, first = slot * room;
+    if (count < n) {
+        for (int k = static_cast<int>(threadIdx.x); k < n; k += kThreads) {
+            take(k, static_cast<unsigned>(index(integer(call.key, purpose, step, first + k), count)));
+        }
+        return;
+    }
+    for (int k = static_cast<int>(threadIdx.x); k < count; k += kThreads) {
+        keys[k] = integer(call.key, purpose, step, first + k);
+    }
+    __syncthreads();
+    for (int k = static_cast<int>(threadIdx.x); k < count; k += kThreads) {
+        const unsigned key = keys[k];
+        int before = 0;
+        for (int other = 0; other < count; ++other) before += keys[other] < key || (keys[other] == key && other < k);
+        if (before < n) take(before, static_cast<unsigned>(k));
+    }
+}
+
 }  // namespace noise
 
 extern "C" __global__ void __launch_bounds__(kThreads) normals(const RandomStream stream, long long count, float* to) {
@@ -231,4 +313,86 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const float2 noise = reader.normals(), point = to[at];
     to[at] = {noise::blurred(__fdiv_rn(point.x, most), 0.03f, noise.x),
               noise::blurred(__fdiv_rn(point.y, most), 0.03f, noise.y)};
+}
+
+// One block. Its threads find the data, then one a class puts them away in order.
+extern "C" __global__ void __launch_bounds__(kThreads) load_classes(const __grid_constant__ ClassCall call) {
+    __shared__ unsigned data[kThreads], labels[kThreads];
+    const unsigned long long first = noise::loaded(call, false);
+    for (int begin = 0; begin < call.loaded; begin += kThreads) {
+        const int thread = static_cast<int>(threadIdx.x), here = begin + thread;
+        __syncthreads();
+        if (here < call.loaded) {
+            data[thread] = noise::datum(call, first + here);
+            labels[thread] = call.data_labels[data[thread]];
+        }
+        __syncthreads();
+        const int count = call.loaded - begin < kThreads ? call.loaded - begin : kThreads;
+        for (int label = thread; label < call.classes; label += kThreads) {
+            unsigned long long held = call.counts[label];
+            for (int k = 0; k < count; ++k) {
+                if (labels[k] != static_cast<unsigned>(label)) continue;
+                call.of_class[static_cast<long long>(label) * call.class_buffer + held % call.class_buffer] = data[k];
+                ++held;
+            }
+            call.counts[label] = held;
+        }
+    }
+}
+
+// One block.
+extern "C" __global__ void __launch_bounds__(kThreads) choose_labels(const __grid_constant__ ClassCall call) {
+    __shared__ unsigned keys[kMaxChoice];
+    const unsigned long long end = noise::loaded(call, true);
+    const auto take = [&](int slot, unsigned back) {
+        call.step_labels[slot] = static_cast<float>(call.data_labels[noise::datum(call, end - 1 - back)]);
+    };
+    noise::choose(call, noise::kLabels, 0, call.loaded, call.loaded, call.labels, keys, take);
+    const unsigned long long step = call.progress->step + 1;
+    for (int slot = static_cast<int>(threadIdx.x); slot < call.labels; slot += kThreads) {
+        const auto draw = [&](int k) {
+            return noise::uniform(noise::integer(call.key, noise::kGuidance, step, 2ull * slot + k));
+        };
+        float log = 0.0f, alpha = 1.0f;
+        if (!(draw(1) < call.unguided)) {
+            log = __fadd_rn(call.from, __fmul_rn(draw(0), call.by));
+            if (call.over != 0.0f) log = __fdiv_rn(noise::ln(log), call.over);
+            alpha = noise::exp(log);
+        }
+        call.guidance[slot] = log;
+        const float others = static_cast<float>(call.generated) - 1.0f;
+        const float negatives = static_cast<float>(call.negatives > 1 ? call.negatives : 1);
+        const float weight = __fdiv_rn(__fmul_rn(__fsub_rn(alpha, 1.0f), others), negatives);
+        for (int k = 0; k < call.negatives; ++k) call.weights[static_cast<long long>(slot) * call.negatives + k] = weight;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) choose_data(const __grid_constant__ ClassCall call) {
+    __shared__ unsigned keys[kMaxChoice];
+    const int slot = static_cast<int>(blockIdx.x) / 2;
+    if (blockIdx.x % 2 == 0) {
+        const long long label = static_cast<long long>(call.step_labels[slot]);
+        const unsigned* buffer = call.of_class + label * call.class_buffer;
+        const unsigned long long held = call.counts[label];
+        const int count = held < call.class_buffer ? static_cast<int>(held) : call.class_buffer;
+        const int room = call.class_buffer > call.positives ? call.class_buffer : call.positives;
+        unsigned* to = call.chosen_positives + static_cast<long long>(slot) * call.positives;
+        const auto take = [&](int k, unsigned at) { to[k] = buffer[at]; };
+        noise::choose(call, noise::kPositives, slot, room, count, call.positives, keys, take);
+        return;
+    }
+    const unsigned long long end = noise::loaded(call, true);
+    const int count = end < call.buffer ? static_cast<int>(end) : call.buffer;
+    const int room = call.buffer > call.negatives ? call.buffer : call.negatives;
+    unsigned* to = call.chosen_negatives + static_cast<long long>(slot) * call.negatives;
+    const auto take = [&](int k, unsigned back) { to[k] = noise::datum(call, end - 1 - back); };
+    noise::choose(call, noise::kNegatives, slot, room, count, call.negatives, keys, take);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    gather(long long n, long long dim, const float* from, const unsigned* numbers, float* to) {
+    const long long row = static_cast<long long>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+    if (row >= n) return;
+    const float* x = from + numbers[row] * dim;
+    for (long long d = threadIdx.x % kWarp; d < dim; d += kWarp) to[row * dim + d] = x[d];
 }

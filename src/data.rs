@@ -183,6 +183,14 @@ impl Data {
         }
     }
 
+    /// A user's points [n, D], and the label of each where they have one; nothing of a toy distribution.
+    pub fn all(&self) -> Option<(&[f32], Option<&[u32]>)> {
+        match &self.0 {
+            Source::Points { values, labels, .. } => Some((values, labels.as_ref().map(|labels| &*labels.of))),
+            Source::Toy(_) => None,
+        }
+    }
+
     /// `n` points [n, D].
     pub fn sample(&self, stream: &mut Stream, n: usize) -> Vec<f32> {
         self.draw(stream, n).values

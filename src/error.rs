@@ -164,6 +164,14 @@ impl Error {
         Err(Self::TooLarge { op, what, got })
     }
 
+    /// Refuses numbers that are not finite, where no result could be trusted that came from them.
+    pub(crate) fn check_finite(op: &'static str, argument: &'static str, values: &[f32]) -> Result<()> {
+        match values.iter().find(|v| !v.is_finite()) {
+            Some(v) => Err(Self::value(op, argument, "finite numbers only", v)),
+            None => Ok(()),
+        }
+    }
+
     /// An [`Error::Io`] for `path`.
     pub fn io(op: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { op, path: path.as_ref().to_owned(), source }

@@ -12,7 +12,8 @@
 //! - `cuda` (feature `cuda`): the same on NVIDIA GPUs, on the caller's streams and arrays.
 //! - [`mod@reference`]: the same in f64, to be read beside the formulas; the oracle of every test.
 //! - [`FieldSpec`], [`cpu::field()`]: mean-shift and kernel-score fields of two point sets.
-//! - [`generator`], [`train`], [`data`], [`metrics`], [`rng`]: a training run, all of it, on any [`backend`].
+//! - [`generator`], [`train`], [`data`], [`rng`]: a training run, all of it, on any [`backend`].
+//! - [`metrics`], [`classifier`]: what came of it.
 //!
 //! # Notation
 //! B groups, G generated samples per group (the queries), N further negatives, P positives, T = G + N + P targets,
@@ -29,6 +30,7 @@
 //! are those of rayon's current pool.
 
 pub mod backend;
+pub mod classifier;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -32,6 +32,10 @@ pub enum Purpose {
     Positives = 10,
     /// Which samples of all classes they are pushed from.
     Negatives = 11,
+    /// The order of a classifier's training set; the step is the epoch.
+    ClassifierOrder = 32,
+    /// The noise on a classifier's inputs in a training step.
+    ClassifierNoise = 33,
 }
 
 /// A stream of 32-bit integers: Philox4x32-10 with the seed as key and (block, step, purpose) as counter, of 64, 56 and

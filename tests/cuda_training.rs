@@ -7,14 +7,14 @@ mod common;
 mod network;
 
 use common::{device, elsewhere, written_elsewhere};
-use cudrift::DriftSpec;
-use cudrift::backend::{Backend, Progress, Weights};
+use cudrift::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
-use cudrift::generator::{Mlp, Pass};
+use cudrift::generator::{Condition, Mlp, Pass};
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Config, Optimizer, Step, Trainer};
+use cudrift::train::{Classes, Config, Optimizer, Step, Trainer};
+use cudrift::{DriftShape, DriftSpec};
 
 /// The device, or nothing where a test may be skipped.
 fn open() -> Option<Device> {
@@ -31,28 +31,72 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-/// Noise and data of a step.
-fn drawn<B: Backend>(backend: &mut B, data: &Data, step: u64, n: usize, width: usize) -> [Vec<f32>; 2] {
-    let progress = backend.progress(&Progress::new(step, 0.0)).unwrap();
-    let from = backend.data(data, n).unwrap();
-    let mut noise = backend.array("noise", n * width).unwrap();
-    let mut batch = backend.array("data", n * data.dim()).unwrap();
-    backend.draw(&from, 0x1234_5678_9abc, &progress, n, (&mut noise, width), &mut batch).unwrap();
-    [backend.download(&noise, n * width).unwrap(), backend.download(&batch, n * data.dim()).unwrap()]
+/// What a step draws: noise, positives, negatives and weights, labels and guidance scales.
+fn drawn<B: Backend>(
+    backend: &mut B,
+    data: &Data,
+    sampling: &Sampling,
+    steps: [u64; 2],
+    width: usize,
+) -> Vec<Vec<f32>> {
+    const SEED: u64 = 0x1234_5678_9abc;
+    let shape = sampling.shape(data.dim());
+    let mut from = backend.data(data, sampling, SEED, steps[0]).unwrap();
+    let array = |len: usize| backend.array("an array", len).unwrap();
+    let count = |of: usize, dim: usize| shape.groups * of * dim;
+    let mut noise = array(count(shape.generated, width));
+    let mut targets = Targets {
+        positives: array(count(shape.positives, shape.dim)),
+        negatives: array(count(shape.negatives, shape.dim)),
+        weights: array(count(shape.negatives, 1)),
+    };
+    let slots = shape.groups;
+    let mut condition = Condition { slots, labels: array(slots), guidance: array(slots) };
+    for step in steps[0]..=steps[1] {
+        let progress = backend.progress(&Progress::new(step, 0.0)).unwrap();
+        let condition = (data.classes() > 0).then_some(&mut condition);
+        let batch = Batch { noise: (&mut noise, width), condition, targets: &mut targets };
+        backend.draw(&mut from, SEED, &progress, batch).unwrap();
+    }
+    let Targets { positives, negatives, weights } = &targets;
+    let arrays = [&noise, positives, negatives, weights, &condition.labels, &condition.guidance];
+    arrays.map(|array| backend.download(array, B::len(array)).unwrap()).to_vec()
 }
 
 #[test]
 fn noise_and_data_have_the_bits_of_the_cpu() {
     let Some(mut device) = open() else { return };
     let mut host = Host::new();
-    let points = |count: usize, dim: usize| {
-        Data::points(Stream::new(1, Purpose::Data, 0).normals(count * dim), [count, dim]).unwrap()
-    };
+    let values = |count: usize, dim: usize| Stream::new(1, Purpose::Data, 0).normals(count * dim);
+    let points = |count: usize, dim: usize| Data::points(values(count, dim), [count, dim]).unwrap();
     let toys = Toy::ALL.map(Data::from);
+    let mut check = |data: &Data, sampling: Sampling, steps: [u64; 2], width: usize| {
+        let want = drawn(&mut host, data, &sampling, steps, width);
+        let got = drawn(&mut device, data, &sampling, steps, width);
+        for (k, (got, want)) in got.iter().zip(&want).enumerate() {
+            assert_eq!(bits(got), bits(want), "array {k} of {sampling:?} after {steps:?}");
+        }
+    };
     for data in toys.iter().chain(&[points(7, 1), points(100, 3), points(1000, 70)]) {
         for (n, width, step) in [(1, 1, 0), (2, 3, 1), (300, 5, 7), (601, 1, u64::from(u32::MAX))] {
-            let (want, got) = (drawn(&mut host, data, step, n, width), drawn(&mut device, data, step, n, width));
-            assert_eq!(got.map(|v| bits(&v)), want.map(|v| bits(&v)), "{n} of {data:?} at step {step}");
+            check(data, Sampling::Batch(n), [step, step], width);
+        }
+    }
+    for (count, kinds, change) in [
+        (100, 3, (|_| ()) as fn(&mut Classes)),
+        (17, 2, |c| (c.labels, c.loaded, c.positives, c.buffer) = (5, 5, 40, 10)),
+        (1000, 300, |c| (c.labels, c.loaded, c.negatives, c.power) = (300, 600, 0, 1.0)),
+        (64, 64, |c| (c.class_buffer, c.buffer, c.loaded, c.unguided, c.power) = (3, 4096, 64, 0.5, 0.0)),
+        (2, 2, |c| (c.labels, c.loaded, c.positives, c.negatives, c.power) = (3, 300, 1, 1, 5.0)),
+    ] {
+        let mut classes = Classes::default();
+        (classes.labels, classes.generated, classes.positives, classes.negatives) = (7, 3, 20, 11);
+        change(&mut classes);
+        let labels: Vec<usize> = (0..count).map(|k| (k * k + k / 3) % kinds).collect();
+        let labels: Vec<usize> = labels.iter().enumerate().map(|(k, l)| if k < kinds { k } else { *l }).collect();
+        let data = Data::labelled(values(count, 3), [count, 3], &labels).unwrap();
+        for steps in [[0, 0], [0, 4], [1000, 1002]] {
+            check(&data, Sampling::Classes(classes), steps, 4);
         }
     }
 }
@@ -91,12 +135,15 @@ fn updated<B: Backend>(backend: &mut B, optimizer: &Optimizer, count: usize) -> 
     let normals = |seed| Stream::new(seed, Purpose::Init, 0).normals(count);
     let mut weights = Weights::new(backend, &normals(1)).unwrap();
     let mut progress = backend.progress(&Progress::new(4, 0.5)).unwrap();
-    let mut drift = backend.drift(&DriftSpec::notebook(), 2, 1).unwrap();
+    let shape = DriftShape { groups: 1, generated: 2, negatives: 0, positives: 2, dim: 1 };
+    let mut drift = backend.drift(&DriftSpec::notebook(), shape).unwrap();
     let samples = backend.upload("samples", &[0.25, 0.5]).unwrap();
+    let [negatives, none] = [(); 2].map(|()| backend.array("none", 0).unwrap());
+    let targets = Targets { positives: backend.upload("samples", &[0.25, 0.5]).unwrap(), negatives, weights: none };
     let mut gradient = backend.array("gradient", 2).unwrap();
     for seed in 2..5 {
         weights.grad = backend.upload("gradient", &normals(seed)).unwrap();
-        backend.gradient(&mut drift, &samples, &samples, &mut gradient, &mut progress).unwrap();
+        backend.gradient(&mut drift, &samples, &targets, &mut gradient, &mut progress).unwrap();
         backend.update(optimizer, &mut weights, &mut progress).unwrap();
     }
     let Weights { parameters, first, second, ema, .. } = &weights;
@@ -127,6 +174,19 @@ fn updates_have_the_bits_of_the_cpu() {
     }
 }
 
+/// Labels, guidance, residual blocks: everything at once.
+fn with_classes() -> Config {
+    let labels: Vec<usize> = (0..90).map(|k| k % 3).collect();
+    let mut values = Stream::new(3, Purpose::Data, 0).normals(90 * 5);
+    values.iter_mut().enumerate().for_each(|(k, v)| *v = 0.3 * *v + (k / 5 % 3) as f32);
+    let mut config = small(Data::labelled(values, [90, 5], &labels).unwrap());
+    let mut classes = Classes::default();
+    (classes.labels, classes.generated, classes.positives, classes.negatives) = (4, 12, 10, 6);
+    (config.classes, config.blocks, config.spec) = (Some(classes), 2, DriftSpec::official());
+    config.optimizer.clip_norm = 2.0;
+    config
+}
+
 /// Twenty steps of both backends.
 fn together(config: &Config) -> (Vec<[Step; 2]>, [Mlp; 2]) {
     let mut host = Trainer::new(config.clone()).unwrap();
@@ -149,7 +209,7 @@ fn twenty_steps_are_those_of_the_cpu() {
     let mut official = small(points);
     (official.spec, official.optimizer) = (DriftSpec::official(), Optimizer::official());
     (official.optimizer.warmup, official.optimizer.learning_rate) = (5, 1e-3);
-    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official] {
+    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official, with_classes()] {
         let (reports, [host, device]) = together(&config);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);
@@ -278,8 +338,8 @@ fn steps_have_the_same_bits_under_every_schedule() {
         let Some(written) = written_elsewhere(NAME, |child| {
             child.envs(setting.iter().copied());
         }) else {
-            for toy in [Toy::SwissRoll, Toy::TwoMoons] {
-                let mut trainer = Trainer::on(Device::new().unwrap(), small(toy)).unwrap();
+            for config in [small(Toy::SwissRoll), with_classes()] {
+                let mut trainer = Trainer::on(Device::new().unwrap(), config).unwrap();
                 (0..4).for_each(|_| trainer.step().unwrap());
                 eprintln!("parameters {:?}", bits(trainer.model().unwrap().parameters()));
             }

@@ -12,13 +12,14 @@ use cudarc::driver::{
 use super::call::Pointers;
 use super::context::{failed, room};
 use super::launch::{Kernels, Phase};
-use super::params::{self, Conditions, JoinColumns, RandomStream, TrainProgress, UpdateCall};
+use super::params::{self, ClassCall, Conditions, JoinColumns, RandomStream, TrainProgress, UpdateCall};
 use super::{Gpu, Options, Plan, probe};
 use crate::backend::{Backend, Batch, LOSS_DECAY, Progress, Sampling, Targets, Weights};
 use crate::data::{Data, Source, Toy};
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
-use crate::train::Optimizer;
+use crate::train::classes::{Buffers, labels_of};
+use crate::train::{Classes, Optimizer};
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 
 const OP: &str = "cuda training";
@@ -33,6 +34,8 @@ unsafe impl DeviceRepr for RandomStream {}
 unsafe impl DeviceRepr for JoinColumns {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Conditions {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for ClassCall {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for UpdateCall {}
 // SAFETY: `repr(C)`, eight-byte numbers only.
@@ -91,6 +94,10 @@ struct Functions {
     silu_grad: CudaFunction,
     column_sums: CudaFunction,
     join_columns: CudaFunction,
+    gather: CudaFunction,
+    choose_data: CudaFunction,
+    choose_labels: CudaFunction,
+    load_classes: CudaFunction,
     condition_grad: CudaFunction,
     gain_sums: CudaFunction,
     normalize_grad: CudaFunction,
@@ -123,6 +130,17 @@ enum Kind {
     /// With the greatest coordinate of each block.
     Toy(Toy, DeviceArray),
     Points(DeviceArray, usize),
+    Classes(Box<DeviceClasses>),
+}
+
+/// Data with labels, their buffers, and what a step chooses.
+#[derive(Debug)]
+struct DeviceClasses {
+    points: DeviceArray,
+    call: ClassCall,
+    /// They hold what the call points to.
+    _numbers: [CudaSlice<u32>; 4],
+    _counts: CudaSlice<u64>,
 }
 
 /// A drift on a device.
@@ -189,6 +207,10 @@ impl Device {
             silu_grad: function("silu_grad")?,
             column_sums: function("column_sums")?,
             join_columns: function("join_columns")?,
+            gather: function("gather")?,
+            choose_data: function("choose_data")?,
+            choose_labels: function("choose_labels")?,
+            load_classes: function("load_classes")?,
             condition_grad: function("condition_grad")?,
             gain_sums: function("gain_sums")?,
             normalize_grad: function("normalize_grad")?,
@@ -257,6 +279,67 @@ impl Device {
             )
         };
         answer.map_err(|error| failed_product("a product", error))
+    }
+
+    fn classes(&self, data: &Data, classes: &Classes, seed: u64, step: u64) -> Result<DeviceClasses> {
+        const MOST: usize = params::kMaxChoice as usize;
+        classes.validate()?;
+        let (Some(labels), Some((values, _))) = (labels_of(data), data.all()) else {
+            return Err(Error::value(OP, "labels", "one for each of the data", "none"));
+        };
+        let Classes { loaded, class_buffer, buffer, .. } = *classes;
+        for (argument, count) in
+            [("loaded per step", loaded), ("a class's buffer", class_buffer), ("the buffer of all classes", buffer)]
+        {
+            if count > MOST {
+                return Err(Error::value(OP, argument, format!("at most {MOST} on a device"), count));
+            }
+        }
+        let buffers = Buffers::after(classes, labels, seed, step);
+        let numbers = |values: &[u32]| self.copy("the buffers of classes", values);
+        let room = |count: usize| room::<u32>(&self.stream, OP, "the choices of a step", count);
+        let chosen = [room(classes.labels * classes.positives)?, room(classes.labels * classes.negatives)?];
+        let [positives, negatives] = chosen;
+        let numbers = [numbers(&labels.of)?, numbers(&buffers.of_class)?, positives, negatives];
+        let counts = self.copy("the buffers of classes", &buffers.counts)?;
+        let address = |slice: &CudaSlice<u32>| slice.device_ptr(&self.stream).0;
+        let extents = [data.dim(), labels.classes, classes.labels, classes.generated, classes.positives];
+        let [dim, kinds, slots, generated, positives] = integers(extents)?;
+        let [negatives, loaded, class_buffer, buffer] = integers([classes.negatives, loaded, class_buffer, buffer])?;
+        let law = classes.law();
+        let call = ClassCall {
+            key: [seed as u32, (seed >> 32) as u32],
+            count: labels.of.len() as i64,
+            dim,
+            classes: kinds,
+            labels: slots,
+            generated,
+            positives,
+            negatives,
+            loaded,
+            class_buffer,
+            buffer,
+            from: law.from,
+            by: law.by,
+            over: law.over,
+            unguided: classes.unguided as f32,
+            data_labels: address(&numbers[0]) as *const _,
+            of_class: address(&numbers[1]) as *mut _,
+            counts: counts.device_ptr(&self.stream).0 as *mut _,
+            chosen_positives: address(&numbers[2]) as *mut _,
+            chosen_negatives: address(&numbers[3]) as *mut _,
+            ..ClassCall::default()
+        };
+        let points = self.upload("the data", values)?;
+        Ok(DeviceClasses { points, call, _numbers: numbers, _counts: counts })
+    }
+
+    /// A copy on the device.
+    fn copy<T: DeviceRepr>(&self, what: &'static str, values: &[T]) -> Result<CudaSlice<T>> {
+        let mut slice = room(&self.stream, OP, what, values.len())?;
+        let copied = self.stream.memcpy_htod(values, &mut slice);
+        copied.map_err(|error| failed("copying to the device", error))?;
+        Ok(slice)
     }
 
     /// `y = x W^T`.
@@ -338,16 +421,14 @@ impl Backend for Device {
         Ok(Progress { step, diverged, loss, loss_ema, scale, grad_norm })
     }
 
-    fn data(&self, data: &Data, sampling: &Sampling, _seed: u64, _step: u64) -> Result<DeviceData> {
-        let Sampling::Batch(n) = sampling else {
-            let got = "data with labels; --backend cpu trains on them";
-            return Err(Error::value(OP, "the data", "points without labels, so far", got));
+    fn data(&self, data: &Data, sampling: &Sampling, seed: u64, step: u64) -> Result<DeviceData> {
+        let shape = sampling.shape(data.dim());
+        let kind = match (data.source(), sampling) {
+            (_, Sampling::Classes(classes)) => Kind::Classes(Box::new(self.classes(data, classes, seed, step)?)),
+            (Source::Toy(toy), Sampling::Batch(n)) => Kind::Toy(*toy, self.array("the data", n.div_ceil(THREADS))?),
+            (Source::Points { values, dim, .. }, _) => Kind::Points(self.upload("the data", values)?, *dim),
         };
-        let kind = match data.source() {
-            Source::Toy(toy) => Kind::Toy(*toy, self.array("the data", n.div_ceil(THREADS))?),
-            Source::Points { values, dim, .. } => Kind::Points(self.upload("the data", values)?, *dim),
-        };
-        Ok(DeviceData { shape: sampling.shape(data.dim()), kind })
+        Ok(DeviceData { shape, kind })
     }
 
     fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<DeviceDrift> {
@@ -362,7 +443,7 @@ impl Backend for Device {
         from: &mut DeviceData,
         seed: u64,
         progress: &CudaSlice<TrainProgress>,
-        Batch { noise: (noise, width), targets, .. }: Batch<'_, DeviceArray>,
+        Batch { noise: (noise, width), condition, targets }: Batch<'_, DeviceArray>,
     ) -> Result<()> {
         let progress = progress.device_ptr(&self.stream).0;
         let stream = |purpose: Purpose| RandomStream {
@@ -375,6 +456,26 @@ impl Backend for Device {
         launch!(self, normals, quads, stream(Purpose::Noise), count as i64, noise.address)?;
         let (stream, n, data) = (stream(Purpose::Data), from.shape.positives, targets.positives.address);
         match &from.kind {
+            Kind::Classes(classes) => {
+                let DriftShape { groups, negatives, positives, dim, .. } = from.shape;
+                let mut call = ClassCall { progress: progress as *const _, ..classes.call };
+                call.weights = targets.weights.address as *mut _;
+                if let Some(condition) = condition {
+                    call.step_labels = condition.labels.address as *mut _;
+                    call.guidance = condition.guidance.address as *mut _;
+                }
+                launch!(self, load_classes, 1usize, call)?;
+                launch!(self, choose_labels, 1usize, call)?;
+                launch!(self, choose_data, 2 * groups, call)?;
+                for (count, numbers, to) in [
+                    (groups * positives, call.chosen_positives, &targets.positives),
+                    (groups * negatives, call.chosen_negatives, &targets.negatives),
+                ] {
+                    let (rows, from) = (count.div_ceil(THREADS / WARP), classes.points.address);
+                    launch!(self, gather, rows, count as i64, dim as i64, from, numbers as u64, to.address)?;
+                }
+                Ok(())
+            }
             Kind::Points(points, dim) => {
                 let rows = n.div_ceil(THREADS / WARP);
                 let (n, count) = (n as i64, (points.len / dim) as i64);

@@ -305,6 +305,74 @@ impl Default for RandomStream {
         }
     }
 }
+pub const kMaxChoice: ::core::ffi::c_int = 4096;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ClassCall {
+    pub key: [::core::ffi::c_uint; 2usize],
+    pub progress: *const TrainProgress,
+    pub count: ::core::ffi::c_longlong,
+    pub dim: ::core::ffi::c_int,
+    pub classes: ::core::ffi::c_int,
+    pub labels: ::core::ffi::c_int,
+    pub generated: ::core::ffi::c_int,
+    pub positives: ::core::ffi::c_int,
+    pub negatives: ::core::ffi::c_int,
+    pub loaded: ::core::ffi::c_int,
+    pub class_buffer: ::core::ffi::c_int,
+    pub buffer: ::core::ffi::c_int,
+    pub from: f32,
+    pub by: f32,
+    pub over: f32,
+    pub unguided: f32,
+    pub data_labels: *const ::core::ffi::c_uint,
+    pub of_class: *mut ::core::ffi::c_uint,
+    pub counts: *mut ::core::ffi::c_ulonglong,
+    pub step_labels: *mut f32,
+    pub guidance: *mut f32,
+    pub weights: *mut f32,
+    pub chosen_positives: *mut ::core::ffi::c_uint,
+    pub chosen_negatives: *mut ::core::ffi::c_uint,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ClassCall"][::core::mem::size_of::<ClassCall>() - 144usize];
+    ["Alignment of ClassCall"][::core::mem::align_of::<ClassCall>() - 8usize];
+    ["Offset of field: ClassCall::key"][::core::mem::offset_of!(ClassCall, key) - 0usize];
+    ["Offset of field: ClassCall::progress"][::core::mem::offset_of!(ClassCall, progress) - 8usize];
+    ["Offset of field: ClassCall::count"][::core::mem::offset_of!(ClassCall, count) - 16usize];
+    ["Offset of field: ClassCall::dim"][::core::mem::offset_of!(ClassCall, dim) - 24usize];
+    ["Offset of field: ClassCall::classes"][::core::mem::offset_of!(ClassCall, classes) - 28usize];
+    ["Offset of field: ClassCall::labels"][::core::mem::offset_of!(ClassCall, labels) - 32usize];
+    ["Offset of field: ClassCall::generated"][::core::mem::offset_of!(ClassCall, generated) - 36usize];
+    ["Offset of field: ClassCall::positives"][::core::mem::offset_of!(ClassCall, positives) - 40usize];
+    ["Offset of field: ClassCall::negatives"][::core::mem::offset_of!(ClassCall, negatives) - 44usize];
+    ["Offset of field: ClassCall::loaded"][::core::mem::offset_of!(ClassCall, loaded) - 48usize];
+    ["Offset of field: ClassCall::class_buffer"][::core::mem::offset_of!(ClassCall, class_buffer) - 52usize];
+    ["Offset of field: ClassCall::buffer"][::core::mem::offset_of!(ClassCall, buffer) - 56usize];
+    ["Offset of field: ClassCall::from"][::core::mem::offset_of!(ClassCall, from) - 60usize];
+    ["Offset of field: ClassCall::by"][::core::mem::offset_of!(ClassCall, by) - 64usize];
+    ["Offset of field: ClassCall::over"][::core::mem::offset_of!(ClassCall, over) - 68usize];
+    ["Offset of field: ClassCall::unguided"][::core::mem::offset_of!(ClassCall, unguided) - 72usize];
+    ["Offset of field: ClassCall::data_labels"][::core::mem::offset_of!(ClassCall, data_labels) - 80usize];
+    ["Offset of field: ClassCall::of_class"][::core::mem::offset_of!(ClassCall, of_class) - 88usize];
+    ["Offset of field: ClassCall::counts"][::core::mem::offset_of!(ClassCall, counts) - 96usize];
+    ["Offset of field: ClassCall::step_labels"][::core::mem::offset_of!(ClassCall, step_labels) - 104usize];
+    ["Offset of field: ClassCall::guidance"][::core::mem::offset_of!(ClassCall, guidance) - 112usize];
+    ["Offset of field: ClassCall::weights"][::core::mem::offset_of!(ClassCall, weights) - 120usize];
+    ["Offset of field: ClassCall::chosen_positives"][::core::mem::offset_of!(ClassCall, chosen_positives) - 128usize];
+    ["Offset of field: ClassCall::chosen_negatives"][::core::mem::offset_of!(ClassCall, chosen_negatives) - 136usize];
+};
+impl Default for ClassCall {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const ToyKind_kSwissRoll: ToyKind = 0;
 pub const ToyKind_kCheckerboard: ToyKind = 1;
 pub const ToyKind_kTwoMoons: ToyKind = 2;

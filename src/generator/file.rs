@@ -88,7 +88,8 @@ pub(crate) fn read(file: &SafeTensors<'_>, prefix: &str, path: &Path) -> Result<
     Mlp::from_parameters(architecture, parameters).map_err(|error| bad(error.to_string()))
 }
 
-fn f32_view(shape: Vec<usize>, data: &[f32]) -> Result<TensorView<'_>> {
+/// An F32 tensor of `data`.
+pub(crate) fn f32_view(shape: Vec<usize>, data: &[f32]) -> Result<TensorView<'_>> {
     TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(data)).map_err(|error| too_large(&error))
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn open<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>> 
 }
 
 /// The elements of an F32 tensor.
-fn floats(file: &SafeTensors<'_>, name: &str, path: &Path) -> Result<Vec<f32>> {
+pub(crate) fn floats(file: &SafeTensors<'_>, name: &str, path: &Path) -> Result<Vec<f32>> {
     let tensor = file.tensor(name).map_err(|_| Error::format(path, format!("tensor {name} is missing")))?;
     if tensor.dtype() != Dtype::F32 {
         return Err(Error::format(path, format!("tensor {name} has type {:?}, expected F32", tensor.dtype())));

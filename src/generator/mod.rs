@@ -6,7 +6,7 @@ mod file;
 mod pass;
 
 pub use architecture::{Architecture, Conditioning, Layer, Vector};
-pub(crate) use file::{open, read, serialize};
+pub(crate) use file::{f32_view, floats, open, read, serialize};
 pub use pass::{Condition, Pass};
 
 use crate::cpu::Host;

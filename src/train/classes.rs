@@ -161,8 +161,8 @@ pub(crate) struct Buffers {
     loaded: u64,
     epoch: (u64, Epoch),
     /// The last data of each class [classes, class_buffer], and how many there were.
-    of_class: Vec<u32>,
-    counts: Vec<u64>,
+    pub(crate) of_class: Vec<u32>,
+    pub(crate) counts: Vec<u64>,
 }
 
 impl Buffers {

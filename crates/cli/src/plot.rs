@@ -95,6 +95,60 @@ pub(crate) fn samples(path: &Path, data: &[f32], generated: &[f32], dim: usize) 
     })
 }
 
+/// Images of the data beside generated ones, a row for each of up to ten classes. Generated image k has class k modulo
+/// `classes`; those of the data have the class that `label` says. The data's range is black to white.
+pub(crate) fn images(
+    path: &Path,
+    data: &[f32],
+    generated: &[f32],
+    [height, width]: [usize; 2],
+    classes: usize,
+    label: impl Fn(usize) -> usize,
+) -> Result<()> {
+    /// Images of a class in a row, and rows.
+    const ACROSS: usize = 10;
+    const ROWS: usize = 10;
+    let (low, high) =
+        data.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    let shade = |v: f32| ((v - low) / (high - low).max(f32::MIN_POSITIVE) * 255.0).clamp(0.0, 255.0) as u8;
+    // Without classes the rows are filled one after the other.
+    let pick = |row: usize, label: &dyn Fn(usize) -> usize, count: usize| -> Vec<usize> {
+        match classes {
+            1 => (row * ACROSS..(row + 1) * ACROSS).filter(|k| *k < count).collect(),
+            _ => (0..count).filter(|k| label(*k) == row).take(ACROSS).collect(),
+        }
+    };
+    let rows = if classes == 1 { ROWS } else { classes.min(ROWS) };
+    let pixels = height * width;
+    let generated_label = |k: usize| k % classes;
+    let sides: [(&str, &[f32], &dyn Fn(usize) -> usize); 2] =
+        [("data", data, &label), ("generated", generated, &generated_label)];
+    picture(path, |root| {
+        for (panel, (title, set, label)) in root.split_evenly((1, 2)).iter().zip(sides) {
+            let (room, top, margin) = (panel.dim_in_pixel(), 48i32, 16i32);
+            panel
+                .draw(&Text::new(title, (margin, margin), ("sans-serif", 24).into_font().color(&INK)))
+                .map_err(|e| e.to_string())?;
+            let across = (room.0 as i32 - 2 * margin) / ((width as i32 + 1) * ACROSS as i32);
+            let down = (room.1 as i32 - top - margin) / ((height as i32 + 1) * rows as i32);
+            let size = across.min(down).max(1);
+            for row in 0..rows {
+                for (column, k) in pick(row, label, set.len() / pixels).into_iter().enumerate() {
+                    let x0 = margin + (column * (width + 1)) as i32 * size;
+                    let y0 = top + (row * (height + 1)) as i32 * size;
+                    for (at, value) in set[k * pixels..][..pixels].iter().enumerate() {
+                        let (x, y) = (x0 + (at % width) as i32 * size, y0 + (at / width) as i32 * size);
+                        let v = shade(*value);
+                        let square = Rectangle::new([(x, y), (x + size, y + size)], RGBColor(v, v, v).filled());
+                        panel.draw(&square).map_err(|e| e.to_string())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
 /// One logged step.
 pub(crate) struct Point {
     pub(crate) step: u64,

@@ -1,6 +1,6 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
-use super::{Backend, KernelName, Preset};
+use super::{Backend, KernelName, Preset, WeightName};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
@@ -46,6 +46,8 @@ options! {
     preset: Preset,
     kernel: KernelName,
     temperatures: Vec<f64>,
+    /// Where the weights of negatives enter, which the notebook's preset leaves out.
+    weights: WeightName,
     steps: u64,
     batch: usize,
     lr: f64,
@@ -107,6 +109,7 @@ impl Run {
             preset,
             kernel: KernelName::Laplace,
             temperatures: preset.spec().temperatures,
+            weights: preset.spec().weights.into(),
             steps: 2000,
             batch: 2048,
             lr: optimizer.learning_rate,
@@ -173,12 +176,13 @@ impl Run {
         Ok(self)
     }
 
-    /// What the library trains on, with the data read.
-    pub(crate) fn config(&self) -> Result<Config> {
-        let mut config = Config::notebook(data(&self.data)?);
+    /// What the library trains with, on these data.
+    pub(crate) fn config(&self, data: Data) -> Result<Config> {
+        let mut config = Config::notebook(data);
         config.spec = self.preset.spec();
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
+        config.spec.weights = self.weights.into();
         let optimizer = &mut config.optimizer;
         optimizer.learning_rate = self.lr;
         optimizer.beta1 = self.beta1;
@@ -210,20 +214,43 @@ impl Run {
     }
 }
 
+/// What a run is trained on.
+pub(crate) struct Source {
+    pub(crate) data: Data,
+    /// Height and width of the images that the points are.
+    pub(crate) images: Option<[usize; 2]>,
+}
+
 /// A toy distribution by name, or the points of a file.
-fn data(name: &str) -> Result<Data> {
+pub(crate) fn data(name: &str) -> Result<Source> {
     if let Some(toy) = Toy::ALL.into_iter().find(|toy| toy.name() == name) {
-        return Ok(toy.into());
+        return Ok(Source { data: toy.into(), images: None });
     }
     let path = Path::new(name);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let mut labels = None;
+    let (mut images, mut labels) = (None, None);
     let array = match extension.as_str() {
         "npy" => read_npy(path)?,
         "npz" => {
-            let mut arrays = read_npz(path, &["x", "labels"], is_reference)?;
+            let mut arrays = read_npz(path, &["x", "images", "labels"], is_reference)?;
             labels = arrays.remove("labels");
-            arrays.remove("x").ok_or_else(|| Error::format(path, "key \"x\" [n, D] is missing"))?
+            match (arrays.remove("x"), arrays.remove("images")) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::format(path, "there are both keys \"x\" and \"images\"; give one of them"));
+                }
+                (Some(points), None) => points,
+                (None, Some(mut array)) => {
+                    let [n, height, width] = array.extents(path, "the array of images", "[n, height, width]")?;
+                    let pixels = height.checked_mul(width).filter(|pixels| *pixels > 0);
+                    let pixels = pixels.ok_or_else(|| Error::format(path, "the images have no pixels"))?;
+                    (images, array.shape) = (Some([height, width]), vec![n, pixels]);
+                    array
+                }
+                (None, None) => {
+                    let problem = "key \"x\" [n, D] or \"images\" [n, height, width] is missing";
+                    return Err(Error::format(path, problem));
+                }
+            }
         }
         _ => {
             return Err(Error::message(format!(
@@ -242,5 +269,6 @@ fn data(name: &str) -> Result<Data> {
             Data::labelled(array.into_f32(), shape, &labels)
         }
     };
-    data.map_err(|error| Error::format(path, error.to_string()))
+    let data = data.map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(Source { data, images })
 }

@@ -120,6 +120,38 @@ impl From<KernelName> for cudrift::Kernel {
     }
 }
 
+/// Where target weights enter (spec 2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WeightName {
+    /// After both softmaxes
+    Affinity,
+    /// In the logits
+    Logit,
+    /// Nowhere
+    Ignored,
+}
+
+impl From<WeightName> for cudrift::WeightRule {
+    fn from(name: WeightName) -> Self {
+        match name {
+            WeightName::Affinity => Self::Affinity,
+            WeightName::Logit => Self::Logit,
+            WeightName::Ignored => Self::Ignored,
+        }
+    }
+}
+
+impl From<cudrift::WeightRule> for WeightName {
+    fn from(rule: cudrift::WeightRule) -> Self {
+        match rule {
+            cudrift::WeightRule::Logit => Self::Logit,
+            cudrift::WeightRule::Ignored => Self::Ignored,
+            _ => Self::Affinity,
+        }
+    }
+}
+
 /// The warning that goes with data, or a result, that is not finite.
 pub(crate) fn warn_nonfinite<'a>(inputs: u64, outputs: impl IntoIterator<Item = &'a [f32]>) {
     if inputs > 0 {

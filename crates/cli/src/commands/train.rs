@@ -1,14 +1,17 @@
 //! `cudrift train`: a run in a folder, from configuration to pictures.
 
-use super::config::{Options, Run};
+use super::config::{Options, Run, Source, data};
 use super::{Backend, KernelName, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
 use crate::plot;
 use cudrift::backend;
+use cudrift::classifier::{self, Classifier};
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
-use cudrift::metrics::sliced_wasserstein;
+use cudrift::data::Data;
+use cudrift::generator::Mlp;
+use cudrift::metrics::{Prdc, maximum_mean_discrepancy, median_distance, prdc, sliced_wasserstein};
 use cudrift::rng::{Purpose, Stream};
 use cudrift::train::{Profile, Step, Trainer};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,6 +23,8 @@ use std::time::Instant;
 
 /// Samples in evaluations, in `samples.npy` and in the picture.
 const SAMPLES: usize = 2048;
+/// Neighbours in precision, recall and coverage.
+const NEIGHBOURS: usize = 5;
 /// Directions of the sliced Wasserstein distance.
 const PROJECTIONS: usize = 200;
 
@@ -100,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bool, profile: bool) -> Result<()> {
-    let (mut trainer, mut log) = folder.open(backend, run, resume)?;
+    let Opened { mut trainer, mut log, images } = folder.open(backend, run, resume)?;
     if profile {
         trainer.start_profile();
     }
@@ -137,7 +142,7 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
     }
     progress.finish();
     folder.save(&trainer)?;
-    finish(folder, &trainer, &log)?;
+    finish(folder, &trainer, &log, images)?;
     if let Some(profile) = trainer.profile() {
         print_profile(&profile);
     }
@@ -154,6 +159,13 @@ const FILES: [&str; 7] = [
     "samples.png",
     "loss.png",
 ];
+
+/// A run that can go on.
+struct Opened<B: backend::Backend> {
+    trainer: Trainer<B>,
+    log: Log,
+    images: Option<[usize; 2]>,
+}
 
 /// The folder of a run, and the names in it.
 struct Folder(PathBuf);
@@ -187,10 +199,11 @@ impl Folder {
     }
 
     /// Starts the run, or goes on with it; in either case there is a checkpoint to resume from when this returns.
-    fn open<B: backend::Backend>(&self, backend: B, run: &Run, resume: bool) -> Result<(Trainer<B>, Log)> {
+    fn open<B: backend::Backend>(&self, backend: B, run: &Run, resume: bool) -> Result<Opened<B>> {
         let (config_path, checkpoint) = (self.path("config.json"), self.path("checkpoint.safetensors"));
         let folder = self.0.display();
-        let config = run.config()?;
+        let Source { data, images } = data(&run.data)?;
+        let config = run.config(data)?;
         let fresh = !(resume && checkpoint.exists());
         let trainer =
             if fresh { Trainer::on(backend, config)? } else { Trainer::load_on(backend, config, &checkpoint)? };
@@ -209,7 +222,7 @@ impl Folder {
             self.save(&trainer)?;
         }
         let log = Log::open(self, trainer.steps_done())?;
-        Ok((trainer, log))
+        Ok(Opened { trainer, log, images })
     }
 
     fn save<B: backend::Backend>(&self, trainer: &Trainer<B>) -> Result<()> {
@@ -277,25 +290,73 @@ impl Log {
 }
 
 /// The generator, samples and pictures, and a summary on standard output.
-fn finish<B: backend::Backend>(folder: &Folder, trainer: &Trainer<B>, log: &Log) -> Result<()> {
+fn finish<B: backend::Backend>(
+    folder: &Folder,
+    trainer: &Trainer<B>,
+    log: &Log,
+    images: Option<[usize; 2]>,
+) -> Result<()> {
     let config = trainer.config();
     let dim = config.data.dim();
     let model = trainer.model()?;
     model.save(&folder.path("generator.safetensors"))?;
-    let generated = cudrift::train::sample(&model, SAMPLES, config.seed)?;
+    let classes = model.architecture().classes;
+    let generated = match classes {
+        0 => cudrift::train::sample(&model, SAMPLES, config.seed)?,
+        // As `cudrift sample` does: each class in turn.
+        _ => {
+            let labels: Vec<usize> = (0..SAMPLES).map(|k| k % classes).collect();
+            cudrift::train::sample_classes(&model, &labels, 1.0, config.seed)?
+        }
+    };
     write_npy(&folder.path("samples.npy"), &[SAMPLES, dim], &Output::F32(&generated))?;
-    let draw = |at| config.data.sample(&mut Stream::new(config.seed, Purpose::EvaluationData, at), SAMPLES);
+    let draw = |at| config.data.draw(&mut Stream::new(config.seed, Purpose::EvaluationData, at), SAMPLES);
     let data = draw(trainer.steps_done());
-    plot::samples(&folder.path("samples.png"), &data, &generated, dim)?;
+    match images {
+        Some(shape) => {
+            let labels = |k: usize| data.labels.get(k).copied().unwrap_or(0);
+            plot::images(&folder.path("samples.png"), &data.values, &generated, shape, classes.max(1), labels)?;
+        }
+        None => plot::samples(&folder.path("samples.png"), &data.values, &generated, dim)?,
+    }
     plot::loss(&folder.path("loss.png"), &log.points)?;
 
-    let [swd1, _] = sliced_wasserstein(&generated, &data, dim, PROJECTIONS, config.seed)?;
-    let [floor, _] = sliced_wasserstein(&draw(u64::MAX), &data, dim, PROJECTIONS, config.seed)?;
+    let [swd1, _] = sliced_wasserstein(&generated, &data.values, dim, PROJECTIONS, config.seed)?;
+    let [floor, _] = sliced_wasserstein(&draw(u64::MAX).values, &data.values, dim, PROJECTIONS, config.seed)?;
     let loss = log.points.last().map_or(f64::NAN, |p| p.loss_ema);
     let shown = folder.0.display();
     say(&format!("loss {loss:.2e} (average), SWD {swd1:.4} (two draws of the data: {floor:.4})"))?;
+    if classes > 0 {
+        judge(&model, &config.data, config.seed)?;
+    }
     say(&format!("look at {shown}/samples.png and {shown}/loss.png; sample with"))?;
-    say(&format!("  cudrift sample --model {shown}/generator.safetensors --count 4096 --out samples.npy"))
+    let class = if classes > 0 { " --class 0 --guidance 1" } else { "" };
+    say(&format!("  cudrift sample --model {shown}/generator.safetensors --count 4096{class} --out samples.npy"))
+}
+
+/// Prints, for several guidance scales, how many generated samples a classifier of the data takes for their class, and how
+/// they lie among the data.
+fn judge(model: &Mlp, data: &Data, seed: u64) -> Result<()> {
+    /// Data that are compared with as many samples.
+    const MOST: usize = 5000;
+    let Some((values, Some(labels))) = data.all() else { return Ok(()) };
+    let dim = data.dim();
+    let count = labels.len().min(MOST);
+    let all: Vec<usize> = labels.iter().map(|label| *label as usize).collect();
+    let (values_of, labels) = (&values[..count * dim], &all[..count]);
+    // Another seed than the generator's, whose initial weights would otherwise come from the same numbers.
+    let classifier = Classifier::train(values, &all, data.classes(), &classifier::Options::default(), !seed)?;
+    let bandwidth = median_distance(values_of, values_of, dim)?;
+    let scales: &[f64] = if model.architecture().guided { &[1.0, 1.5, 2.0, 3.0, 4.0] } else { &[1.0] };
+    say("guidance  accuracy  precision  recall  coverage  MMD2")?;
+    for &guidance in scales {
+        let samples = cudrift::train::sample_classes(model, labels, guidance, seed)?;
+        let accuracy = classifier.accuracy(&samples, labels)?;
+        let Prdc { precision, recall, coverage, .. } = prdc(values_of, &samples, dim, NEIGHBOURS)?;
+        let mmd = maximum_mean_discrepancy(values_of, &samples, dim, &[bandwidth])?;
+        say(&format!("{guidance:<8}  {accuracy:<8.3}  {precision:<9.3}  {recall:<6.3}  {coverage:<8.3}  {mmd:.1e}"))?;
+    }
+    Ok(())
 }
 
 fn print_profile(profile: &Profile) {

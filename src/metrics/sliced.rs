@@ -1,4 +1,4 @@
-//! Distances between samples of distributions (spec 9).
+//! The sliced Wasserstein distance.
 
 use crate::rng::{Purpose, Stream};
 use crate::{Error, Result};
