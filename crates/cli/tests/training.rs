@@ -340,6 +340,113 @@ fn impossible_runs() {
     fails(&texts(&train(&folder, "file", &[])), 1, "cannot");
 }
 
+/// Images of `classes` classes, each with a stripe of its own, and their labels.
+fn stripes(path: &Path, classes: usize, key: &str) {
+    let count = 30 * classes;
+    let mut values = wave(count * 12, 0.5);
+    for (k, image) in values.chunks_mut(12).enumerate() {
+        image.iter_mut().for_each(|v| *v = 0.1 * v.sin());
+        image[k % classes * 4..][..4].iter_mut().for_each(|v| *v += 1.0);
+    }
+    let labels: Vec<u8> = (0..count).flat_map(|k| ((k % classes) as i64).to_le_bytes()).collect();
+    let shape: &[usize] = if key == "images" { &[count, 3, 4] } else { &[count, 12] };
+    let labels = npy("'<i8'", false, &shape_text(&[count]), &labels);
+    write_npz(path, &[(key, npy_f32(shape, &values)), ("labels", labels)]);
+}
+
+#[test]
+fn classes_are_learned_sampled_and_gone_on_with() {
+    let folder = Folder::new();
+    let data = folder.text("data.npz");
+    stripes(Path::new(&data), 3, "images");
+    let config = folder.path("classes.toml");
+    let text = "hidden = [32]\nblocks = 1\nnoise_dim = 4\nlabels = 4\ngenerated = 16\npositives = 16\nnegatives = 8\n\
+                checkpoint_every = 30\nlog_every = 20\nlr = 3e-3\n";
+    std::fs::write(&config, text).unwrap();
+    let args = |name: &str, steps: &str, extra: &[&str]| -> Vec<String> {
+        let (config, out) = (config.to_str().unwrap(), folder.text(name));
+        let args = ["train", "--config", config, "--data", &data, "--preset", "paper", "--out", &out, "--steps", steps];
+        args.iter().chain(extra).map(|a| (*a).to_owned()).collect()
+    };
+    let output = succeeds(&texts(&args("whole", "150", &["--backend", "cpu"])));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let row: Vec<f64> = text
+        .lines()
+        .find(|line| line.starts_with("1 "))
+        .unwrap_or_else(|| panic!("{text}"))
+        .split_whitespace()
+        .map(|v| v.parse().unwrap())
+        .collect();
+    assert!(row[1] >= 0.9, "accuracy: {text}");
+    succeeds(&texts(&args("parts", "80", &[])));
+    succeeds(&texts(&args("parts", "150", &["--resume"])));
+    same_run(&folder.path("whole"), &folder.path("parts"));
+
+    let model = folder.text("whole/generator.safetensors");
+    let sample = |extra: &[&str]| {
+        let out = folder.text("samples.npy");
+        let mut args = vec!["sample", "--model", &model, "--count", "6", "--out", &out];
+        args.extend(extra);
+        let output = run(&args);
+        (output, std::fs::read(&out).map(|bytes| read_npy(&bytes).2).unwrap_or_default())
+    };
+    // Every third of all classes in turn is of class 1.
+    let (turn, twos) = (sample(&[]).1, sample(&["--class", "1"]).1);
+    assert_eq!(turn[12..24], twos[12..24]);
+    assert_ne!(turn[..12], twos[..12]);
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    assert!(twos.chunks(12).all(|x| mean(&x[4..8]) > mean(&x[..4]) + 0.5 && mean(&x[4..8]) > mean(&x[8..]) + 0.5));
+    assert_ne!(sample(&["--class", "1", "--guidance", "3"]).1, twos);
+    assert_failed("class 3", &sample(&["--class", "3"]).0, 1, "less than 3");
+    assert_failed("guidance 0.5", &sample(&["--guidance", "0.5"]).0, 1, "at least 1");
+    let plain = folder.text("plain");
+    succeeds(&texts(&train(&folder, "plain", &["--steps", "1"])));
+    for flag in ["--class", "--guidance"] {
+        let model = format!("{plain}/generator.safetensors");
+        fails(&["sample", "--model", &model, "--out", &folder.text("none.npy"), flag, "1"], 1, flag);
+    }
+}
+
+#[test]
+fn bad_labels_and_images() {
+    let folder = Folder::new();
+    let data = folder.path("bad.npz");
+    let refused = |entries: &[(&str, Vec<u8>)], hint: &str| {
+        write_npz(&data, entries);
+        fails(&texts(&train(&folder, "none", &["--data", data.to_str().unwrap()])), 1, hint);
+    };
+    let x = || ("x", npy_f32(&[4, 3], &wave(12, 0.0)));
+    let labels = |values: &[f64]| ("labels", npy_f64(&[values.len()], values));
+    refused(&[x(), labels(&[0.0, 1.0, 0.0])], "labels has shape [3], expected [4]");
+    refused(&[x(), labels(&[0.0, 1.0, 0.0, -1.0])], "whole numbers from 0");
+    refused(&[x(), labels(&[0.0, 1.0, 0.5, 1.0])], "whole numbers from 0");
+    refused(&[x(), labels(&[0.0, 1.0, f64::NAN, 1.0])], "whole numbers from 0");
+    refused(&[x(), labels(&[0.0, 0.0, 0.0, 0.0])], "two classes or more");
+    refused(&[x(), labels(&[0.0, 2.0, 0.0, 2.0])], "class 1 without");
+    refused(&[x(), ("labels", npy_f64(&[2, 2], &[0.0, 1.0, 0.0, 1.0]))], "expected [n]");
+    refused(&[labels(&[0.0, 1.0])], "missing");
+    refused(&[x(), ("images", npy_f32(&[4, 1, 3], &wave(12, 0.0)))], "give one of them");
+    refused(&[("images", npy_f32(&[4, 3], &wave(12, 0.0)))], "[n, height, width]");
+    refused(&[("images", npy_f32(&[4, 0, 3], &[]))], "no pixels");
+    refused(&[x(), ("pixels", npy_f32(&[4], &wave(4, 0.0)))], "unknown key");
+
+    stripes(&data, 2, "x");
+    let config = folder.path("bad.toml");
+    for (text, hint) in [
+        ("labels = 100", "at most as many as are loaded"),
+        ("generated = 1", "generated per label"),
+        ("guidance = [0.5, 2.0]", "guidance is [0.5, 2.0]"),
+        ("guidance = [1.0]", "bad.toml"),
+        ("unguided = 2.0", "without guidance"),
+        ("class_buffer = 0", "a class's buffer"),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let (config, out) = (config.to_str().unwrap(), folder.text("none"));
+        let data = data.to_str().unwrap();
+        fails(&["train", "--data", data, "--config", config, "--out", &out, "--preset", "paper"], 1, hint);
+    }
+}
+
 #[test]
 fn an_earlier_run_is_not_touched() {
     let folder = Folder::new();

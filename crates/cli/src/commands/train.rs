@@ -334,8 +334,8 @@ fn finish<B: backend::Backend>(
     say(&format!("  cudrift sample --model {shown}/generator.safetensors --count 4096{class} --out samples.npy"))
 }
 
-/// Prints, for several guidance scales, how many generated samples a classifier of the data takes for their class, and how
-/// they lie among the data.
+/// Prints, for several guidance scales, how many generated samples a classifier of the data takes for their class, how sure
+/// it is of that class, and how they lie among the data.
 fn judge(model: &Mlp, data: &Data, seed: u64) -> Result<()> {
     /// Data that are compared with as many samples.
     const MOST: usize = 5000;
@@ -348,13 +348,18 @@ fn judge(model: &Mlp, data: &Data, seed: u64) -> Result<()> {
     let classifier = Classifier::train(values, &all, data.classes(), &classifier::Options::default(), !seed)?;
     let bandwidth = median_distance(values_of, values_of, dim)?;
     let scales: &[f64] = if model.architecture().guided { &[1.0, 1.5, 2.0, 3.0, 4.0] } else { &[1.0] };
-    say("guidance  accuracy  precision  recall  coverage  MMD2")?;
+    say("guidance  accuracy  confidence  precision  recall  coverage  MMD2")?;
     for &guidance in scales {
         let samples = cudrift::train::sample_classes(model, labels, guidance, seed)?;
         let accuracy = classifier.accuracy(&samples, labels)?;
+        let probabilities = classifier.probabilities(&samples)?;
+        let rows = probabilities.chunks_exact(classifier.classes()).zip(labels);
+        let confidence = rows.map(|(row, label)| f64::from(row[*label])).sum::<f64>() / count as f64;
         let Prdc { precision, recall, coverage, .. } = prdc(values_of, &samples, dim, NEIGHBOURS)?;
         let mmd = maximum_mean_discrepancy(values_of, &samples, dim, &[bandwidth])?;
-        say(&format!("{guidance:<8}  {accuracy:<8.3}  {precision:<9.3}  {recall:<6.3}  {coverage:<8.3}  {mmd:.1e}"))?;
+        say(&format!(
+            "{guidance:<8}  {accuracy:<8.3}  {confidence:<10.4}  {precision:<9.3}  {recall:<6.3}  {coverage:<8.3}  {mmd:.1e}"
+        ))?;
     }
     Ok(())
 }
