@@ -34,11 +34,19 @@ const PROJECTIONS: usize = 200;
                   generator.safetensors (to sample), samples.npy [2048, D], samples.png, loss.png.\n\
                   Ctrl-C writes a checkpoint and leaves; --resume goes on from it, bit for bit.\n\n\
                   The TOML file takes the same names as config.json, among them what has no flag: noise_dim, hidden,\n\
-                  beta1, beta2, weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
+                  blocks (residual), weights (affinity, logit or ignored), beta1, beta2, weight_decay (AdamW), warmup,\n\
+                  clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
+                  A .npz with labels [n] trains a generator with classes, told the guidance scale. Its batches are made\n\
+                  by labels (per step), generated, positives, negatives (per label), guidance (least and greatest\n\
+                  scale), guidance_power, unguided (share), loaded (data per step), class_buffer and buffer. At the end a\n\
+                  table says, for several guidance scales, how many of the samples a classifier trained on the data takes\n\
+                  for their class, how sure it is, and by 5 nearest neighbours which share of them lies among the data\n\
+                  (precision) and which share of the data has one of them near (coverage).\n\n\
                   Example: cudrift train --data two-moons --kernel gaussian --temperatures 0.07 --out runs/moons"
 )]
 pub(crate) struct Args {
-    /// swiss-roll, checkerboard, two-moons, ring, or points [n, D] in a .npy, or under the key x in a .npz
+    /// swiss-roll, checkerboard, two-moons, ring, points [n, D] in a .npy, or a .npz with points under the key x or
+    /// images [n, height, width] under images, and perhaps labels [n]
     #[arg(long)]
     data: Option<String>,
     /// Folder of the run
