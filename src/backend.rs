@@ -164,6 +164,9 @@ pub trait Backend: Debug + Sized {
     /// A drift.
     fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<Self::Drift>;
 
+    /// Gives a drift other temperatures, as many as it has.
+    fn set_temperatures(&self, drift: &mut Self::Drift, temperatures: &[f64]) -> Result<()>;
+
     /// Noise and data of the step that comes.
     fn draw(
         &mut self,

@@ -60,7 +60,7 @@ pub enum Error {
         problem: String,
     },
     /// The device has no room for an array.
-    #[error("{op}: the device has no room for {what} of {bytes} bytes; take fewer groups at a time")]
+    #[error("{op}: the device has no room for {what} of {bytes} bytes; take less at a time")]
     DeviceMemory {
         /// The operation.
         op: &'static str,

@@ -13,7 +13,7 @@ use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
 use cudrift::generator::{Condition, Mlp, Pass};
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Classes, Config, Optimizer, Step, Trainer};
+use cudrift::train::{Annealing, Classes, Config, Optimizer, Step, Trainer};
 use cudrift::{DriftShape, DriftSpec};
 
 /// The device, or nothing where a test may be skipped.
@@ -209,7 +209,9 @@ fn twenty_steps_are_those_of_the_cpu() {
     let mut official = small(points);
     (official.spec, official.optimizer) = (DriftSpec::official(), Optimizer::official());
     (official.optimizer.warmup, official.optimizer.learning_rate) = (5, 1e-3);
-    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official, with_classes()] {
+    let mut annealed = small(Toy::TwoMoons);
+    annealed.annealing = Some(Annealing { rate: 0.1, least: 0.3 });
+    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official, with_classes(), annealed] {
         let (reports, [host, device]) = together(&config);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);
@@ -352,6 +354,53 @@ fn steps_have_the_same_bits_under_every_schedule() {
         seen.push(parameters);
     }
     assert!(seen.iter().all(|parameters| *parameters == seen[0]));
+}
+
+/// The n-th allocation, copy, launch, kernel, module or object fails: a typed error or none, no panic, no leak report of a
+/// context that goes on.
+#[test]
+fn failing_calls_are_typed_errors() {
+    const NAME: &str = "failing_calls_are_typed_errors";
+    if !device().is_some_and(|gpu| gpu.simulated) {
+        return;
+    }
+    let mut failed = 0;
+    for (kind, counts) in [
+        ("alloc", &[1, 2, 5, 20, 39][..]),
+        ("copy", &[1, 4, 9, 20]),
+        ("launch", &[1, 2, 10, 24, 40]),
+        ("kernel", &[1, 3, 20, 33, 70]),
+        ("module", &[1]),
+        ("object", &[1, 2, 3]),
+    ] {
+        for count in counts {
+            let Some(written) = written_elsewhere(NAME, |child| {
+                child.env("CUDRIFT_SIM_FAIL", format!("{kind}:{count}"));
+            }) else {
+                let run = || {
+                    let mut trainer = Trainer::on(Device::new()?, with_classes())?;
+                    (0..4).try_for_each(|_| trainer.step())?;
+                    trainer.report()?;
+                    trainer.model().map(drop)
+                };
+                match run() {
+                    Ok(()) => eprintln!("fine"),
+                    Err(
+                        error @ (cudrift::Error::Device { .. }
+                        | cudrift::Error::DeviceMemory { .. }
+                        | cudrift::Error::Cublas { .. }
+                        | cudrift::Error::NoKernels { .. }
+                        | cudrift::Error::NoDevice { .. }),
+                    ) => eprintln!("failed: {error}"),
+                    Err(error) => panic!("{error}"),
+                }
+                return;
+            };
+            failed += usize::from(written.contains("failed: "));
+            println!("{kind}:{count} {written}");
+        }
+    }
+    assert!(failed >= 15, "{failed} calls failed");
 }
 
 #[test]

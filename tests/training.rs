@@ -3,7 +3,7 @@
 
 use cudrift::data::{Data, Toy};
 use cudrift::generator::Mlp;
-use cudrift::train::{Config, Optimizer, Step, Trainer};
+use cudrift::train::{Annealing, Config, Optimizer, Step, Trainer};
 use cudrift::{DriftSpec, Error, Kernel};
 use std::path::Path;
 
@@ -83,6 +83,31 @@ fn every_distribution_and_kernel_trains() {
         let [after, _] = trainer.evaluate(2048, 100).unwrap();
         println!("{} with {kernel}: SWD {before:.3} -> {after:.3}", toy.name());
         assert!(after <= 0.1 && after <= 0.35 * before, "{} with {kernel}: {before} -> {after}", toy.name());
+    }
+}
+
+/// Temperatures that do not fall are those of a run without annealing; those that fall are a number's of each step.
+#[test]
+fn annealed_temperatures() {
+    let run = |annealing: Option<Annealing>, temperature: f64, steps: usize| {
+        let mut config = small(Toy::Ring);
+        (config.annealing, config.spec.temperatures) = (annealing, vec![temperature]);
+        let mut trainer = Trainer::new(config).unwrap();
+        (0..steps).map(|_| stepped(&mut trainer)).collect::<Vec<_>>()
+    };
+    assert_eq!(run(Some(Annealing { rate: 0.0, least: 0.5 }), 0.2, 5), run(None, 0.2, 5));
+    assert_eq!(run(Some(Annealing { rate: 3.0, least: 1.0 }), 0.2, 5), run(None, 0.2, 5));
+    let fallen = run(Some(Annealing { rate: 0.7, least: 0.1 }), 0.2, 5);
+    let whole = run(None, 0.2, 5);
+    assert_eq!(fallen[0], whole[0]);
+    assert_ne!(fallen[1].loss, whole[1].loss);
+    let annealing = Annealing { rate: 0.7, least: 0.1 };
+    assert_eq!(annealing.factor(1), 1.0);
+    assert!((annealing.factor(3) - (-1.4f64).exp()).abs() <= 1e-15 && annealing.factor(1000) == 0.1);
+    for (rate, least) in [(-1.0, 0.5), (f64::NAN, 0.5), (1.0, 0.0), (1.0, 1.5)] {
+        let mut config = small(Toy::Ring);
+        config.annealing = Some(Annealing { rate, least });
+        assert!(matches!(Trainer::new(config), Err(Error::Value { .. })));
     }
 }
 

@@ -119,6 +119,13 @@ impl Backend for Host {
         Ok(HostDrift { spec: spec.clone(), shape, workspace: plan.workspace(), plan })
     }
 
+    fn set_temperatures(&self, drift: &mut HostDrift, temperatures: &[f64]) -> Result<()> {
+        drift.spec.temperatures = temperatures.to_vec();
+        drift.plan = Plan::new(&drift.spec, drift.shape)?;
+        drift.plan.adopt(&mut drift.workspace);
+        Ok(())
+    }
+
     fn draw(
         &mut self,
         from: &mut HostData,

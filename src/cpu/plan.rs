@@ -195,6 +195,12 @@ impl Plan {
         }
     }
 
+    /// Lends this plan the workspace of one for the same shape and as many temperatures.
+    pub(super) fn adopt(&self, workspace: &mut Workspace) {
+        workspace.spec.clone_from(&self.spec);
+        workspace.stage = Stage::Fresh;
+    }
+
     /// Phase A: distances, and their partial sums.
     ///
     /// # Errors

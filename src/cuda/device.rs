@@ -334,6 +334,11 @@ impl Device {
         Ok(DeviceClasses { points, call, _numbers: numbers, _counts: counts })
     }
 
+    fn plan(&self, spec: &DriftSpec, shape: DriftShape) -> Result<Plan> {
+        let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+        Plan::grouped(spec, &[shape], Dtype::F32, options)
+    }
+
     /// A copy on the device.
     fn copy<T: DeviceRepr>(&self, what: &'static str, values: &[T]) -> Result<CudaSlice<T>> {
         let mut slice = room(&self.stream, OP, what, values.len())?;
@@ -432,10 +437,21 @@ impl Backend for Device {
     }
 
     fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<DeviceDrift> {
-        let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
-        let plan = Plan::grouped(spec, &[shape], Dtype::F32, options)?;
+        let plan = self.plan(spec, shape)?;
         let workspace = room(&self.stream, OP, "the workspace of the drift", plan.workspace_bytes())?;
         Ok(DeviceDrift { plan, shape, workspace, loss: self.array("the losses", shape.groups)? })
+    }
+
+    fn set_temperatures(&self, drift: &mut DeviceDrift, temperatures: &[f64]) -> Result<()> {
+        let spec = DriftSpec { temperatures: temperatures.to_vec(), ..drift.plan.spec().clone() };
+        let plan = self.plan(&spec, drift.shape)?;
+        // Extents and the number of temperatures decide the workspace.
+        if plan.workspace_bytes() > drift.workspace.len() {
+            let (expected, got) = ([drift.workspace.len()], [plan.workspace_bytes()]);
+            return Err(Error::shape(OP, "the workspace for other temperatures", expected, got));
+        }
+        drift.plan = plan;
+        Ok(())
     }
 
     fn draw(

@@ -24,6 +24,8 @@ pub struct Config {
     pub data: Data,
     /// The drift.
     pub spec: DriftSpec,
+    /// How its temperatures fall, if they do.
+    pub annealing: Option<Annealing>,
     /// The update.
     pub optimizer: Optimizer,
     /// G = P: generated samples, and fresh data, per step; without classes.
@@ -47,6 +49,7 @@ impl Config {
         Self {
             data: data.into(),
             spec: DriftSpec::notebook(),
+            annealing: None,
             optimizer: Optimizer::notebook(),
             batch: 2048,
             classes: None,
@@ -86,6 +89,34 @@ impl Config {
     fn samples(&self) -> usize {
         let shape = self.sampling().shape(self.data.dim());
         shape.groups.saturating_mul(shape.generated)
+    }
+}
+
+/// Bandwidth annealing (spec 8.1): in step k, counted from 1, every temperature is multiplied by
+/// `max(exp(-rate (k - 1)), least)`. The experiments' own numbers are not published; there are no defaults.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Annealing {
+    /// By how much the logarithm falls each step, at least 0.
+    pub rate: f64,
+    /// The least factor, above 0 and at most 1.
+    pub least: f64,
+}
+
+impl Annealing {
+    /// The factor of step `step`, counted from 1.
+    pub fn factor(&self, step: u64) -> f64 {
+        (-self.rate * step.saturating_sub(1) as f64).exp().max(self.least)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let Self { rate, least } = *self;
+        if !(rate >= 0.0 && rate.is_finite()) {
+            return Err(Error::value("annealing", "rate", "a finite number >= 0", rate));
+        }
+        if !(least > 0.0 && least <= 1.0) {
+            return Err(Error::value("annealing", "least factor", "a number above 0 and at most 1", least));
+        }
+        Ok(())
     }
 }
 
@@ -186,6 +217,9 @@ impl<B: Backend> Trainer<B> {
         progress: &Progress,
     ) -> Result<Self> {
         config.optimizer.validate()?;
+        if let Some(annealing) = &config.annealing {
+            annealing.validate()?;
+        }
         if let Some(classes) = &config.classes {
             classes.validate()?;
         } else if config.batch < 2 {
@@ -220,7 +254,14 @@ impl<B: Backend> Trainer<B> {
     /// step before. Those of [`Backend`].
     pub fn step(&mut self) -> Result<()> {
         let Self { config, backend, work, profile, .. } = self;
+        if let Some(annealing) = config.annealing {
+            let factor = annealing.factor(self.step + 1);
+            let temperatures: Vec<f64> = config.spec.temperatures.iter().map(|r| factor * r).collect();
+            backend.set_temperatures(&mut work.drift, &temperatures)?;
+        }
         match profile {
+            // Temperatures are part of a record, so steps with other ones cannot be its replay.
+            None if config.annealing.is_some() => work.step(backend, config, |_, _| Ok(()))?,
             None => backend.repeat(|backend| work.step(backend, config, |_, _| Ok(())))?,
             Some(profile) => {
                 backend.finish()?;

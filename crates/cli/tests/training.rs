@@ -407,6 +407,40 @@ fn classes_are_learned_sampled_and_gone_on_with() {
     }
 }
 
+/// A run with classes that is killed at twenty moments by chance ends as the one that was not.
+#[cfg(unix)]
+#[test]
+fn killed_twenty_times() {
+    let folder = Folder::new();
+    let data = folder.text("data.npz");
+    stripes(Path::new(&data), 3, "images");
+    let config = folder.path("classes.toml");
+    let text = "hidden = [16]\nblocks = 1\nnoise_dim = 4\nlabels = 4\ngenerated = 8\npositives = 8\nnegatives = 4\n\
+                checkpoint_every = 10\nlog_every = 50\npreset = \"paper\"\nsteps = 2000\n";
+    std::fs::write(&config, text).unwrap();
+    let args = |name: &str| -> Vec<String> {
+        let (config, out) = (config.to_str().unwrap(), folder.text(name));
+        let args = ["train", "--config", config, "--data", &data, "--out", &out, "--backend", "cpu", "--resume"];
+        // There is nothing to resume where the folder is not there yet.
+        args[..args.len() - usize::from(!folder.path(name).exists())].iter().map(|a| (*a).to_owned()).collect()
+    };
+    succeeds(&texts(&args("whole")));
+    let mut chance = 12345u64;
+    let mut before = 0;
+    for _ in 0..20 {
+        let mut child = cudrift().args(args("parts")).stderr(std::process::Stdio::null()).spawn().unwrap();
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(std::time::Duration::from_millis(chance >> 57));
+        before += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    println!("{before} of 20 were running");
+    assert!(before >= 10);
+    succeeds(&texts(&args("parts")));
+    same_run(&folder.path("whole"), &folder.path("parts"));
+}
+
 #[test]
 fn bad_labels_and_images() {
     let folder = Folder::new();

@@ -4,7 +4,7 @@ use super::{Backend, KernelName, Preset, WeightName};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
-use cudrift::train::{Classes, Config, Optimizer};
+use cudrift::train::{Annealing, Classes, Config, Optimizer};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -46,6 +46,9 @@ options! {
     preset: Preset,
     kernel: KernelName,
     temperatures: Vec<f64>,
+    /// By how much the temperatures' logarithms fall each step, and the least factor that they come to.
+    annealing_rate: f64,
+    annealing_least: f64,
     /// Where the weights of negatives enter, which the notebook's preset leaves out.
     weights: WeightName,
     steps: u64,
@@ -109,6 +112,8 @@ impl Run {
             preset,
             kernel: KernelName::Laplace,
             temperatures: preset.spec().temperatures,
+            annealing_rate: 0.0,
+            annealing_least: 1e-3,
             weights: preset.spec().weights.into(),
             steps: 2000,
             batch: 2048,
@@ -182,6 +187,9 @@ impl Run {
         config.spec = self.preset.spec();
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
+        if self.annealing_rate != 0.0 {
+            config.annealing = Some(Annealing { rate: self.annealing_rate, least: self.annealing_least });
+        }
         config.spec.weights = self.weights.into();
         let optimizer = &mut config.optimizer;
         optimizer.learning_rate = self.lr;
