@@ -95,50 +95,48 @@ pub(crate) fn samples(path: &Path, data: &[f32], generated: &[f32], dim: usize) 
     })
 }
 
-/// Images of the data beside generated ones, a row for each of up to ten classes. Generated image k has class k modulo
-/// `classes`; those of the data have the class that `label` says. The data's range is black to white.
+/// Two sets of images [n, height, width], each with a title and the class of each image, side by side: a row for each of
+/// up to ten classes, or ten rows without. The range of the first set is black to white.
 pub(crate) fn images(
     path: &Path,
-    data: &[f32],
-    generated: &[f32],
     [height, width]: [usize; 2],
     classes: usize,
-    label: impl Fn(usize) -> usize,
+    sets: [(&str, &[f32], &[usize]); 2],
 ) -> Result<()> {
     /// Images of a class in a row, and rows.
     const ACROSS: usize = 10;
     const ROWS: usize = 10;
-    let (low, high) =
-        data.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    const TOP: usize = 48;
+    const MARGIN: usize = 16;
+    let range = |(low, high): (f32, f32), v: &f32| (low.min(*v), high.max(*v));
+    let (low, high) = sets[0].1.iter().fold((f32::INFINITY, f32::NEG_INFINITY), range);
     let shade = |v: f32| ((v - low) / (high - low).max(f32::MIN_POSITIVE) * 255.0).clamp(0.0, 255.0) as u8;
-    // Without classes the rows are filled one after the other.
-    let pick = |row: usize, label: &dyn Fn(usize) -> usize, count: usize| -> Vec<usize> {
+    let pick = |row: usize, labels: &[usize], count: usize| -> Vec<usize> {
         match classes {
-            1 => (row * ACROSS..(row + 1) * ACROSS).filter(|k| *k < count).collect(),
-            _ => (0..count).filter(|k| label(*k) == row).take(ACROSS).collect(),
+            0 => (row * ACROSS..(row + 1) * ACROSS).filter(|k| *k < count).collect(),
+            _ => (0..count).filter(|k| labels[*k] == row).take(ACROSS).collect(),
         }
     };
-    let rows = if classes == 1 { ROWS } else { classes.min(ROWS) };
+    let rows = if classes == 0 { ROWS } else { classes.min(ROWS) };
     let pixels = height * width;
-    let generated_label = |k: usize| k % classes;
-    let sides: [(&str, &[f32], &dyn Fn(usize) -> usize); 2] =
-        [("data", data, &label), ("generated", generated, &generated_label)];
     picture(path, |root| {
-        for (panel, (title, set, label)) in root.split_evenly((1, 2)).iter().zip(sides) {
-            let (room, top, margin) = (panel.dim_in_pixel(), 48i32, 16i32);
+        for (panel, (title, set, labels)) in root.split_evenly((1, 2)).iter().zip(sets) {
             panel
-                .draw(&Text::new(title, (margin, margin), ("sans-serif", 24).into_font().color(&INK)))
+                .draw(&Text::new(title, (MARGIN as i32, MARGIN as i32), ("sans-serif", 24).into_font().color(&INK)))
                 .map_err(|e| e.to_string())?;
-            let across = (room.0 as i32 - 2 * margin) / ((width as i32 + 1) * ACROSS as i32);
-            let down = (room.1 as i32 - top - margin) / ((height as i32 + 1) * rows as i32);
-            let size = across.min(down).max(1);
+            let room = [panel.dim_in_pixel().0 as usize - MARGIN, panel.dim_in_pixel().1 as usize - MARGIN];
+            // Pixels of the picture for one of an image; of large images what fits is shown.
+            let across = (room[0] - MARGIN) / ((width + 1) * ACROSS);
+            let size = across.min((room[1] - TOP) / ((height + 1) * rows)).max(1);
             for row in 0..rows {
-                for (column, k) in pick(row, label, set.len() / pixels).into_iter().enumerate() {
-                    let x0 = margin + (column * (width + 1)) as i32 * size;
-                    let y0 = top + (row * (height + 1)) as i32 * size;
+                for (column, k) in pick(row, labels, set.len() / pixels).into_iter().enumerate() {
                     for (at, value) in set[k * pixels..][..pixels].iter().enumerate() {
-                        let (x, y) = (x0 + (at % width) as i32 * size, y0 + (at / width) as i32 * size);
-                        let v = shade(*value);
+                        let x = MARGIN + (column * (width + 1) + at % width) * size;
+                        let y = TOP + (row * (height + 1) + at / width) * size;
+                        if x + size > room[0] || y + size > room[1] {
+                            continue;
+                        }
+                        let (x, y, size, v) = (x as i32, y as i32, size as i32, shade(*value));
                         let square = Rectangle::new([(x, y), (x + size, y + size)], RGBColor(v, v, v).filled());
                         panel.draw(&square).map_err(|e| e.to_string())?;
                     }

@@ -271,7 +271,7 @@ pub(crate) fn data(name: &str) -> Result<Source> {
         None => Data::points(array.into_f32(), shape),
         Some(labels) => {
             let [_]: [usize; 1] = labels.extents(path, "the array of labels", "[n]")?;
-            let whole = |label: f64| (label >= 0.0 && label < 1e9 && label.fract() == 0.0).then_some(label as usize);
+            let whole = |label: f64| ((0.0..1e9).contains(&label) && label.fract() == 0.0).then_some(label as usize);
             let labels: Option<Vec<usize>> = labels.into_f64().into_iter().map(whole).collect();
             let labels = labels.ok_or_else(|| Error::format(path, "labels must be whole numbers from 0"))?;
             Data::labelled(array.into_f32(), shape, &labels)

@@ -310,21 +310,19 @@ fn finish<B: backend::Backend>(
     let model = trainer.model()?;
     model.save(&folder.path("generator.safetensors"))?;
     let classes = model.architecture().classes;
+    // As `cudrift sample` does: each class in turn.
+    let labels: Vec<usize> = (0..SAMPLES).map(|k| k % classes.max(1)).collect();
     let generated = match classes {
         0 => cudrift::train::sample(&model, SAMPLES, config.seed)?,
-        // As `cudrift sample` does: each class in turn.
-        _ => {
-            let labels: Vec<usize> = (0..SAMPLES).map(|k| k % classes).collect();
-            cudrift::train::sample_classes(&model, &labels, 1.0, config.seed)?
-        }
+        _ => cudrift::train::sample_classes(&model, &labels, 1.0, config.seed)?,
     };
     write_npy(&folder.path("samples.npy"), &[SAMPLES, dim], &Output::F32(&generated))?;
     let draw = |at| config.data.draw(&mut Stream::new(config.seed, Purpose::EvaluationData, at), SAMPLES);
     let data = draw(trainer.steps_done());
     match images {
         Some(shape) => {
-            let labels = |k: usize| data.labels.get(k).copied().unwrap_or(0);
-            plot::images(&folder.path("samples.png"), &data.values, &generated, shape, classes.max(1), labels)?;
+            let sets = [("data", &data.values[..], &data.labels[..]), ("generated", &generated, &labels)];
+            plot::images(&folder.path("samples.png"), shape, classes, sets)?;
         }
         None => plot::samples(&folder.path("samples.png"), &data.values, &generated, dim)?,
     }
