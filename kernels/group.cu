@@ -25,11 +25,13 @@ struct Distances {
 
     __device__ __forceinline__ float* row(int i) const { return data + i * width; }
 
+    // Takes the distances, and gives the greatest that the thread has seen.
     template <typename T>
-    __device__ __forceinline__ void take(const DriftCall& call, const DriftHead& head, const Columns& columns,
-                                         int b) const {
+    __device__ __forceinline__ float take(const DriftCall& call, const DriftHead& head, const Columns& columns,
+                                          int b) const {
         const int lane = threadIdx.x % kWarp;
         const Unit unit = unit_of(head);
+        float most = 0.0f;
         for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
             float* to = row(i);
             if (head.distances == nullptr) {
@@ -38,10 +40,13 @@ struct Distances {
             }
             const float* from = head.distances + (static_cast<long long>(b) * head.generated + i) * head.targets;
             for (int j = lane; j < width; j += kWarp) {
-                const bool is = j < head.targets && !removed(call, i, j, columns.weight[j]);
-                to[j] = is ? in_units(call, unit, from[j], i == j) : infinity();
+                const bool is = j < head.targets;
+                const float d = is ? from[j] : 0.0f;
+                most = fmaxf(most, d);
+                to[j] = is && !removed(call, i, j, columns.weight[j]) ? in_units(call, unit, d, i == j) : infinity();
             }
         }
+        return most;
     }
 };
 
@@ -111,7 +116,9 @@ __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHea
 }
 
 // The coefficients of temperatures r, r + 1, ..., each in a slot of its own, by the rows' warps; and the rows' masses.
-template <bool kOfficial, typename C>
+// Balanced, what is rounded adds up to nothing, as the identity wants it: the query's own coefficient, which pulls nowhere,
+// makes up for the others.
+template <bool kOfficial, bool kBalanced, typename C>
 __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n,
                                        const Columns& columns, const Coefficients<C>& c, Rows* rows,
                                        statistics::RowSums* row_sums, int b, int r, int slots) {
@@ -173,6 +180,10 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
             rest += to_float(coefficient);
         }
         rest = warp_sum(rest);
+        if (kBalanced && lane == i % kWarp) {
+            C* own = to + i / kWarp * kWarp;
+            round_to(own, to_float(*own) - rest);
+        }
         if (lane == 0) {
             rows->unit[slot][i] = power;
             rows->rest[slot][i] = rest;
@@ -215,6 +226,17 @@ struct Room {
           n{reinterpret_cast<float*>(stages), width} {}
 };
 
+// One type or another.
+template <bool kFirst, typename First, typename Second>
+struct Choice {
+    using Type = First;
+};
+
+template <typename First, typename Second>
+struct Choice<false, First, Second> {
+    using Type = Second;
+};
+
 // What the passes of a group share.
 struct Group {
     char* stages;
@@ -227,12 +249,12 @@ struct Group {
 
 // The coefficients of any affinity but the official one: apart, so that its registers are not those of the products,
 // and from values alone, so that none goes by way of memory.
-template <typename C>
+template <bool kBalanced, typename C>
 __device__ __noinline__ void couple_any(const DriftCall& call, const DriftHead& head, char* stages, int width,
                                         int all_slots, Rows* rows, statistics::RowSums* row_sums, int b, int r,
                                         int slots) {
     const Room<C> room(stages, width, all_slots);
-    couple<false>(call, head, room.n, room.columns, room.c, rows, row_sums, b, r, slots);
+    couple<false, kBalanced>(call, head, room.n, room.columns, room.c, rows, row_sums, b, r, slots);
 }
 
 // The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the
@@ -268,9 +290,9 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
             __syncwarp();
         }
         if (call.official) {
-            couple<true>(call, head, room.n, room.columns, c, group.rows, group.row_sums, b, r, slots);
+            couple<true, false>(call, head, room.n, room.columns, c, group.rows, group.row_sums, b, r, slots);
         } else {
-            couple_any<C>(call, head, group.stages, width, group.slots, group.rows, group.row_sums, b, r, slots);
+            couple_any<false, C>(call, head, group.stages, width, group.slots, group.rows, group.row_sums, b, r, slots);
         }
         __syncthreads();
         load(0, 0);
@@ -325,49 +347,183 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
     }
 }
 
+// The matrix of the identity on tensor cores: K with x U x = x K x as above, times `unit`, a power of two that takes the
+// farthest of targets to a few thousands, so that halves hold all of it. No two targets are more than twice as far from
+// each other as the farthest is from a query.
+struct Form {
+    float unit, constant, farthest[kWarps];
+
+    __device__ __forceinline__ void see(float distance) {
+        distance = -warp_least(-distance);
+        if (threadIdx.x % kWarp == 0) farthest[threadIdx.x / kWarp] = distance;
+    }
+
+    // By one thread, when all have seen.
+    __device__ __forceinline__ void start(const DriftHead& head) {
+        float most = farthest[0];
+        for (int k = 1; k < kWarps; ++k) most = fmaxf(most, farthest[k]);
+        const float mean = static_cast<float>(head.scalars->mean);
+        float inverse;
+        power_below(most * most, &inverse);
+        unit = 4096.0f * inverse;
+        constant = fminf(mean * mean, most * most) * unit;
+    }
+};
+
+// Fills 64 columns of it from column k on, in two stages: rounded to half precision, and what that leaves, for terms may
+// cancel. A pair stands in the upper half for both, but in the squares of 16 on the diagonal, which are halved. What lies
+// below these nobody reads.
+__device__ __forceinline__ void fill_form(char* stages, const DriftHead& head, const Form& form, int b, int width,
+                                          int k) {
+    const int thread = here(static_cast<int>(threadIdx.x)), word = thread % kWordsPerRow;
+    const int column = k + 8 * word, end = column / 16 * 16 + 16;
+    if (column >= width) return;
+    const bool whole = head.targets % 4 == 0;
+    const int others = head.targets - head.generated;
+    const float* generated = head.distances + static_cast<long long>(b) * head.generated * head.targets + column;
+    const float* rest = head.among + (static_cast<long long>(b) * others - head.generated) * head.targets + column;
+#pragma unroll 1
+    for (int row = thread / kWordsPerRow; row < end; row += kThreads / kWordsPerRow) {
+        const float* from = (row < head.generated ? generated : rest) + static_cast<long long>(row) * head.targets;
+        const int count = row < head.targets ? head.targets - column : 0;
+        float d[8];
+#pragma unroll
+        for (int e = 0; e < 8; e += 4) {
+            if (whole && e < count) {
+                widen(reinterpret_cast<float(&)[4]>(d[e]), *reinterpret_cast<const uint4*>(from + e), float{});
+            } else {
+                for (int n = e; n < e + 4; ++n) d[n] = n < count ? from[n] : 0.0f;
+            }
+        }
+        const bool diagonal = row / 16 == column / 16;
+        const float part = diagonal ? 0.5f : 1.0f, unit = -part * form.unit, constant = part * form.constant;
+        unsigned high[4], low[4];
+#pragma unroll
+        for (int e = 0; e < 8; e += 2) {
+            float value[2];
+            for (int n = 0; n < 2; ++n) {
+                value[n] = fmaf(d[e + n] * unit, d[e + n], constant);
+                if (diagonal && column + e + n == row) value[n] = constant;
+            }
+            high[e / 2] = round_both(value[0], value[1]);
+            const float2 rounded = to_floats(high[e / 2]);
+            low[e / 2] = round_both(value[0] - rounded.x, value[1] - rounded.y);
+        }
+        char* to = word_of(stages, row, word);
+        *reinterpret_cast<uint4*>(to) = make_uint4(high[0], high[1], high[2], high[3]);
+        *reinterpret_cast<uint4*>(to + width * kStageRow) = make_uint4(low[0], low[1], low[2], low[3]);
+    }
+}
+
+// Norms by the identity on tensor cores. Coefficients are rounded to half precision whatever the samples are. Apart, and
+// from values alone, as above.
+template <typename T>
+__device__ __noinline__ void quadratic(const DriftCall& call, const DriftHead& head, char* stages, int all_slots,
+                                       const Form* form, Rows* rows, statistics::RowSums* row_sums, double* scratch,
+                                       int b) {
+    using Product = Tensor<Half, kMaxSlots>;
+#pragma unroll 1
+    for (int r = 0; r < call.temperatures; r += all_slots) {
+        const int slots = min(all_slots, call.temperatures - r), width = here(head.width);
+        const Room<Half> room(stages, width, all_slots);
+        const Coefficients<Half>& c = room.c;
+        __syncthreads();
+        if (r > 0) {
+            room.n.template take<T>(call, head, room.columns, b);
+            __syncwarp();
+        }
+        if (call.official) {
+            couple<true, true>(call, head, room.n, room.columns, c, rows, row_sums, b, r, slots);
+        } else {
+            couple_any<true, Half>(call, head, stages, width, all_slots, rows, row_sums, b, r,
+                                   slots);
+        }
+        Product product;
+        float squares[kMaxSlots] = {};
+#pragma unroll 1
+        for (int k = 0; k < width; k += kStageDim<Half>) {
+            // All are done with the distances, or with the stages.
+            __syncthreads();
+            fill_form(stages, head, *form, b, width, k);
+            __syncthreads();
+            const int column = k + static_cast<int>(threadIdx.x) / kWarp / 2 * 16;
+            if (column >= width) continue;
+            product.add_both(slots, c, stages, width * kStageRow, column + 16);
+            product.drain(
+                0, slots, [](int, int) { return make_float2(0.0f, 0.0f); },
+                [&](int s, int row, const float2(&both)[Product::kPairs], const float2(&)[Product::kPairs]) {
+                    float sum = 0.0f;
+                    for (int p = 0; p < Product::kPairs; ++p) {
+                        const Half* own = c.row(s, row) + k + Product::pair(p);
+                        const float2 two = to_floats(*reinterpret_cast<const unsigned*>(own));
+                        sum = fmaf(both[p].x, two.x, fmaf(both[p].y, two.y, sum));
+                    }
+                    const float factor = rows->unit[s][row];
+                    squares[s] = fmaf(sum * factor, factor, squares[s]);
+                });
+        }
+        const double scale = rows->scale, factor = scale * scale / form->unit;
+#pragma unroll
+        for (int s = 0; s < kMaxSlots; ++s) {
+            if (s >= slots) continue;
+            // Of forces that cancel, rounding may leave less than nothing.
+            const double total = clip_min(block_sum(squares[s], scratch) * factor, 0.0);
+            if (threadIdx.x == 0) head.norm_sums[static_cast<long long>(r + s) * head.groups + b] = total;
+        }
+    }
+}
+
 template <typename T, typename Product>
 __device__ __forceinline__ void group(const DriftCall& call) {
     extern __shared__ uint4 shared[];
     __shared__ Rows rows;
     __shared__ statistics::RowSums row_sums;
     __shared__ double scratch[kWarps];
+    __shared__ Form form;
     __shared__ const void* sources[kMaxColumns];
     int b;
     const DriftHead& head = head_of(call, kNorms, &b);
     const int width = head.width;
     char* stages = reinterpret_cast<char*>(shared);
+    using C = typename Product::Coefficient;
+    // By the identity coefficients are halves on tensor cores, else f32.
+    constexpr bool kTensor = Product::kTensor;
+    using Own = typename Choice<kTensor, Half, float>::Type;
     const bool identity = head.among != nullptr;
     const int slots = identity ? call.identity_slots : call.slots;
-    const Columns columns = identity ? Room<float>(stages, width, slots).columns
-                                     : Room<typename Product::Coefficient>(stages, width, slots).columns;
+    const Columns columns = identity ? Room<Own>(stages, width, slots).columns : Room<C>(stages, width, slots).columns;
     static_assert(kTile * sizeof(float) == kStages * kStageRow, "distances take the place of the stages");
     const Distances n = {reinterpret_cast<float*>(stages), width};
     const Group shape = {stages, width, slots, b, sources, &rows, &row_sums, scratch};
-    locate<T>(sources, head, b, 0, width);
+    if (!identity) locate<T>(sources, head, b, 0, width);
 
     rows.start(call, head, false);
     row_sums.clear();
     columns.weigh(call, head, b, 0);
     __syncthreads();
-    n.take<T>(call, head, columns, b);
+    const float farthest = n.take<T>(call, head, columns, b);
+    if (kTensor && identity) form.see(farthest);
     __syncwarp();
     if (call.official) {
         rows_of<true>(call, head, n, columns, b);
         __syncthreads();
         if (identity) {
-            columns_of<true, float>(call, head, n, columns, b);
+            columns_of<true, Own>(call, head, n, columns, b);
         } else {
-            columns_of<true, typename Product::Coefficient>(call, head, n, columns, b);
+            columns_of<true, C>(call, head, n, columns, b);
         }
     } else {
         rows_of<false>(call, head, n, columns, b);
         __syncthreads();
         columns_of<false, float>(call, head, n, columns, b);
     }
-    if (identity) {
-        norms<T, Plain<float, kFewSlots>, true>(call, head, shape);
-    } else {
+    if (!identity) {
         norms<T, Product, false>(call, head, shape);
+    } else if constexpr (kTensor) {
+        if (threadIdx.x == 0) form.start(head);
+        quadratic<T>(call, head, stages, slots, &form, &rows, &row_sums, scratch, b);
+    } else {
+        norms<T, Plain<float, kFewSlots>, true>(call, head, shape);
     }
     row_sums.store(call, head, b, head.groups);
 }

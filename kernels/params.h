@@ -19,6 +19,8 @@ constexpr int kThreads = 256;
 constexpr int kTile = 64;
 // Targets of a block's tile of distances at most.
 constexpr int kMaxColumns = 224;
+// Targets at most all of whose pairs one block of tensor cores has: tiles of 32 by 32, two for each warp.
+constexpr int kMaxAllPairs = 160;
 // Bytes of a sample in a stage: 64 coordinates in half precision, 32 in f32.
 constexpr int kStageRow = 128;
 constexpr int kStages = 2;

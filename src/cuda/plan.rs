@@ -196,15 +196,16 @@ impl Plan {
         let slots =
             (1..=temperatures.min(at_most as usize)).rev().find(|&slots| contraction(widest, slots) <= available);
         let slots = slots.filter(|_| fused).unwrap_or(1);
-        // Its coefficients are f32. It may take the room of the others, or one temperature's at least.
-        let room = contraction(widest, slots).max(tiles(widest, size_of::<f32>(), 1));
+        // Its coefficients are halves on tensor cores, else f32. It may take the room of the others, or one temperature's at
+        // least.
+        let (own, at_most) = if tensor { (2, params::kMaxSlots) } else { (size_of::<f32>(), params::kFewSlots) };
+        let room = contraction(widest, slots).max(tiles(widest, own, 1));
         let identity = |shape: &DriftShape| {
             let possible = fused && room <= available && options.keep_distances != Some(false) && shape.targets() > 1;
-            possible && options.identity.unwrap_or_else(|| !tensor && identity_pays(shape, temperatures))
+            possible && options.identity.unwrap_or_else(|| identity_pays(shape, dtype, tensor, temperatures))
         };
-        let identity_slots = (1..=temperatures.min(params::kFewSlots as usize))
-            .rev()
-            .find(|&slots| tiles(widest, size_of::<f32>(), slots) <= room);
+        let identity_slots =
+            (1..=temperatures.min(at_most as usize)).rev().find(|&slots| tiles(widest, own, slots) <= room);
 
         let mut plan = Self {
             spec: spec.clone(),
@@ -271,7 +272,11 @@ impl Plan {
 
         let one = |flag: bool| usize::from(flag);
         let rows = groups.saturating_mul(generated).div_ceil(THREADS / WARP);
-        let queries = if identity { targets.div_ceil(TILE) } else { tiles_i };
+        let queries = match identity {
+            true if self.tensor_cores() => 1 + usize::from(targets > params::kMaxAllPairs as usize),
+            true => targets.div_ceil(TILE),
+            false => tiles_i,
+        };
         let distances = [groups, slices, queries, tiles_j];
         let counts: [(params::Launch, &[usize]); LAUNCHES] = [
             (params::Launch_kDistances, &distances),
@@ -369,7 +374,10 @@ fn on_tensor_cores(dtype: Dtype, options: Options) -> bool {
 /// for the products and forces of the one way, 605,000 + 115 D for the matrix and the distances of the other (counted on
 /// PTX), and one read of the targets is bound by less than either. In f32 at D = 640 the whole call takes 10 % less by the
 /// identity, at D = 1280 17 %.
-fn identity_pays(shape: &DriftShape, temperatures: usize) -> bool {
+fn identity_pays(shape: &DriftShape, dtype: Dtype, tensor: bool, temperatures: usize) -> bool {
+    if tensor {
+        return dtype != Dtype::F32;
+    }
     let (targets, dim) = (shape.targets(), shape.dim);
     let width = targets.next_multiple_of(WARP);
     let forces = temperatures * TILE * width;
