@@ -18,6 +18,16 @@
 
 namespace contraction {
 
+// How the lanes of a warp share rows: eight have one, four neighbouring columns of every 32 each. So three exchanges add up
+// four rows, and what lies in shared memory goes by four at a time. The rows of a warp are four apart: those of
+// coefficients in half precision then lie in different banks.
+constexpr int kEighth = 8;
+
+// The row of this lane among the four that have this number.
+__device__ __forceinline__ int row_at(int number) {
+    return number / 4 * 16 + number % 4 + static_cast<int>(threadIdx.x) % kWarp / kEighth * 4;
+}
+
 // A group's normalised distances in shared memory, [G, width]; infinite where there is no affinity.
 struct Distances {
     float* data;
@@ -29,58 +39,80 @@ struct Distances {
     template <typename T>
     __device__ __forceinline__ float take(const DriftCall& call, const DriftHead& head, const Columns& columns,
                                           int b) const {
-        const int lane = threadIdx.x % kWarp;
+        const int quad = threadIdx.x % kEighth * 4;
         const Unit unit = unit_of(head);
+        const bool words = head.targets % 4 == 0, removes = call.mask == kMaskRemove || call.weights == kWeightLogit;
         float most = 0.0f;
-        for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
-            float* to = row(i);
-            if (head.distances == nullptr) {
-                for (int j = lane; j < width; j += kWarp) to[j] = pair<T>(call, head, unit, b, i, j, columns.weight[j]);
-                continue;
-            }
-            const float* from = head.distances + (static_cast<long long>(b) * head.generated + i) * head.targets;
-            for (int j = lane; j < width; j += kWarp) {
-                const bool is = j < head.targets;
-                const float d = is ? from[j] : 0.0f;
-                most = fmaxf(most, d);
-                to[j] = is && !removed(call, i, j, columns.weight[j]) ? in_units(call, unit, d, i == j) : infinity();
+#pragma unroll 1
+        for (int at = threadIdx.x / kWarp; at < kTile / 4; at += kWarps) {
+            const int i = row_at(at);
+            if (i >= head.generated) continue;
+            const float* from = head.distances;
+            if (from != nullptr) from += (static_cast<long long>(b) * head.generated + i) * head.targets;
+#pragma unroll 1
+            for (int j = quad; j < width; j += kWarp) {
+                float d[4], value[4];
+                if (from == nullptr) {
+                    for (int e = 0; e < 4; ++e) d[e] = j + e < head.targets ? distance<T>(call, head, b, i, j + e) : 0.0f;
+                } else if (words && j < head.targets) {
+                    widen(d, *reinterpret_cast<const uint4*>(from + j), float{});
+                } else {
+                    for (int e = 0; e < 4; ++e) d[e] = j + e < head.targets ? from[j + e] : 0.0f;
+                }
+                const bool self = i / 4 == j / 4, edge = removes || j + 4 > head.targets;
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    most = fmaxf(most, d[e]);
+                    value[e] = in_units(call, unit, d[e], self && i == j + e);
+                    if (!edge) continue;
+                    if (j + e >= head.targets || removed(call, i, j + e, columns.weight[j + e])) value[e] = infinity();
+                }
+                *reinterpret_cast<float4*>(row(i) + j) = make_float4(value[0], value[1], value[2], value[3]);
             }
         }
         return most;
     }
 };
 
-// The statistics of the rows, by their warps, whose distances lie in `n`. Of the official affinity no pair is removed,
-// and what is infinite adds nothing.
+// The statistics of the rows, of which a lane has a share.
 template <bool kOfficial>
 __device__ __forceinline__ void rows_of(const DriftCall& call, const DriftHead& head, const Distances& n,
                                         const Columns& columns, int b) {
-    const int lane = threadIdx.x % kWarp;
-    for (int i = threadIdx.x / kWarp; i < head.generated; i += kWarps) {
-        float value[kPerLane], least_n = infinity();
-#pragma unroll
-        for (int m = 0; m < kPerLane; ++m) {
-            value[m] = m * kWarp < n.width ? n.row(i)[lane + m * kWarp] : infinity();
-            least_n = least(least_n, value[m]);
+    const int quad = threadIdx.x % kEighth * 4;
+    const bool weighs = !kOfficial && call.weights == kWeightLogit;
+#pragma unroll 1
+    for (int number = threadIdx.x / kWarp; number < kTile / 4; number += kWarps) {
+        const int i = row_at(number);
+        // A row that is none goes with the last, for all lanes exchange.
+        const float* row = n.row(min(i, head.generated - 1)) + quad;
+        float least_n = infinity();
+#pragma unroll 1
+        for (int j = 0; j < n.width; j += kWarp) {
+            const float4 four = *reinterpret_cast<const float4*>(row + j);
+            least_n = least(least(least_n, four.x), least(four.y, least(four.z, four.w)));
         }
-        least_n = warp_least(least_n);
+        least_n = lanes_least<kEighth>(least_n);
+        const bool stores = i < head.generated && quad == 0;
         const long long at = static_cast<long long>(b) * head.generated + i;
 #pragma unroll 1
         for (int k = 0; k < call.temperatures; ++k) {
             float sum = 0.0f;
-#pragma unroll
-            for (int m = 0; m < kPerLane; ++m) {
-                if (m * kWarp >= n.width) continue;
-                // Without any pair every difference is none.
-                if (!kOfficial && value[m] == infinity()) continue;
-                const bool weighs = !kOfficial && call.weights == kWeightLogit;
-                const float ratio = kernel_ratio<kOfficial>(call, k, value[m], least_n);
-                sum += weighs ? columns.weight[lane + m * kWarp] * ratio : ratio;
+#pragma unroll 1
+            for (int j = 0; j < n.width; j += kWarp) {
+                const float4 four = *reinterpret_cast<const float4*>(row + j);
+                const float value[4] = {four.x, four.y, four.z, four.w};
+                for (int e = 0; e < 4; ++e) {
+                    // Without any pair every difference is none.
+                    if (!kOfficial && value[e] == infinity()) continue;
+                    const float ratio = kernel_ratio<kOfficial>(call, k, value[e], least_n);
+                    sum += weighs ? columns.weight[quad + j + e] * ratio : ratio;
+                }
             }
-            sum = warp_sum(sum);
-            if (lane == 0) head.row_log[at * call.temperatures + k] = logf(sum);
+            sum = lanes_sum<kEighth>(sum);
+            const float log = logf(sum);
+            if (stores) head.row_log[at * call.temperatures + k] = log;
         }
-        if (lane == 0) head.row_least[at] = least_n;
+        if (stores) head.row_least[at] = least_n;
     }
 }
 
@@ -115,11 +147,111 @@ __device__ __forceinline__ void columns_of(const DriftCall& call, const DriftHea
     }
 }
 
-// The coefficients of temperatures r, r + 1, ..., each in a slot of its own, by the rows' warps; and the rows' masses.
-// Balanced, what is rounded adds up to nothing, as the identity wants it: the query's own coefficient, which pulls nowhere,
-// makes up for the others.
-template <bool kOfficial, bool kBalanced, typename C>
+// Four coefficients, rounded, and their sum.
+template <typename C>
+__device__ __forceinline__ float round_four(C* to, const float (&value)[4]) {
+    float sum = 0.0f;
+    if constexpr (sizeof(C) == 2) {
+        const uint2 bits = make_uint2(round_both(value[0], value[1], C{}), round_both(value[2], value[3], C{}));
+        *reinterpret_cast<uint2*>(to) = bits;
+        const float2 first = to_floats(bits.x, C{}), second = to_floats(bits.y, C{});
+        sum = (first.x + first.y) + (second.x + second.y);
+    } else {
+        C rounded[4];
+        for (int e = 0; e < 4; ++e) {
+            round_to(&rounded[e], value[e]);
+            sum += to_float(rounded[e]);
+        }
+        *reinterpret_cast<float4*>(to) = make_float4(to_float(rounded[0]), to_float(rounded[1]), to_float(rounded[2]),
+                                                     to_float(rounded[3]));
+    }
+    return sum;
+}
+
+// The official affinities of four neighbouring columns to a row, from `column` on.
+template <typename C>
+__device__ __forceinline__ void affinities(const DriftCall& call, const Columns& columns, int k, const float* row,
+                                           int column, float row_least, float row_log, float half_row, float (&a)[4]) {
+    const float4 distances = *reinterpret_cast<const float4*>(row + column);
+    const float4 weights = *reinterpret_cast<const float4*>(columns.weight + column);
+    const float n[4] = {distances.x, distances.y, distances.z, distances.w};
+    const float w[4] = {weights.x, weights.y, weights.z, weights.w};
+    if (kShort<true, C>) {
+        const float4 logs = *reinterpret_cast<const float4*>(columns.log + k * columns.width + column);
+        const float half[4] = {logs.x, logs.y, logs.z, logs.w};
+        for (int e = 0; e < 4; ++e) {
+            const float raw = exp2_fast(fmaf(-call.rate2[k], n[e], half_row + half[e]));
+            a[e] = clip_min(raw, call.affinity_floor) * w[e];
+        }
+    } else {
+        for (int e = 0; e < 4; ++e) {
+            a[e] = affinity_of<true>(call, k, n[e], w[e], columns.norms(column + e, k, row_least, row_log));
+        }
+    }
+}
+
+// The coefficients of temperatures r, r + 1, ..., each in a slot of its own; and the rows' masses. Affinities are formed
+// twice, for the masses and for the coefficients: in registers they would take the place of what loops keep there.
+// Balanced, what is rounded adds up to nothing, as the identity wants it: the query's own coefficient, which pulls
+// nowhere, makes up for the others.
+template <bool kBalanced, typename C>
 __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& head, const Distances& n,
+                                       const Columns& columns, const Coefficients<C>& c, Rows* rows,
+                                       statistics::RowSums* row_sums, int b, int r, int slots) {
+    constexpr int kRows = kTile / 4;
+    const int quad = here(static_cast<int>(threadIdx.x) % kEighth * 4);
+    const int attracting = head.generated + head.negatives;
+#pragma unroll 1
+    for (int at = here(threadIdx.x / kWarp); at < slots * kRows; at += kWarps) {
+        const int slot = at / kRows, i = row_at(at % kRows), k = r + slot;
+        const bool is = i < head.generated;
+        // A row that is none goes with the last, for all lanes exchange, and comes to nothing.
+        const int own = min(i, head.generated - 1);
+        const long long query = static_cast<long long>(b) * head.generated + own;
+        const float row_least = head.row_least[query], row_log = head.row_log[query * call.temperatures + k];
+        const float half_row = half_exponent(call, k, row_least, row_log), *row = n.row(own);
+        C* to = c.row(slot, i);
+        statistics::Masses masses;
+#pragma unroll 1
+        for (int column = quad; column < c.width; column += kWarp) {
+            float a[4];
+            affinities<C>(call, columns, k, row, column, row_least, row_log, half_row, a);
+            // Targets of a kind mostly come in whole warps of lanes.
+            const int first = column - quad;
+            if (first + kWarp <= attracting) {
+                for (int e = 0; e < 4; ++e) masses.repel(a[e]);
+            } else if (first >= attracting) {
+                for (int e = 0; e < 4; ++e) masses.attract(a[e]);
+            } else {
+                for (int e = 0; e < 4; ++e) masses.add(a[e], column + e >= attracting);
+            }
+        }
+        masses.reduce<kEighth>();
+        masses.store<kEighth>(call, head, query, k, row_sums, is);
+        float inverse;
+        const float power = power_below(masses.peak(), &inverse);
+        if (!is) inverse = 0.0f;
+        const float pull = masses.negative * inverse, push = -masses.positive * inverse;
+        float rest = 0.0f;
+#pragma unroll 1
+        for (int column = quad; column < c.width; column += kWarp) {
+            float a[4];
+            affinities<C>(call, columns, k, row, column, row_least, row_log, half_row, a);
+            for (int e = 0; e < 4; ++e) a[e] *= column + e >= attracting ? pull : push;
+            rest += round_four(to + column, a);
+        }
+        rest = lanes_sum<kEighth>(rest);
+        if (kBalanced && is && i % kWarp / 4 * 4 == quad) round_to(to + i, to_float(to[i]) - rest);
+        if (quad == 0) {
+            rows->unit[slot][i] = is ? power : 1.0f;
+            rows->rest[slot][i] = rest;
+        }
+    }
+}
+
+// The same with any other affinity: a warp has every eighth row, and a row's affinities stay in registers.
+template <bool kBalanced, typename C>
+__device__ __forceinline__ void couple_general(const DriftCall& call, const DriftHead& head, const Distances& n,
                                        const Columns& columns, const Coefficients<C>& c, Rows* rows,
                                        statistics::RowSums* row_sums, int b, int r, int slots) {
     const int lane = here(threadIdx.x % kWarp);
@@ -138,24 +270,17 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
         }
         const long long query = static_cast<long long>(b) * head.generated + i;
         const float row_least = head.row_least[query], row_log = head.row_log[query * call.temperatures + k];
-        const float half_rate = -call.rate2[k], half_row = half_exponent(call, k, row_least, row_log);
         const float *row = n.row(i) + lane, *weights = columns.weight + lane;
-        const float* half_columns = columns.log + k * columns.width + lane;
         statistics::Masses masses;
         float a[kPerLane];
 #pragma unroll
         for (int m = 0; m < kPerLane; ++m) {
             a[m] = 0.0f;
             if (m * kWarp >= c.width) continue;
-            if (kShort<kOfficial, C>) {
-                const float raw = exp2_fast(fmaf(half_rate, row[m * kWarp], half_row + half_columns[m * kWarp]));
-                a[m] = clip_min(raw, call.affinity_floor) * weights[m * kWarp];
-            } else {
-                const float value = row[m * kWarp];
-                if (value == infinity()) continue;
-                a[m] = affinity_of<kOfficial>(call, k, value, weights[m * kWarp],
-                                              columns.norms(lane + m * kWarp, k, row_least, row_log));
-            }
+            const float value = row[m * kWarp];
+            if (value == infinity()) continue;
+            const Norms norms = columns.norms(lane + m * kWarp, k, row_least, row_log);
+            a[m] = affinity(call, value, weights[m * kWarp], call.rate[k], norms);
             // Targets of a kind mostly come in whole warps of lanes.
             if ((m + 1) * kWarp <= attracting) {
                 masses.repel(a[m]);
@@ -254,7 +379,7 @@ __device__ __noinline__ void couple_any(const DriftCall& call, const DriftHead& 
                                         int all_slots, Rows* rows, statistics::RowSums* row_sums, int b, int r,
                                         int slots) {
     const Room<C> room(stages, width, all_slots);
-    couple<false, kBalanced>(call, head, room.n, room.columns, room.c, rows, row_sums, b, r, slots);
+    couple_general<kBalanced>(call, head, room.n, room.columns, room.c, rows, row_sums, b, r, slots);
 }
 
 // The coefficients of as many temperatures as have slots, and their norms, pass by pass: from the forces, or by the
@@ -287,10 +412,10 @@ __device__ __forceinline__ void norms(const DriftCall& call, const DriftHead& he
         __syncthreads();
         if (r > 0) {
             room.n.template take<T>(call, head, room.columns, b);
-            __syncwarp();
+            __syncthreads();
         }
         if (call.official) {
-            couple<true, false>(call, head, room.n, room.columns, c, group.rows, group.row_sums, b, r, slots);
+            couple<false>(call, head, room.n, room.columns, c, group.rows, group.row_sums, b, r, slots);
         } else {
             couple_any<false, C>(call, head, group.stages, width, group.slots, group.rows, group.row_sums, b, r, slots);
         }
@@ -354,7 +479,7 @@ struct Form {
     float unit, constant, farthest[kWarps];
 
     __device__ __forceinline__ void see(float distance) {
-        distance = -warp_least(-distance);
+        distance = lanes_most<kWarp>(distance);
         if (threadIdx.x % kWarp == 0) farthest[threadIdx.x / kWarp] = distance;
     }
 
@@ -405,9 +530,9 @@ __device__ __forceinline__ void fill_form(char* stages, const DriftHead& head, c
                 value[n] = fmaf(d[e + n] * unit, d[e + n], constant);
                 if (diagonal && column + e + n == row) value[n] = constant;
             }
-            high[e / 2] = round_both(value[0], value[1]);
-            const float2 rounded = to_floats(high[e / 2]);
-            low[e / 2] = round_both(value[0] - rounded.x, value[1] - rounded.y);
+            high[e / 2] = round_both(value[0], value[1], Half{});
+            const float2 rounded = to_floats(high[e / 2], Half{});
+            low[e / 2] = round_both(value[0] - rounded.x, value[1] - rounded.y, Half{});
         }
         char* to = word_of(stages, row, word);
         *reinterpret_cast<uint4*>(to) = make_uint4(high[0], high[1], high[2], high[3]);
@@ -430,10 +555,10 @@ __device__ __noinline__ void quadratic(const DriftCall& call, const DriftHead& h
         __syncthreads();
         if (r > 0) {
             room.n.template take<T>(call, head, room.columns, b);
-            __syncwarp();
+            __syncthreads();
         }
         if (call.official) {
-            couple<true, true>(call, head, room.n, room.columns, c, rows, row_sums, b, r, slots);
+            couple<true>(call, head, room.n, room.columns, c, rows, row_sums, b, r, slots);
         } else {
             couple_any<true, Half>(call, head, stages, width, all_slots, rows, row_sums, b, r,
                                    slots);
@@ -455,7 +580,7 @@ __device__ __noinline__ void quadratic(const DriftCall& call, const DriftHead& h
                     float sum = 0.0f;
                     for (int p = 0; p < Product::kPairs; ++p) {
                         const Half* own = c.row(s, row) + k + Product::pair(p);
-                        const float2 two = to_floats(*reinterpret_cast<const unsigned*>(own));
+                        const float2 two = to_floats(*reinterpret_cast<const unsigned*>(own), Half{});
                         sum = fmaf(both[p].x, two.x, fmaf(both[p].y, two.y, sum));
                     }
                     const float factor = rows->unit[s][row];
@@ -503,7 +628,7 @@ __device__ __forceinline__ void group(const DriftCall& call) {
     __syncthreads();
     const float farthest = n.take<T>(call, head, columns, b);
     if (kTensor && identity) form.see(farthest);
-    __syncwarp();
+    __syncthreads();
     if (call.official) {
         rows_of<true>(call, head, n, columns, b);
         __syncthreads();

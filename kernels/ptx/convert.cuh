@@ -44,15 +44,22 @@ __device__ __forceinline__ void round_to(Bfloat* to, float x) {
 }
 
 // Two at a time, the first in the lower half.
-__device__ __forceinline__ unsigned round_both(float first, float second) {
+__device__ __forceinline__ unsigned round_both(float first, float second, Half) {
     unsigned bits;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
     return bits;
 }
 
-__device__ __forceinline__ float2 to_floats(unsigned bits) {
-    return make_float2(to_float(Half{static_cast<unsigned short>(bits)}),
-                       to_float(Half{static_cast<unsigned short>(bits >> 16)}));
+__device__ __forceinline__ unsigned round_both(float first, float second, Bfloat) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+    return bits;
+}
+
+template <typename T>
+__device__ __forceinline__ float2 to_floats(unsigned bits, T) {
+    return make_float2(to_float(T{static_cast<unsigned short>(bits)}),
+                       to_float(T{static_cast<unsigned short>(bits >> 16)}));
 }
 
 // The elements in a word of shared memory.
