@@ -81,6 +81,7 @@ impl Device {
 
     fn once<T: Element + DeviceRepr>(&self, shape: DriftShape, name: &str, round: fn(f32) -> T) {
         let plan = self.plan::<T>(&DriftSpec::official(), shape, name);
+        println!("norms by the {}", if plan.identity().all(|is| is) { "identity" } else { "forces" });
         let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
         arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
         self.stream.synchronize().unwrap();

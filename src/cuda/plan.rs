@@ -351,6 +351,11 @@ impl Plan {
         on_tensor_cores(self.dtype, self.options)
     }
 
+    /// Whether each head's force norms come by the zero-sum identity.
+    pub fn identity(&self) -> impl ExactSizeIterator<Item = bool> + '_ {
+        self.heads.iter().map(|head| head.identity)
+    }
+
     /// Kernels that a run launches.
     pub fn launches(&self) -> usize {
         // Masses go by the rows; the scalars are reduced twice.
@@ -373,9 +378,9 @@ fn on_tensor_cores(dtype: Dtype, options: Options) -> bool {
 /// On tensor cores by the warps' instructions that the simulator counts for distances and norms, with as many temperatures
 /// in a pass as a call has. Either way grows in a line with the coordinates; at G = 64 and T = 64, 128, 160, 224 they meet
 /// at D = 100, 207, 299, 770 in halves with three temperatures, with one at 208, 333, 1340 for the last three. Where all
-/// pairs of targets are in one block that is less than twice the targets; else block and samples are read for the pairs
-/// once more, and temperatures count. Samples in f32 are twice as long, so TF32 pays from half as many coordinates on.
-/// Bytes are saved wherever instructions are: a reading of the targets for distances among some.
+/// pairs of targets are in one block that is about twice the targets or less; else some samples are read once more for
+/// them, and temperatures count. Samples in f32 are twice as long, so TF32 takes half as many coordinates. A reading of
+/// the targets is saved in any case, for distances among some of them.
 ///
 /// In the plain rung by f32 multiply-adds: at D = 640 the whole call takes 10 % less by the identity, at D = 1280 17 %.
 fn identity_pays(shape: &DriftShape, dtype: Dtype, tensor: bool, temperatures: usize) -> bool {
@@ -513,7 +518,11 @@ mod tests {
         let [with, without] = either.map(|options| plan(&[latent(5120)], Dtype::F16, options));
         assert_eq!((with.launches(), without.launches()), (5, 5));
         assert!(with.heads[0].identity && !without.heads[0].identity);
-        assert_eq!((with.identity_slots, with.shared[1]), (without.slots, without.shared[1]), "coefficients of 16 bits");
+        assert_eq!(
+            (with.identity_slots, with.shared[1]),
+            (without.slots, without.shared[1]),
+            "coefficients of 16 bits"
+        );
         assert!(with.workspace_bytes() >= without.workspace_bytes() + 512 * 96 * 160 * 4);
         // One tile of targets where it fits: coefficients are then made once, not for every 128 coordinates.
         let pixels = shape(2, 64, 32, 128, 5120);
