@@ -9,13 +9,15 @@
 // wider margin for want of (i): a centred sample is no half). Samples in f32 go the same way when they are asked to,
 // each rounded to TF32 in products and squares alike, so that what comes is the distance of the rounded samples. Where
 // most threads of a tile have a sixteenth of near pairs, all of the tile is formed anew, by the plain product. Of the
-// sums over pairs a lane adds its part of a row in f32, a few terms, and all else in f64, in a fixed order.
+// sums over pairs a thread adds its part of a row in f32, a few terms, and all else in f64, in a fixed order.
 // Mapping: one block for 64 queries by up to 224 targets of a group, so that a group of G <= 64 and T <= 224 is one
-// block (without the identity) and each sample is read once; queries that are among the tile's targets are not loaded
-// twice. Two stages of 128 bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4
-// warps with 32 queries each by a quarter of the targets. The tile then passes through shared memory, so that rows are
-// stored whole. Zero-sum identity: where norms come by it, all targets are queries, 64 at a time, to the targets from
-// the first of them on: more blocks, whose distances go to `among`.
+// block and each sample is read once; queries that are among the tile's targets are not loaded twice. Two stages of 128
+// bytes of each sample. Plain: 16 x 16 threads with 4 x 14 pairs each. Tensor cores: 2 x 4 warps with 32 queries each by
+// a quarter of the targets. The tile then passes through shared memory, so that four neighbours of a row are stored at a
+// time. Zero-sum identity: where norms come by it, all targets are queries, and the distances of those that are not
+// generated go to `among`. Plain: 64 at a time, to the targets from the first of them on, in more blocks. Tensor cores:
+// all pairs of up to 160 targets are one block, in 15 tiles of 32 by 32, the upper half of them, two a warp; more targets
+// are 64 by all as above, and all pairs of the others. Squares of samples are then the diagonal of the products.
 // Slices: where groups are few and coordinates many, a block takes a slice of the coordinates and stores its squared
 // distances; `join` adds them in order.
 // Cost: 3 (plain) or 2 FLOP per pair and coordinate; reads (64 + targets of the tile) D per tile, the latter alone
@@ -203,9 +205,14 @@ struct AllPairs {
     __device__ __forceinline__ explicit AllPairs(int tiles) {
         const int warp = threadIdx.x / kWarp, beyond = warp - tiles;
         x = beyond < 0 ? warp : beyond;
-        y[0] = beyond < 0 ? warp : tiles > 3 && beyond + 2 < tiles ? beyond + 2 : kNone;
-        y[1] = beyond < 0 ? (warp + 1 < tiles ? warp + 1 : tiles > 2 ? 0 : kNone)
-                          : tiles > 4 && beyond + 3 < tiles ? beyond + 3 : kNone;
+        y[0] = x + (beyond < 0 ? 0 : 2);
+        y[1] = y[0] + 1;
+        if (beyond >= 0) {
+            if (tiles <= 3 || y[0] >= tiles) y[0] = kNone;
+            if (tiles <= 4 || y[1] >= tiles) y[1] = kNone;
+        } else if (y[1] == tiles) {
+            y[1] = tiles > 2 ? 0 : kNone;
+        }
     }
 
     // Where there is no tile; and floats from a row of a warp's own tile in shared memory to the next.
@@ -269,7 +276,7 @@ struct AllPairs {
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
             for (int e = 0; e < 2; ++e) {
-                const float(&both)[4] = sum[0][m][2 * m + e];
+                const float (&both)[4] = sum[0][m][2 * m + e];
                 to[x * kWarp + 16 * m + 8 * e + row] = row % 2 == 0 ? both[2 * e] : both[2 * e + 1];
             }
         }

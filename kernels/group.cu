@@ -2,16 +2,15 @@
 // sum of F^2 (spec 2.2 (6)), from which theta follows; F itself is not stored.
 //
 // Numerics: as in statistics.cuh, contraction.cu and, of the official affinity in half precision, coefficients.cuh.
-// Mapping: one block a group. Its normalised distances lie in shared memory, where the stages will: a warp has every
-// eighth row, its lanes along the targets; a thread has a column. Of each temperature a row's affinities then stay in
-// registers, seven a lane, until they are added up and are coefficients. With those of as many temperatures as fit into
-// shared memory the targets are multiplied, stage by stage; more temperatures take more passes. Stages and products as
-// in contraction.cu.
+// Mapping: one block a group. Its normalised distances lie in shared memory, where the stages will: a warp has four rows
+// at a time, eight lanes each; a thread has a column. Of each temperature a row's affinities are added up, then formed
+// again as coefficients. With those of as many temperatures as fit into shared memory the targets are multiplied, stage
+// by stage; more temperatures take more passes. Stages and products as in contraction.cu.
 // Norms come from the forces, or by the zero-sum identity where the plan has the distances of the targets among
-// themselves: then the targets are the rows of a matrix of those.
-// Cost: three exponentials a pair and temperature; 2 FLOP a pair, coordinate (by the identity: target) and temperature.
-// Reads 4 G T bytes of distances and T D of targets a pass, by the identity 2 T^2 bytes of distances in the place of
-// these.
+// themselves: then the targets are the rows of a matrix of those, f32 in the plain rung, on tensor cores two halves.
+// Cost: four exponentials a pair and temperature; 2 FLOP a pair, coordinate (by the identity: target, on tensor cores
+// half of the targets twice) and temperature. Reads 4 G T bytes of distances and T D of targets a pass, by the identity
+// 2 T^2 bytes of distances in the place of these.
 // Limits: sm_80 and later; G <= 64, T <= 224.
 #include "coefficients.cuh"
 #include "statistics.cuh"
@@ -53,7 +52,8 @@ struct Distances {
             for (int j = quad; j < width; j += kWarp) {
                 float d[4], value[4];
                 if (from == nullptr) {
-                    for (int e = 0; e < 4; ++e) d[e] = j + e < head.targets ? distance<T>(call, head, b, i, j + e) : 0.0f;
+                    for (int e = 0; e < 4; ++e)
+                        d[e] = j + e < head.targets ? distance<T>(call, head, b, i, j + e) : 0.0f;
                 } else if (words && j < head.targets) {
                     widen(d, *reinterpret_cast<const uint4*>(from + j), float{});
                 } else {
@@ -162,8 +162,8 @@ __device__ __forceinline__ float round_four(C* to, const float (&value)[4]) {
             round_to(&rounded[e], value[e]);
             sum += to_float(rounded[e]);
         }
-        *reinterpret_cast<float4*>(to) = make_float4(to_float(rounded[0]), to_float(rounded[1]), to_float(rounded[2]),
-                                                     to_float(rounded[3]));
+        *reinterpret_cast<float4*>(to) =
+            make_float4(to_float(rounded[0]), to_float(rounded[1]), to_float(rounded[2]), to_float(rounded[3]));
     }
     return sum;
 }
@@ -252,8 +252,8 @@ __device__ __forceinline__ void couple(const DriftCall& call, const DriftHead& h
 // The same with any other affinity: a warp has every eighth row, and a row's affinities stay in registers.
 template <bool kBalanced, typename C>
 __device__ __forceinline__ void couple_general(const DriftCall& call, const DriftHead& head, const Distances& n,
-                                       const Columns& columns, const Coefficients<C>& c, Rows* rows,
-                                       statistics::RowSums* row_sums, int b, int r, int slots) {
+                                               const Columns& columns, const Coefficients<C>& c, Rows* rows,
+                                               statistics::RowSums* row_sums, int b, int r, int slots) {
     const int lane = here(threadIdx.x % kWarp);
     const int attracting = head.generated + head.negatives;
 #pragma unroll 1
@@ -515,7 +515,7 @@ __device__ __forceinline__ void fill_form(char* stages, const DriftHead& head, c
 #pragma unroll
         for (int e = 0; e < 8; e += 4) {
             if (whole && e < count) {
-                widen(reinterpret_cast<float(&)[4]>(d[e]), *reinterpret_cast<const uint4*>(from + e), float{});
+                widen(reinterpret_cast<float (&)[4]>(d[e]), *reinterpret_cast<const uint4*>(from + e), float{});
             } else {
                 for (int n = e; n < e + 4; ++n) d[n] = n < count ? from[n] : 0.0f;
             }
@@ -560,8 +560,7 @@ __device__ __noinline__ void quadratic(const DriftCall& call, const DriftHead& h
         if (call.official) {
             couple<true>(call, head, room.n, room.columns, c, rows, row_sums, b, r, slots);
         } else {
-            couple_any<true, Half>(call, head, stages, width, all_slots, rows, row_sums, b, r,
-                                   slots);
+            couple_any<true, Half>(call, head, stages, width, all_slots, rows, row_sums, b, r, slots);
         }
         Product product;
         float squares[kMaxSlots] = {};

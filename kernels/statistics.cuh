@@ -177,8 +177,7 @@ struct Masses {
     __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long query, int r,
                                           RowSums* rows) const {
         store(call, head, query, r);
-        rows->add(r, negative, positive, effective(negative, squares_negative),
-                  effective(positive, squares_positive));
+        rows->add(r, negative, positive, effective(negative, squares_negative), effective(positive, squares_positive));
     }
 
     // The same of a row in every kLanes lanes, where there `is` one.

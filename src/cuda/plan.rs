@@ -232,7 +232,10 @@ impl Plan {
             };
             let tile = TILE * (head.columns + params::kTilePad as usize) * size_of::<f32>();
             plan.shared[0] = plan.shared[0].max(tile).max(STAGES * rows * STAGE_ROW);
-            let norms = if head.identity { room } else { contraction(head.width, slots) };
+            let norms = match head.identity {
+                true => tiles(head.width, own, plan.identity_slots),
+                false => contraction(head.width, slots),
+            };
             plan.shared[1] = plan.shared[1].max(norms);
             plan.shared[2] = plan.shared[2].max(contraction(head.width, 1));
             plan.heads.push(head);
