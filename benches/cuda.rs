@@ -58,6 +58,8 @@ struct Device {
     stream: Arc<CudaStream>,
     kernels: Kernels,
     simulated: bool,
+    /// Whether norms come by the zero-sum identity, where that is not the plan's to say.
+    identity: Option<bool>,
 }
 
 impl Device {
@@ -72,12 +74,14 @@ impl Device {
 
     fn plan<T: Element>(&self, spec: &DriftSpec, shape: DriftShape, name: &str) -> Plan {
         let tensor_cores = (name == "tf32").then_some(true);
-        let options = Options { tensor_cores, shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+        let (identity, shared_bytes) = (self.identity, self.kernels.shared_bytes());
+        let options = Options { tensor_cores, shared_bytes, identity, ..Options::default() };
         Plan::grouped(spec, &[shape], T::DTYPE, options).unwrap()
     }
 
     fn once<T: Element + DeviceRepr>(&self, shape: DriftShape, name: &str, round: fn(f32) -> T) {
         let plan = self.plan::<T>(&DriftSpec::official(), shape, name);
+        println!("norms by the {}", if plan.identity().all(|is| is) { "identity" } else { "forces" });
         let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
         arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
         self.stream.synchronize().unwrap();
@@ -115,12 +119,14 @@ impl Device {
     }
 }
 
-/// Runs one call, for who counts what it does (`cargo xtask counters`): `count B G N P D TYPE`.
-fn count(device: &Device, args: &[String]) {
+/// Runs one call, for who counts what it does (`cargo xtask counters`): `count B G N P D TYPE`, and `identity` or `forces`
+/// to say where norms come from.
+fn count(device: &mut Device, args: &[String]) {
     let numbers: Vec<usize> = args.iter().filter_map(|word| word.parse().ok()).collect();
-    let (&[groups, generated, negatives, positives, dim], Some(name)) = (&numbers[..], args.last()) else {
-        return println!("count B G N P D TYPE");
+    let (&[groups, generated, negatives, positives, dim], Some(name)) = (&numbers[..], args.get(5)) else {
+        return println!("count B G N P D TYPE [identity|forces]");
     };
+    device.identity = args.get(6).map(|word| word == "identity");
     let shape = DriftShape { groups, generated, negatives, positives, dim };
     match name.as_str() {
         "f16" => device.once(shape, name, f16::from_f32),
@@ -136,10 +142,10 @@ fn main() {
     };
     let context = CudaContext::new(0).unwrap();
     let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
-    let device = Device { stream, kernels, simulated: gpu.simulated };
+    let mut device = Device { stream, kernels, simulated: gpu.simulated, identity: None };
     let args: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if args.first().is_some_and(|word| word == "count") {
-        return count(&device, &args[1..]);
+        return count(&mut device, &args[1..]);
     }
     let mut criterion = Criterion::default().configure_from_args();
     device.bench::<f32>(&mut criterion, "f32", |v| v);

@@ -232,15 +232,29 @@ __device__ __forceinline__ long long row_blocks(const DriftHead& head) {
     return (static_cast<long long>(head.groups) * head.generated + kWarps - 1) / kWarps;
 }
 
-__device__ __forceinline__ float warp_sum(float x) {
-    for (int lane = kWarp / 2; lane > 0; lane /= 2) x += __shfl_xor_sync(kAllLanes, x, lane);
+// Over so many neighbouring lanes.
+template <int kLanes>
+__device__ __forceinline__ float lanes_sum(float x) {
+    for (int lane = kLanes / 2; lane > 0; lane /= 2) x += __shfl_xor_sync(kAllLanes, x, lane);
     return x;
 }
 
-__device__ __forceinline__ float warp_least(float x) {
-    for (int lane = kWarp / 2; lane > 0; lane /= 2) x = least(x, __shfl_xor_sync(kAllLanes, x, lane));
+template <int kLanes>
+__device__ __forceinline__ float lanes_least(float x) {
+    for (int lane = kLanes / 2; lane > 0; lane /= 2) x = least(x, __shfl_xor_sync(kAllLanes, x, lane));
     return x;
 }
+
+// Of what is a number.
+template <int kLanes>
+__device__ __forceinline__ float lanes_most(float x) {
+    for (int lane = kLanes / 2; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lane));
+    return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x) { return lanes_sum<kWarp>(x); }
+
+__device__ __forceinline__ float warp_least(float x) { return lanes_least<kWarp>(x); }
 
 __device__ __forceinline__ double shuffle_xor(double x, int lane) {
     const long long bits = __double_as_longlong(x);

@@ -19,11 +19,13 @@ constexpr int kThreads = 256;
 constexpr int kTile = 64;
 // Targets of a block's tile of distances at most.
 constexpr int kMaxColumns = 224;
+// Targets at most all of whose pairs one block of tensor cores has: tiles of 32 by 32, two for each warp.
+constexpr int kMaxAllPairs = 160;
 // Bytes of a sample in a stage: 64 coordinates in half precision, 32 in f32.
 constexpr int kStageRow = 128;
 constexpr int kStages = 2;
 // Temperatures that one pass over a group's targets serves at most, as registers allow; fewer in the plain rung on
-// halves, and by the zero-sum identity.
+// halves, and in the plain rung by the zero-sum identity.
 constexpr int kMaxSlots = 3;
 constexpr int kFewSlots = 2;
 // Coordinates whose sums a block keeps while several tiles of targets go by.
@@ -94,7 +96,7 @@ struct DriftHead {
     // logarithm of each row's and column's sum of kernel values relative to that of the least distance, [B, G, R] and
     // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
     // [B, G, R, 3]. among, where norms come by the zero-sum identity, else null: the distances of the targets that are
-    // not generated to all that are not before them, [B, T - G, T].
+    // not generated to all that are not before them, [B, T - G, T], on tensor cores with those to some that are.
     float *among, *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
     // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost;
     // losses one double.

@@ -46,6 +46,7 @@ __device__ __forceinline__ void each_slots(int begin, int end, bool shared, F f)
 template <typename T, int kSums>
 struct Plain {
     using Coefficient = float;
+    static constexpr bool kTensor = false;
     static constexpr int kSlots = kSums;
     static constexpr int kSide = 16, kM = kTile / kSide, kN = 8 / static_cast<int>(sizeof(T));
     float sum[kSums][kM][kN] = {};
@@ -124,6 +125,7 @@ struct Plain {
 template <typename T, int kSums>
 struct Tensor {
     using Coefficient = T;
+    static constexpr bool kTensor = true;
     static constexpr int kSlots = kSums;
     static constexpr int kM = 2, kN = 2;
     float sum[kSums][kM][kN][4] = {};
@@ -132,28 +134,40 @@ struct Tensor {
     __device__ __forceinline__ void at(const DriftHead&, int, int) {}
 
     __device__ __forceinline__ void add(int begin, int end, bool shared, const Coefficients<T>& c, const char* stage) {
-        each_slots<kSums>(begin, end, shared, [&](auto slots) { steps<slots.begin, slots.end>(shared, c, stage); });
+        each_slots<kSums>(begin, end, shared,
+                          [&](auto slots) { steps<slots.begin, slots.end, 1>(shared, c, stage, 0, c.width); });
     }
 
-    template <int kBegin, int kEnd>
-    __device__ __forceinline__ void steps(bool shared, const Coefficients<T>& c, const char* stage) {
+    // Adds to the sums of so many slots the products with the first `targets` rows of two stages, which lie so many bytes
+    // apart.
+    __device__ __forceinline__ void add_both(int slots, const Coefficients<T>& c, const char* stage, int bytes,
+                                             int targets) {
+        each_slots<kSums>(0, slots, false,
+                          [&](auto slots) { steps<0, slots.end, 2>(false, c, stage, bytes, targets); });
+    }
+
+    template <int kBegin, int kEnd, int kParts>
+    __device__ __forceinline__ void steps(bool shared, const Coefficients<T>& c, const char* stage, int bytes,
+                                          int targets) {
         const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
         // Targets go by sixteen at a time, so that a lane's word is swapped alike in all of its rows.
         unsigned y_at = shared_address(word_of(stage, lane % 16, warp / 2 * 2 + lane / 16));
         const int row_bytes = c.stride * static_cast<int>(sizeof(T)), slot_bytes = shared ? 0 : kTile * row_bytes;
         unsigned c_at = shared_address(c.data) + (warp % 2 * 32 + lane % 16) * row_bytes + lane / 16 * kWord;
 #pragma unroll 1
-        for (int j = 0; j < c.width; j += 16, y_at += 16 * kStageRow, c_at += 16 * static_cast<int>(sizeof(T))) {
-            unsigned y[4];
-            load_matrices_transposed(y, y_at);
+        for (int j = 0; j < targets; j += 16, y_at += 16 * kStageRow, c_at += 16 * static_cast<int>(sizeof(T))) {
+            unsigned y[kParts][4];
+            for (int k = 0; k < kParts; ++k) load_matrices_transposed(y[k], y_at + k * bytes);
 #pragma unroll
             for (int s = kBegin; s < kEnd; ++s) {
 #pragma unroll
                 for (int m = 0; m < kM; ++m) {
                     unsigned a[4];
                     load_matrices(a, c_at + s * slot_bytes + 16 * m * row_bytes);
-                    multiply(sum[s][m][0], a, y[0], y[1], T{});
-                    multiply(sum[s][m][1], a, y[2], y[3], T{});
+                    for (int k = 0; k < kParts; ++k) {
+                        multiply(sum[s][m][0], a, y[k][0], y[k][1], T{});
+                        multiply(sum[s][m][1], a, y[k][2], y[k][3], T{});
+                    }
                 }
             }
         }
@@ -194,6 +208,7 @@ struct Tensor {
 template <int kSums>
 struct Tensor<float, kSums> {
     using Coefficient = Tf32;
+    static constexpr bool kTensor = true;
     static constexpr int kSlots = kSums;
     static constexpr int kM = 2;
     float sum[kSums][kM][4] = {};

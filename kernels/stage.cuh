@@ -60,30 +60,34 @@ __device__ __forceinline__ void locate(const void** sources, const DriftHead& he
 }
 
 // Begins to fill rows of a stage with the samples at `sources`, from coordinate d0 on; what is beyond the targets or
-// the coordinates is zero.
+// the coordinates is zero. Of a copy of no bytes the address does not matter.
 template <typename T>
 __device__ __forceinline__ void fill(char* stage, const void* const* sources, const DriftHead& head, bool words,
                                      int rows, int d0) {
     static_assert(kThreads / kWordsPerRow == kWarp, "a warp has four rows of every 32");
-    const int word = threadIdx.x % kWordsPerRow, first = threadIdx.x / kWordsPerRow;
+    const int thread = here(static_cast<int>(threadIdx.x)), word = thread % kWordsPerRow, first = thread / kWordsPerRow;
     const int d = d0 + word * kWordDim<T>;
     char* to = word_of(stage, first, word);
-    unsigned address = shared_address(to);
-    for (int row = first; row < rows; row += kWarp, to += kWarp * kStageRow, address += kWarp * kStageRow) {
-        const T* source = static_cast<const T*>(sources[row]);
-        const bool inside = source != nullptr && d < head.dim;
-        const T* from = inside ? source + d : static_cast<const T*>(head.samples[0].data);
-        if (words) {
-            copy_async(address, from, inside ? kWord : 0);
-            continue;
+    if (words) {
+        const int bytes = d < head.dim ? kWord : 0;
+        unsigned address = shared_address(to);
+#pragma unroll 1
+        for (int row = first; row < rows; row += kWarp, address += kWarp * kStageRow) {
+            const T* source = static_cast<const T*>(sources[row]);
+            copy_async(address, source + d, source != nullptr ? bytes : 0);
         }
+        return;
+    }
+#pragma unroll 1
+    for (int row = first; row < rows; row += kWarp, to += kWarp * kStageRow) {
+        const T* source = static_cast<const T*>(sources[row]);
         union {
             T elements[kWordDim<T>];
             uint4 word;
         } copy;
         copy.word = make_uint4(0, 0, 0, 0);
         for (int k = 0; k < kWordDim<T>; ++k) {
-            if (inside && d + k < head.dim) copy.elements[k] = from[k];
+            if (source != nullptr && d + k < head.dim) copy.elements[k] = source[d + k];
         }
         *reinterpret_cast<uint4*>(to) = copy.word;
     }

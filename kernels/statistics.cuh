@@ -93,6 +93,17 @@ struct RowSums {
         __syncthreads();
     }
 
+    // Adds what rows of this warp have.
+    __device__ __forceinline__ void add(int r, float negative, float positive, float effective_negative,
+                                        float effective_positive) {
+        double(*of)[kWarps] = sums[r];
+        const int warp = threadIdx.x / kWarp;
+        of[0][warp] += negative;
+        of[1][warp] += positive;
+        of[2][warp] += effective_negative;
+        of[3][warp] += effective_positive;
+    }
+
     // Stores the block's record, one of `records` for each temperature.
     __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long record,
                                           long long records) {
@@ -141,31 +152,47 @@ struct Masses {
         }
     }
 
+    // Adds up over so many neighbouring lanes. An affinity that is no number shows in the sums.
+    template <int kLanes = kWarp>
     __device__ __forceinline__ void reduce() {
-        negative = warp_sum(negative);
-        positive = warp_sum(positive);
-        squares_negative = warp_sum(squares_negative);
-        squares_positive = warp_sum(squares_positive);
-        peak_negative = -warp_least(-peak_negative);
-        peak_positive = -warp_least(-peak_positive);
+        negative = lanes_sum<kLanes>(negative);
+        positive = lanes_sum<kLanes>(positive);
+        squares_negative = lanes_sum<kLanes>(squares_negative);
+        squares_positive = lanes_sum<kLanes>(squares_positive);
+        peak_negative = lanes_most<kLanes>(peak_negative);
+        peak_positive = lanes_most<kLanes>(peak_positive);
     }
 
     // The greatest coefficient.
     __device__ __forceinline__ float peak() const { return fmaxf(peak_negative * positive, peak_positive * negative); }
 
-    // Stores them, by one lane.
-    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long query, int r,
-                                          RowSums* rows) const {
+    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long query, int r) const {
         float* mass = head.mass + 3 * (query * call.temperatures + r);
         mass[0] = negative;
         mass[1] = positive;
         mass[2] = peak();
-        double(*sums)[kWarps] = rows->sums[r];
-        const int warp = threadIdx.x / kWarp;
-        sums[0][warp] += negative;
-        sums[1][warp] += positive;
-        sums[2][warp] += effective(negative, squares_negative);
-        sums[3][warp] += effective(positive, squares_positive);
+    }
+
+    // Stores them and adds them to those of other rows, by one lane.
+    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long query, int r,
+                                          RowSums* rows) const {
+        store(call, head, query, r);
+        rows->add(r, negative, positive, effective(negative, squares_negative), effective(positive, squares_positive));
+    }
+
+    // The same of a row in every kLanes lanes, where there `is` one.
+    template <int kLanes>
+    __device__ __forceinline__ void store(const DriftCall& call, const DriftHead& head, long long query, int r,
+                                          RowSums* rows, bool is) const {
+        const int lane = threadIdx.x % kWarp;
+        if (is && lane % kLanes == 0) store(call, head, query, r);
+        float sums[kRowSums] = {negative, positive, effective(negative, squares_negative),
+                                effective(positive, squares_positive)};
+        for (int k = 0; k < kRowSums; ++k) {
+            if (!is) sums[k] = 0.0f;
+            for (int far = kLanes; far < kWarp; far *= 2) sums[k] += __shfl_xor_sync(kAllLanes, sums[k], far);
+        }
+        if (lane == 0) rows->add(r, sums[0], sums[1], sums[2], sums[3]);
     }
 };
 

@@ -339,6 +339,7 @@ fn norms_by_the_zero_sum_identity() {
             let unit = if name == "notebook" { (2.0 * shape[4] as f64).sqrt() } else { 1.0 };
             spec.temperatures = [0.05, 0.2, 0.4, 0.7, 1.5].map(|r| r * unit).to_vec();
             bench.compare::<f32>(name, &spec, &case, 1e-5);
+            bench.compare::<f16>(name, &spec, &case, 1e-5);
             bench.compare::<bf16>(name, &spec, &case, 1e-5);
         }
     }
@@ -346,6 +347,49 @@ fn norms_by_the_zero_sum_identity() {
     bench.options.identity = None;
     let shapes = [[2, 16, 4, 40, 700], [3, 16, 4, 40, 24], [1, 64, 32, 64, 320]];
     heads::<f32>(&bench, &DriftSpec::official(), &shapes, 1e-5);
+}
+
+/// Where forces cancel, where groups differ in size and where one sample is far from all, norms by the identity are as
+/// good as from forces of rounded coefficients.
+#[test]
+fn norms_of_forces_that_cancel() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    for (seed, near, dim) in [(1, 0.3, 2), (2, 0.1, 3), (3, 0.03, 24), (4, 0.1, 200), (5, 0.01, 40), (6, 0.003, 8)] {
+        let mut case = Case::random(seed, [2, 24, 40, 64, dim]);
+        // Positives beside the negatives.
+        let (d, mut noise) = (dim, Case::random(seed + 100, [2, 64, 0, 1, dim]).generated);
+        for b in 0..2 {
+            for j in 0..64 {
+                let from =
+                    if j < 24 { &case.generated[(b * 24 + j) * d..] } else { &case.negatives[(b * 40 + j - 24) * d..] };
+                for k in 0..d {
+                    let at = (b * 64 + j) * d + k;
+                    noise[at] = from[k] + near * noise[at];
+                }
+            }
+        }
+        case.positives = noise;
+        for what in ["near", "sizes", "far"] {
+            let mut case = case.clone();
+            if what == "sizes" {
+                for samples in [&mut case.generated, &mut case.negatives, &mut case.positives] {
+                    let first = samples.len() / 2;
+                    samples[..first].iter_mut().for_each(|x| *x *= 1000.0);
+                }
+            } else if what == "far" {
+                case.generated[..d].fill(100.0);
+            }
+            let (_, rounded) = case.rounded::<f16>();
+            let want = rounded.reference(&spec).loss_r;
+            let error = |identity| {
+                let options = Options { identity: Some(identity), ..bench.options };
+                relative_error(&bench.run_with::<f16>(&spec, &case, options).statistics.loss_r, &want)
+            };
+            let [by_identity, from_forces] = [true, false].map(error);
+            check(&format!("{what}, {near} apart, {dim}"), by_identity, 1.25 * from_forces + 1e-5);
+        }
+    }
 }
 
 /// Slices of at least 512 coordinates, added up by a launch of their own.

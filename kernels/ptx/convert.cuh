@@ -43,6 +43,25 @@ __device__ __forceinline__ void round_to(Bfloat* to, float x) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
 }
 
+// Two at a time, the first in the lower half.
+__device__ __forceinline__ unsigned round_both(float first, float second, Half) {
+    unsigned bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+    return bits;
+}
+
+__device__ __forceinline__ unsigned round_both(float first, float second, Bfloat) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+    return bits;
+}
+
+template <typename T>
+__device__ __forceinline__ float2 to_floats(unsigned bits, T) {
+    return make_float2(to_float(T{static_cast<unsigned short>(bits)}),
+                       to_float(T{static_cast<unsigned short>(bits >> 16)}));
+}
+
 // The elements in a word of shared memory.
 __device__ __forceinline__ void widen(float (&to)[4], uint4 bits, float) {
     to[0] = __uint_as_float(bits.x);

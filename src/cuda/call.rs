@@ -2,7 +2,7 @@
 
 use super::params::{self, DriftCall, DriftHead, DriftScalars};
 use super::plan::{Head, LAUNCHES, Plan};
-use crate::{AffinityFloor, Coupling, Dtype, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
 
 /// Where an uncentred pair in half precision is formed anew, as a part of its squares: five bits have then cancelled.
 const NEAR: f64 = 1.0 / 32.0;
@@ -98,7 +98,8 @@ impl Plan {
             ForceNorm::Rms(floor) => (1, floor),
             ForceNorm::None => (0, 0.0),
         };
-        let halves = self.tensor_cores() && self.dtype != Dtype::F32;
+        // By the identity they are halves in TF32 too.
+        let halves = self.tensor_cores();
         DriftCall {
             temperatures: spec.temperatures.len() as i32,
             kernel: match spec.kernel {

@@ -6,6 +6,7 @@ pub const kDistanceSums: ::core::ffi::c_int = 4;
 pub const kThreads: ::core::ffi::c_int = 256;
 pub const kTile: ::core::ffi::c_int = 64;
 pub const kMaxColumns: ::core::ffi::c_int = 224;
+pub const kMaxAllPairs: ::core::ffi::c_int = 160;
 pub const kStageRow: ::core::ffi::c_int = 128;
 pub const kStages: ::core::ffi::c_int = 2;
 pub const kMaxSlots: ::core::ffi::c_int = 3;

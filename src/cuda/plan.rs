@@ -70,10 +70,10 @@ impl Default for Options {
 ///   is of the order of the samples.
 /// - Sums over groups are added in an order that hangs on their number: a call that is split over B gives the same result
 ///   up to the last digits of these f64 sums, not bit for bit.
-/// - Force norms come by the zero-sum identity (spec 2.3) in the plain rung where a group is one block and coordinates are
-///   many (at G = 64, T = 160 and three temperatures above D = 480): it saves a product over the coordinates for each
-///   temperature, for distances of the targets among themselves and G T^2 multiply-adds a temperature. Elsewhere they are
-///   accumulated from the forces; on tensor cores the identity's f32 multiply-adds cost more than it saves.
+/// - Force norms come by the zero-sum identity (spec 2.3) where a group is one block and coordinates are many (at G = 64,
+///   T = 160 and three temperatures above D = 320 in half precision, 160 in TF32, 480 in the plain rung): it saves a
+///   product over the coordinates for each temperature, for distances of the targets among themselves and G T^2
+///   multiply-adds a temperature. Elsewhere they are accumulated from the forces.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) spec: DriftSpec,
@@ -196,15 +196,16 @@ impl Plan {
         let slots =
             (1..=temperatures.min(at_most as usize)).rev().find(|&slots| contraction(widest, slots) <= available);
         let slots = slots.filter(|_| fused).unwrap_or(1);
-        // Its coefficients are f32. It may take the room of the others, or one temperature's at least.
-        let room = contraction(widest, slots).max(tiles(widest, size_of::<f32>(), 1));
+        // Its coefficients are halves on tensor cores, else f32. It may take the room of the others, or one temperature's at
+        // least.
+        let (own, at_most) = if tensor { (2, params::kMaxSlots) } else { (size_of::<f32>(), params::kFewSlots) };
+        let room = contraction(widest, slots).max(tiles(widest, own, 1));
         let identity = |shape: &DriftShape| {
             let possible = fused && room <= available && options.keep_distances != Some(false) && shape.targets() > 1;
-            possible && options.identity.unwrap_or_else(|| !tensor && identity_pays(shape, temperatures))
+            possible && options.identity.unwrap_or_else(|| identity_pays(shape, dtype, tensor, temperatures))
         };
-        let identity_slots = (1..=temperatures.min(params::kFewSlots as usize))
-            .rev()
-            .find(|&slots| tiles(widest, size_of::<f32>(), slots) <= room);
+        let identity_slots =
+            (1..=temperatures.min(at_most as usize)).rev().find(|&slots| tiles(widest, own, slots) <= room);
 
         let mut plan = Self {
             spec: spec.clone(),
@@ -231,7 +232,10 @@ impl Plan {
             };
             let tile = TILE * (head.columns + params::kTilePad as usize) * size_of::<f32>();
             plan.shared[0] = plan.shared[0].max(tile).max(STAGES * rows * STAGE_ROW);
-            let norms = if head.identity { room } else { contraction(head.width, slots) };
+            let norms = match head.identity {
+                true => tiles(head.width, own, plan.identity_slots),
+                false => contraction(head.width, slots),
+            };
             plan.shared[1] = plan.shared[1].max(norms);
             plan.shared[2] = plan.shared[2].max(contraction(head.width, 1));
             plan.heads.push(head);
@@ -271,7 +275,11 @@ impl Plan {
 
         let one = |flag: bool| usize::from(flag);
         let rows = groups.saturating_mul(generated).div_ceil(THREADS / WARP);
-        let queries = if identity { targets.div_ceil(TILE) } else { tiles_i };
+        let queries = match identity {
+            true if self.tensor_cores() => 1 + usize::from(targets > params::kMaxAllPairs as usize),
+            true => targets.div_ceil(TILE),
+            false => tiles_i,
+        };
         let distances = [groups, slices, queries, tiles_j];
         let counts: [(params::Launch, &[usize]); LAUNCHES] = [
             (params::Launch_kDistances, &distances),
@@ -346,6 +354,11 @@ impl Plan {
         on_tensor_cores(self.dtype, self.options)
     }
 
+    /// Whether each head's force norms come by the zero-sum identity.
+    pub fn identity(&self) -> impl ExactSizeIterator<Item = bool> + '_ {
+        self.heads.iter().map(|head| head.identity)
+    }
+
     /// Kernels that a run launches.
     pub fn launches(&self) -> usize {
         // Masses go by the rows; the scalars are reduced twice.
@@ -363,15 +376,24 @@ fn on_tensor_cores(dtype: Dtype, options: Options) -> bool {
     options.tensor_cores.unwrap_or(dtype != Dtype::F32)
 }
 
-/// Whether norms cost less by the zero-sum identity than from the forces, in f32 multiply-adds of the plain rung.
+/// Whether norms cost less by the zero-sum identity than from the forces.
 ///
-/// On tensor cores they do not: at G = 64, T = 160 and three temperatures in bf16, warps execute 209 D instructions a group
-/// for the products and forces of the one way, 605,000 + 115 D for the matrix and the distances of the other (counted on
-/// PTX), and one read of the targets is bound by less than either. In f32 at D = 640 the whole call takes 10 % less by the
-/// identity, at D = 1280 17 %.
-fn identity_pays(shape: &DriftShape, temperatures: usize) -> bool {
+/// On tensor cores by the warps' instructions that the simulator counts for distances and norms, with as many temperatures
+/// in a pass as a call has. Either way grows in a line with the coordinates; at G = 64 and T = 64, 128, 160, 224 they meet
+/// at D = 100, 207, 299, 770 in halves with three temperatures, with one at 208, 333, 1340 for the last three. Where all
+/// pairs of targets are in one block that is about twice the targets or less; else some samples are read once more for
+/// them, and temperatures count. Samples in f32 are twice as long, so TF32 takes half as many coordinates. A reading of
+/// the targets is saved in any case, for distances among some of them.
+///
+/// In the plain rung by f32 multiply-adds: at D = 640 the whole call takes 10 % less by the identity, at D = 1280 17 %.
+fn identity_pays(shape: &DriftShape, dtype: Dtype, tensor: bool, temperatures: usize) -> bool {
     let (targets, dim) = (shape.targets(), shape.dim);
     let width = targets.next_multiple_of(WARP);
+    if tensor {
+        let halves = if dtype == Dtype::F32 { 2 * dim } else { dim };
+        let one_block = targets <= params::kMaxAllPairs as usize;
+        return halves > if one_block { 2 * width } else { 3 * width + 3 * width / temperatures };
+    }
     let forces = temperatures * TILE * width;
     // Tiles of 64 queries by the targets that are not before them; a difference and a product each.
     let more: usize =
@@ -488,11 +510,22 @@ mod tests {
             plan(shapes, dtype, options).heads.iter().map(|head| head.identity).collect()
         };
         assert_eq!(by_identity(&[latent(64), latent(1280)], Dtype::F32), [false, true]);
-        assert_eq!(by_identity(&[latent(640), latent(5120)], Dtype::Bf16), [false, false]);
+        assert_eq!(by_identity(&[latent(256), latent(640), latent(5120)], Dtype::Bf16), [false, true, true]);
+        let tf32 = Options { tensor_cores: Some(true), ..options };
+        assert!(plan(&[latent(256)], Dtype::F32, tf32).heads[0].identity);
+        // More targets than one block has all pairs of.
+        let pixels = |dim| shape(512, 64, 32, 128, dim);
+        assert_eq!(by_identity(&[pixels(640), pixels(1280)], Dtype::F16), [false, true]);
         assert_eq!(by_identity(&[shape(1, 2048, 0, 2048, 5120)], Dtype::F32), [false]);
         let either = [true, false].map(|identity| Options { identity: Some(identity), ..options });
         let [with, without] = either.map(|options| plan(&[latent(5120)], Dtype::F16, options));
         assert_eq!((with.launches(), without.launches()), (5, 5));
+        assert!(with.heads[0].identity && !without.heads[0].identity);
+        assert_eq!(
+            (with.identity_slots, with.shared[1]),
+            (without.slots, without.shared[1]),
+            "coefficients of 16 bits"
+        );
         assert!(with.workspace_bytes() >= without.workspace_bytes() + 512 * 96 * 160 * 4);
         // One tile of targets where it fits: coefficients are then made once, not for every 128 coordinates.
         let pixels = shape(2, 64, 32, 128, 5120);

@@ -1,8 +1,11 @@
 //! What the CUDA kernels execute and move, counted by the simulator, beside the least there could be.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use crate::kernels::{self, Kernel};
 
 /// Why there are no numbers.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,8 @@ pub enum Error {
     Counter { path: PathBuf, name: String, line: String },
     #[error("README.md has no {0}")]
     Marker(&'static str),
+    #[error(transparent)]
+    Kernels(#[from] kernels::Error),
 }
 
 /// What is counted: [B, G, N, P, D] and the samples' type.
@@ -52,9 +57,29 @@ const A100: Peaks =
 const H100: Peaks =
     Peaks { dram: 3.35e12, half: 989e12, tf32: 495e12, special: 3.87e12, shared: 30.9e12, issue: 966e9 };
 
+/// What a multiprocessor of these devices has: its architecture, and bytes of shared memory.
+const MULTIPROCESSORS: [(u32, u32); 2] = [(80, 164 << 10), (90, 228 << 10)];
+
+/// Warps of a multiprocessor that blocks of 256 threads can be, by registers, shared memory and threads.
+fn resident(kernel: &Kernel, dynamic: u32, shared_bytes: u32) -> u32 {
+    const WARPS: u32 = 8;
+    // A warp gets registers in units of 256; the driver takes a KiB of every block.
+    let by_registers = 65536 / ((kernel.registers * 32).next_multiple_of(256) * WARPS);
+    let by_shared = shared_bytes / (kernel.shared + dynamic + 1024);
+    by_registers.min(by_shared).min(64 / WARPS) * WARPS
+}
+
+/// A shape's launches, and what the plan decided.
+struct Call {
+    launches: Vec<(String, Counts)>,
+    identity: bool,
+}
+
 /// One launch, or the sum of several.
 #[derive(Clone, Copy, Default)]
 struct Counts {
+    /// Bytes that the plan gives a block.
+    shared: u32,
     instructions: f64,
     products: f64,
     tensor_flop: f64,
@@ -80,6 +105,7 @@ impl Counts {
         let warps = warps.split_once("warp_instructions_by_class").map_or("", |(_, warps)| warps);
         let sectors = |op: &str| get(&format!("lts__t_sectors_srcunit_tex_op_{op}.sum")).map(|count| 32.0 * count);
         Ok(Self {
+            shared: get("shared")? as u32,
             instructions: get("warp_instructions")?,
             products: number(warps, "tensor").unwrap_or(0.0),
             tensor_flop: get("tensor_flop")?,
@@ -125,20 +151,23 @@ impl Counts {
 }
 
 /// Counts every shape and gives the tables. `command` runs cargo where the simulator stands in for the driver.
-pub fn report(target: &Path, large: bool, command: impl Fn(&[&str]) -> Command) -> Result<String, Error> {
+pub fn report(
+    root: &Path,
+    target: &Path,
+    nvcc: &Path,
+    large: bool,
+    command: impl Fn(&[&str]) -> Command,
+) -> Result<String, Error> {
+    let limits = kernels::assemble(root, target, nvcc, &MULTIPROCESSORS.map(|(arch, _)| arch))?;
     let mut text = String::new();
     for shape in SHAPES.iter().chain(LARGE.iter().filter(|_| large)) {
-        table(&mut text, shape, &launches(target, shape, &command)?);
+        table(&mut text, shape, &count(target, shape, &command)?, &limits);
     }
     Ok(text)
 }
 
 /// Runs one call and reads what each launch counted.
-fn launches(
-    target: &Path,
-    Shape(extents, dtype): &Shape,
-    command: &impl Fn(&[&str]) -> Command,
-) -> Result<Vec<(String, Counts)>, Error> {
+fn count(target: &Path, Shape(extents, dtype): &Shape, command: &impl Fn(&[&str]) -> Command) -> Result<Call, Error> {
     let path = target.join("counters.json");
     let file = |source| Error::File { path: path.clone(), source };
     match std::fs::remove_file(&path) {
@@ -153,28 +182,36 @@ fn launches(
     eprintln!("xtask: counting {} in {dtype}", words.join(" x "));
     // Checks change no count, and one thread keeps the order of the blocks, which the cache's model depends on.
     let settings = [("CUDRIFT_SIM_WITHOUT", "race,shared-init,global-init"), ("CUDRIFT_SIM_THREADS", "1")];
-    let status = command(&args).env("CUDRIFT_SIM_COUNTERS", &path).envs(settings).status();
-    if !status.map_err(file)?.success() {
+    let mut command = command(&args);
+    let output = command.env("CUDRIFT_SIM_COUNTERS", &path).envs(settings).stderr(Stdio::inherit()).output();
+    let output = output.map_err(file)?;
+    if !output.status.success() {
         return Err(Error::Failed(format!("cargo {}", args.join(" "))));
     }
+    let identity = String::from_utf8_lossy(&output.stdout).contains("norms by the identity");
     let lines = std::fs::read_to_string(&path).map_err(file)?;
-    lines
-        .lines()
-        .map(|line| {
-            let name = line.split('"').nth(3).unwrap_or_default().to_owned();
-            Ok((name, Counts::parse(&path, line)?))
-        })
-        .collect()
+    let launches = lines.lines().map(|line| {
+        let name = line.split('"').nth(3).unwrap_or_default().to_owned();
+        Ok((name, Counts::parse(&path, line)?))
+    });
+    Ok(Call { launches: launches.collect::<Result<_, Error>>()?, identity })
 }
 
 /// The launches of a shape, a group at a time, and their sum beside the least there could be.
-fn table(text: &mut String, Shape([b, g, n, p, d], dtype): &Shape, launches: &[(String, Counts)]) {
+fn table(
+    text: &mut String,
+    Shape([b, g, n, p, d], dtype): &Shape,
+    Call { launches, identity }: &Call,
+    limits: &BTreeMap<String, Vec<Kernel>>,
+) {
     let (groups, t) = (*b as f64, (g + n + p) as f64);
     let _ = writeln!(text, "**[{b}, {g}, {n}, {p}, {d}] in {dtype}**, a group:\n");
     text.push_str(
         "| kernel | instructions | mma | others per mma | tensor MFLOP | L2 kB | DRAM kB | conflicts | 16-byte |",
     );
-    text.push_str(" A100 ns | H100 ns |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str(" registers | shared kB | warps | A100 ns | H100 ns |\n|");
+    text.push_str(&"---|".repeat(14));
+    text.push('\n');
     let mut total = Counts::default();
     let mut row = |name: &str, counts: &Counts| {
         let bytes = |of: [f64; 2]| of.iter().sum::<f64>() / groups / 1e3;
@@ -190,12 +227,22 @@ fn table(text: &mut String, Shape([b, g, n, p, d], dtype): &Shape, launches: &[(
             let (ns, what) = counts.bound(&peaks, dtype);
             format!("{:.0}, {what}", ns / groups)
         });
+        let kernels = limits.get(name).map_or(&[][..], Vec::as_slice);
+        let words = |of: &dyn Fn(&Kernel, u32) -> u32| -> String {
+            let words = kernels.iter().zip(MULTIPROCESSORS).map(|(kernel, (_, shared))| of(kernel, shared).to_string());
+            words.collect::<Vec<_>>().join(", ")
+        };
+        let registers = words(&|kernel, _| kernel.registers);
+        let warps = words(&|kernel, shared| resident(kernel, counts.shared, shared));
+        let shared = kernels
+            .first()
+            .map_or_else(String::new, |kernel| format!("{:.1}", f64::from(kernel.shared + counts.shared) / 1e3));
         let (instructions, products) = (counts.instructions / groups, counts.products / groups);
         let flop = counts.tensor_flop / groups / 1e6;
         let _ = writeln!(
             text,
             "| {name} | {instructions:.0} | {products:.0} | {others} | {flop:.1} | {:.1} | {:.1} | {excess:.1} % | \
-             {wide:.0} % | {a100} | {h100} |",
+             {wide:.0} % | {registers} | {shared} | {warps} | {a100} | {h100} |",
             bytes(counts.l2),
             bytes(counts.dram)
         );
@@ -205,21 +252,35 @@ fn table(text: &mut String, Shape([b, g, n, p, d], dtype): &Shape, launches: &[(
         total.add(counts);
     }
     row("all", &total);
-    // Inputs twice, distances three times, the force: what a call in two phases cannot do without.
+    // Inputs twice, distances three times, the force: what a call in two phases cannot do without. By the identity half of
+    // the distances of the other targets among themselves too, written and read; its quadratic form is apart.
     let (g, d, sample) = (*g as f64, *d as f64, if dtype.ends_with("16") { 2.0 } else { 4.0 });
-    let least = 2.0 * sample * t * d + 12.0 * g * t + 4.0 * g * d;
-    let flop = 4.0 * g * t * d;
+    let others = if *identity { (t - g) * (t - g) } else { 0.0 };
+    let least = 2.0 * sample * t * d + 4.0 * (3.0 * g * t + others) + 4.0 * g * d;
+    let flop = 4.0 * g * t * d + others * d;
+    let is_form = |name: &str| *identity && name.starts_with("group");
+    let form: f64 = launches.iter().filter(|(name, _)| is_form(name)).map(|(_, counts)| counts.tensor_flop).sum();
     let ratio = |bytes: [f64; 2]| bytes.iter().sum::<f64>() / groups / least;
-    let _ = writeln!(
+    let with = if *identity { ", half of those among other targets twice" } else { "" };
+    let _ = write!(
         text,
-        "\nAt least {:.1} kB (samples twice, distances three times, the force) and {:.1} MFLOP (distances and force). \
-         Counted: L2 {:.2} times, DRAM {:.2} times, tensor cores {:.2} times as much.\n",
+        "\nAt least {:.1} kB (samples twice, distances three times{with}, the force) and {:.1} MFLOP (distances and force). \
+         Counted: L2 {:.2} times, DRAM {:.2} times, tensor cores {:.2} times as much",
         least / 1e3,
         flop / 1e6,
         ratio(total.l2),
         ratio(total.dram),
-        total.tensor_flop / groups / flop
+        (total.tensor_flop - form) / groups / flop
     );
+    if form > 0.0 {
+        let _ = write!(
+            text,
+            " without the quadratic form of the norms, {:.1} MFLOP, {:.2} times with it",
+            form / groups / 1e6,
+            total.tensor_flop / groups / flop
+        );
+    }
+    text.push_str(".\n\n");
 }
 
 /// Puts the tables between the README's markers.

@@ -28,9 +28,11 @@ pub enum Error {
 
 /// One kernel on one architecture.
 #[derive(Clone, Debug, Default)]
-struct Kernel {
-    registers: u32,
-    shared: u32,
+pub struct Kernel {
+    /// Of a thread.
+    pub registers: u32,
+    /// Bytes of a block, beside what a plan gives it.
+    pub shared: u32,
     stack: u32,
     spills: u32,
     instructions: u32,
@@ -42,9 +44,13 @@ struct Kernel {
     local: u32,
 }
 
-/// Assembles the kernels for every architecture and gives a table; refuses kernels that spill, or do without what they
-/// are there for.
-pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> {
+/// Assembles the kernels for some architectures, and gives what came of each, in their order.
+pub fn assemble(
+    root: &Path,
+    target: &Path,
+    nvcc: &Path,
+    architectures: &[u32],
+) -> Result<BTreeMap<String, Vec<Kernel>>, Error> {
     let folder = target.join("kernels");
     std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.clone(), source })?;
     let tool = |name: &'static str| (name, nvcc.with_file_name(name));
@@ -58,7 +64,7 @@ pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> 
     let text = build::lower::lowered(&text).ok_or_else(|| Error::Bad("nvcc's PTX has no .version".into()))?;
     std::fs::write(&ptx, text).map_err(file)?;
     let mut table: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
-    let assemble = |arch: u32| -> Result<_, Error> {
+    let assemble = &|arch: u32| -> Result<_, Error> {
         let cubin = folder.join(format!("sm_{arch}.cubin"));
         let said = run(tool("ptxas"), &[&"-v", &format!("-arch=sm_{arch}"), &"-o", &cubin, &ptx])?;
         let mut kernels = assembled(&said);
@@ -66,17 +72,30 @@ pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> 
         Ok(kernels)
     };
     let all = std::thread::scope(|scope| {
-        let threads = ARCHITECTURES.map(|arch| scope.spawn(move || assemble(arch)));
-        threads.map(|thread| thread.join().unwrap_or_else(|_| Err(Error::Bad("a thread panicked".into()))))
+        let threads: Vec<_> = architectures.iter().map(|&arch| scope.spawn(move || assemble(arch))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err(Error::Bad("a thread panicked".into())))
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<_>, Error>>()
     });
-    for kernels in all {
-        for (name, kernel) in kernels? {
+    for kernels in all? {
+        for (name, kernel) in kernels {
             table.entry(name).or_default().push(kernel);
         }
     }
     if table.is_empty() {
         return Err(Error::Silent("any kernel".into()));
     }
+    match table.iter().find(|(_, kernels)| kernels.len() != architectures.len()) {
+        Some((name, _)) => Err(Error::Silent(name.clone())),
+        None => Ok(table),
+    }
+}
+
+/// Assembles the kernels for every architecture and gives a table; refuses kernels that spill, or do without what they
+/// are there for.
+pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> {
+    let table = assemble(root, target, nvcc, &ARCHITECTURES)?;
     let mut text = String::new();
     let architectures = ARCHITECTURES.map(|arch| format!("sm_{arch}")).join(" ");
     let _ = writeln!(
@@ -89,9 +108,7 @@ pub fn report(root: &Path, target: &Path, nvcc: &Path) -> Result<String, Error> 
         writeln!(text, "| kernel | registers | shared | instructions | tensor | 16-byte |\n|---|---|---|---|---|---|");
     let mut bad = Vec::new();
     for (name, kernels) in &table {
-        let Some(first) = kernels.first().filter(|_| kernels.len() == ARCHITECTURES.len()) else {
-            return Err(Error::Silent(name.clone()));
-        };
+        let Some(first) = kernels.first() else { continue };
         let registers = kernels.iter().map(|kernel| kernel.registers.to_string()).collect::<Vec<_>>().join(" ");
         let Kernel { shared, instructions, products, wide, .. } = first;
         let _ = writeln!(text, "| {name} | {registers} | {shared} | {instructions} | {products} | {wide} |");

@@ -69,7 +69,8 @@ fn counters(large: bool) -> bool {
     if !(cuda() && simulator()) {
         return false;
     }
-    let tables = counters::report(&target(), large, tests);
+    let Some(nvcc) = nvcc() else { return false };
+    let tables = counters::report(&root(), &target(), &nvcc, large, tests);
     let written = tables.and_then(|tables| {
         print!("{tables}");
         counters::write(&root(), &tables)
