@@ -64,8 +64,10 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     float sum = z[at];
     if (conditions.labels != nullptr) {
         const int slot = static_cast<int>(at / width / conditions.rows);
-        const long long label = static_cast<long long>(conditions.labels[slot]);
-        sum += conditions.table[label * width + column];
+        // What is no class gives NaN: the host cannot see it, the results do.
+        const float label = conditions.labels[slot];
+        const bool known = label >= 0.0f && label < static_cast<float>(conditions.classes);
+        sum += known ? conditions.table[static_cast<long long>(label) * width + column] : __uint_as_float(0x7fffffffu);
         if (conditions.vector != nullptr) sum = fmaf(conditions.guidance[slot], conditions.vector[column], sum);
     }
     sum += bias[column];
@@ -178,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     for (int slot = 0; slot * conditions.rows < n; ++slot) {
         // The block after those of the classes has the guidance scale.
         const bool guidance = which == classes;
-        if (!guidance && static_cast<int>(conditions.labels[slot]) != which) continue;
+        if (!guidance && conditions.labels[slot] != static_cast<float>(which)) continue;
         const float factor = guidance ? conditions.guidance[slot] : 1.0f;
         for (int k = static_cast<int>(threadIdx.x) / kWarp; k < conditions.rows && inside; k += kWarps) {
             sum = fmaf(factor, dz[(static_cast<long long>(slot) * conditions.rows + k) * width + column], sum);

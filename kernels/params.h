@@ -199,7 +199,7 @@ struct JoinColumns {
 // What a class, as a whole number, and the logarithm of a guidance scale add to so many rows each: a row of the table, and
 // the vector times it. Null where there are none.
 struct Conditions {
-    int rows;
+    int rows, classes;
     const float *labels, *guidance, *table, *vector;
 };
 

@@ -21,6 +21,11 @@ struct Integers {
     unsigned at[4];
 };
 
+__device__ __forceinline__ unsigned element(const Integers& block, unsigned long long at) {
+    const int k = static_cast<int>(at % 4);
+    return k == 0 ? block.at[0] : k == 1 ? block.at[1] : k == 2 ? block.at[2] : block.at[3];
+}
+
 // Philox4x32-10 of block `block` of the stream of a purpose at a step.
 __device__ __forceinline__ Integers philox(const unsigned (&key)[2], unsigned purpose, unsigned long long step,
                                            unsigned long long block) {
@@ -51,9 +56,7 @@ __device__ __forceinline__ Integers philox(const RandomStream& stream, unsigned 
 // Integer `at` of a stream.
 __device__ __forceinline__ unsigned integer(const unsigned (&key)[2], unsigned purpose, unsigned long long step,
                                             unsigned long long at) {
-    const Integers block = philox(key, purpose, step, at / 4);
-    const int k = static_cast<int>(at % 4);
-    return k == 0 ? block.at[0] : k == 1 ? block.at[1] : k == 2 ? block.at[2] : block.at[3];
+    return element(philox(key, purpose, step, at / 4), at);
 }
 
 __device__ __forceinline__ float uniform(unsigned bits) {
@@ -132,8 +135,7 @@ public:
     }
 
     __device__ __forceinline__ unsigned next() {
-        const int k = static_cast<int>(at_ % 4);
-        const unsigned bits = k == 0 ? block_.at[0] : k == 1 ? block_.at[1] : k == 2 ? block_.at[2] : block_.at[3];
+        const unsigned bits = element(block_, at_);
         if (++at_ % 4 == 0) block_ = philox(stream_, at_ / 4);
         return bits;
     }

@@ -11,7 +11,7 @@ use cudrift::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
-use cudrift::generator::{Condition, Mlp, Pass};
+use cudrift::generator::{Architecture, Condition, Mlp, Pass, Vector};
 use cudrift::rng::{Purpose, Stream};
 use cudrift::train::{Annealing, Classes, Config, Optimizer, Step, Trainer};
 use cudrift::{DriftShape, DriftSpec};
@@ -149,6 +149,41 @@ fn updated<B: Backend>(backend: &mut B, optimizer: &Optimizer, count: usize) -> 
     let Weights { parameters, first, second, ema, .. } = &weights;
     let arrays = [parameters, first, second, ema].map(|array| backend.download(array, count).unwrap());
     (arrays.to_vec(), backend.read(&progress).unwrap())
+}
+
+/// What would reach beyond an array is refused; what is no class gives NaN, on either backend.
+#[test]
+fn short_arrays_and_foreign_labels() {
+    fn outputs<B: Backend>(backend: &mut B, label: f32) -> Vec<f32> {
+        let mut architecture = Architecture::plain(1, &[3], 2);
+        architecture.classes = 2;
+        let model = Mlp::new(&architecture, 0).unwrap();
+        let mut pass = Pass::new(backend, &architecture, 2).unwrap();
+        pass.condition_mut().unwrap().labels = backend.upload("labels", &[1.0, label]).unwrap();
+        let parameters = backend.upload("parameters", model.parameters()).unwrap();
+        pass.forward(backend, &parameters).unwrap();
+        backend.download(pass.output(), 4).unwrap()
+    }
+    let Some(mut device) = open() else { return };
+    for label in [2.0, -1.0, 1e9, f32::NAN] {
+        for outputs in [outputs(&mut Host::new(), label), outputs(&mut device, label)] {
+            let nan: Vec<bool> = outputs.iter().map(|v| v.is_nan()).collect();
+            assert_eq!(nan, [false, false, true, true], "{label}: {outputs:?}");
+        }
+    }
+    let architecture = Architecture::plain(1, &[3], 2);
+    let model = Mlp::new(&architecture, 0).unwrap();
+    let parameters = device.upload("parameters", model.parameters()).unwrap();
+    let mut pass = Pass::new(&device, &architecture, 2).unwrap();
+    *pass.noise_mut() = device.array("noise", 1).unwrap();
+    assert!(matches!(pass.forward(&mut device, &parameters), Err(cudrift::Error::Shape { .. })));
+    let bias = Vector { start: 0, len: 3, column: 0 };
+    let array = |len: usize| device.array("an array", len).unwrap();
+    let (short, dy, mut sums, mut few) = (array(5), array(6), array(3), array(2));
+    assert!(matches!(device.note_bias(&bias, 2, &short, &mut sums), Err(cudrift::Error::Shape { .. })));
+    assert!(matches!(device.note_bias(&bias, 2, &dy, &mut few), Err(cudrift::Error::Shape { .. })));
+    device.note_bias(&bias, 2, &dy, &mut sums).unwrap();
+    assert!(matches!(device.download(&short, 6), Err(cudrift::Error::Shape { .. })));
 }
 
 /// Without a clip the update has the bits of the CPU; with one, those that the last digits of the norm leave.

@@ -103,13 +103,7 @@ impl Backend for Host {
     fn data(&self, data: &Data, sampling: &Sampling, seed: u64, step: u64) -> Result<HostData> {
         let buffers = match sampling {
             Sampling::Batch(_) => None,
-            Sampling::Classes(classes) => {
-                classes.validate()?;
-                let labels = labels_of(data).ok_or_else(|| {
-                    Error::value("class-conditional training", "labels", "one for each of the data", "none")
-                })?;
-                Some(Buffers::after(classes, labels, seed, step))
-            }
+            Sampling::Classes(classes) => Some(Buffers::of(classes, data, seed, step)?.0),
         };
         Ok(HostData { data: data.clone(), sampling: *sampling, buffers })
     }
@@ -173,9 +167,15 @@ impl Backend for Host {
             product(isa, [x.len() / input, input, output], x, weight, z);
             if let Some((places, condition)) = condition {
                 for (row, z) in (chunk * ROWS..).zip(z.chunks_exact_mut(output)) {
-                    let (label, guidance) = slot_of(condition, row, n);
-                    let class = &parameters[places.table.start + label * output..][..output];
-                    z.iter_mut().zip(class).for_each(|(z, e)| *z += e);
+                    let (label, guidance) = slot_of(places, condition, row, n);
+                    match label {
+                        Some(label) => {
+                            let class = &parameters[places.table.start + label * output..][..output];
+                            z.iter_mut().zip(class).for_each(|(z, e)| *z += e);
+                        }
+                        // As on a device, which cannot refuse it.
+                        None => z.fill(f32::NAN),
+                    }
                     if let Some(range) = &places.guidance {
                         z.iter_mut().zip(&parameters[range.clone()]).for_each(|(z, g)| *z += guidance * g);
                     }
@@ -395,9 +395,11 @@ impl Backend for Host {
         grad[places.table.clone()].fill(0.0);
         places.guidance.iter().for_each(|range| grad[range.clone()].fill(0.0));
         for (row, dz) in dz[..n * width].chunks_exact(width).enumerate() {
-            let (label, guidance) = slot_of(condition, row, n);
-            let class = &mut grad[places.table.start + label * width..][..width];
-            class.iter_mut().zip(dz).for_each(|(grad, dz)| *grad += dz);
+            let (label, guidance) = slot_of(places, condition, row, n);
+            if let Some(label) = label {
+                let class = &mut grad[places.table.start + label * width..][..width];
+                class.iter_mut().zip(dz).for_each(|(grad, dz)| *grad += dz);
+            }
             if let Some(range) = &places.guidance {
                 grad[range.clone()].iter_mut().zip(dz).for_each(|(grad, dz)| *grad += guidance * dz);
             }
@@ -429,10 +431,12 @@ impl Backend for Host {
     }
 }
 
-/// Label and logarithm of the guidance scale of a sample.
-fn slot_of(condition: &Condition<Vec<f32>>, row: usize, n: usize) -> (usize, f32) {
+/// Label and logarithm of the guidance scale of a sample; no label where it is no class.
+fn slot_of(places: &Conditioning, condition: &Condition<Vec<f32>>, row: usize, n: usize) -> (Option<usize>, f32) {
     let slot = row / (n / condition.slots);
-    (condition.labels[slot] as usize, condition.guidance[slot])
+    let label = condition.labels[slot];
+    let known = (0.0..places.classes as f32).contains(&label);
+    (known.then_some(label as usize), condition.guidance[slot])
 }
 
 /// 1 / (1 + e^-z), from the exponential of a number <= 0.

@@ -160,13 +160,8 @@ impl Context {
         Ok(Drift { force, loss, scale, loss_r, nonfinite, elements_per_group })
     }
 
-    /// A copy on the device. There is no empty allocation: what is empty has room for one element.
     fn upload<T: DeviceRepr>(&self, what: &'static str, from: &[T]) -> Result<CudaSlice<T>> {
-        let mut to = self.room(what, from.len())?;
-        if !from.is_empty() {
-            self.stream.memcpy_htod(from, &mut to).map_err(|error| failed("copying to the device", error))?;
-        }
-        Ok(to)
+        upload(&self.stream, OP, what, from)
     }
 
     fn room<T: DeviceRepr>(&self, what: &'static str, count: usize) -> Result<CudaSlice<T>> {
@@ -174,15 +169,36 @@ impl Context {
     }
 
     fn download(&self, from: &CudaSlice<f32>, count: usize) -> Result<Vec<f32>> {
-        let mut to = vec![0.0; count];
-        if count > 0 {
-            let copied = self.stream.memcpy_dtoh(&from.slice(..count), &mut to);
-            copied
-                .and_then(|()| self.stream.synchronize())
-                .map_err(|error| failed("copying from the device", error))?;
-        }
-        Ok(to)
+        download(&self.stream, from, count)
     }
+}
+
+/// A copy on the device. There is no empty allocation: what is empty has room for one element.
+pub(super) fn upload<T: DeviceRepr>(
+    stream: &Arc<CudaStream>,
+    op: &'static str,
+    what: &'static str,
+    from: &[T],
+) -> Result<CudaSlice<T>> {
+    let mut to = room(stream, op, what, from.len())?;
+    if !from.is_empty() {
+        stream.memcpy_htod(from, &mut to).map_err(|error| failed("copying to the device", error))?;
+    }
+    Ok(to)
+}
+
+/// A copy of the first `count` elements, when the stream has come so far.
+pub(super) fn download<T: DeviceRepr + Clone + Default>(
+    stream: &Arc<CudaStream>,
+    from: &CudaSlice<T>,
+    count: usize,
+) -> Result<Vec<T>> {
+    let mut to = vec![T::default(); count];
+    if count > 0 {
+        let copied = stream.memcpy_dtoh(&from.slice(..count), &mut to);
+        copied.and_then(|()| stream.synchronize()).map_err(|error| failed("copying from the device", error))?;
+    }
+    Ok(to)
 }
 
 /// An array of what comes, with room for one at least.

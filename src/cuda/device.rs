@@ -1,8 +1,8 @@
 //! A CUDA device as a backend of generators and their training: kernels/random.cu, network.cu, update.cu, and cuBLAS.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
 use cudarc::cublas::{result as blas, result::CublasError, sys as blas_sys};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
@@ -10,7 +10,7 @@ use cudarc::driver::{
 };
 
 use super::call::Pointers;
-use super::context::{failed, room};
+use super::context::{download, failed, room, upload};
 use super::launch::{Kernels, Phase};
 use super::params::{self, ClassCall, Conditions, JoinColumns, RandomStream, TrainProgress, UpdateCall};
 use super::{Gpu, Options, Plan, probe};
@@ -18,7 +18,7 @@ use crate::backend::{Backend, Batch, LOSS_DECAY, Progress, Sampling, Targets, We
 use crate::data::{Data, Source, Toy};
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
-use crate::train::classes::{Buffers, labels_of};
+use crate::train::classes::Buffers;
 use crate::train::{Classes, Optimizer};
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 
@@ -38,10 +38,6 @@ unsafe impl DeviceRepr for Conditions {}
 unsafe impl DeviceRepr for ClassCall {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for UpdateCall {}
-// SAFETY: `repr(C)`, eight-byte numbers only.
-unsafe impl Zeroable for TrainProgress {}
-// SAFETY: as above.
-unsafe impl Pod for TrainProgress {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for TrainProgress {}
 
@@ -170,7 +166,7 @@ macro_rules! launch {
             let mut builder = $device.stream.launch_builder(&$device.functions.$function);
             $(let argument = $argument; builder.arg(&argument);)+
             // SAFETY: the arguments are those of the kernel of this name, in its order; the arrays are as long as the
-            // extents beside them say, which `Pass` and `Trainer` see to.
+            // extents beside them say, which `DeviceArray::part` has compared.
             unsafe { builder.launch(config) }.map_err(|error| failed(stringify!($function), error))?;
         }
         Ok::<(), Error>(())
@@ -259,7 +255,7 @@ impl Device {
             operations.map(|transposed| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N });
         let (one, zero) = (1.0f32, 0.0f32);
         let [m, n, k, lda, ldb, ldc] = integers([m, n, k, a.1, b.1, c.1])?;
-        // SAFETY: extents and strides are those of the arrays, which `Pass` sees to.
+        // SAFETY: the arrays are as long as the extents say, which `DeviceArray::part` has compared.
         let answer = unsafe {
             blas::sgemm(
                 self.blas.0,
@@ -283,10 +279,7 @@ impl Device {
 
     fn classes(&self, data: &Data, classes: &Classes, seed: u64, step: u64) -> Result<DeviceClasses> {
         const MOST: usize = params::kMaxChoice as usize;
-        classes.validate()?;
-        let (Some(labels), Some((values, _))) = (labels_of(data), data.all()) else {
-            return Err(Error::value(OP, "labels", "one for each of the data", "none"));
-        };
+        let (buffers, labels, values) = Buffers::of(classes, data, seed, step)?;
         let Classes { loaded, class_buffer, buffer, .. } = *classes;
         for (argument, count) in
             [("loaded per step", loaded), ("a class's buffer", class_buffer), ("the buffer of all classes", buffer)]
@@ -295,13 +288,12 @@ impl Device {
                 return Err(Error::value(OP, argument, format!("at most {MOST} on a device"), count));
             }
         }
-        let buffers = Buffers::after(classes, labels, seed, step);
-        let numbers = |values: &[u32]| self.copy("the buffers of classes", values);
-        let room = |count: usize| room::<u32>(&self.stream, OP, "the choices of a step", count);
-        let chosen = [room(classes.labels * classes.positives)?, room(classes.labels * classes.negatives)?];
-        let [positives, negatives] = chosen;
-        let numbers = [numbers(&labels.of)?, numbers(&buffers.of_class)?, positives, negatives];
-        let counts = self.copy("the buffers of classes", &buffers.counts)?;
+        const BUFFERS: &str = "the buffers of classes";
+        let copy = |values: &[u32]| upload(&self.stream, OP, BUFFERS, values);
+        let chosen = |count: usize| room(&self.stream, OP, "the choices of a step", classes.labels * count);
+        let numbers =
+            [copy(&labels.of)?, copy(&buffers.of_class)?, chosen(classes.positives)?, chosen(classes.negatives)?];
+        let counts = upload(&self.stream, OP, BUFFERS, &buffers.counts)?;
         let address = |slice: &CudaSlice<u32>| slice.device_ptr(&self.stream).0;
         let extents = [data.dim(), labels.classes, classes.labels, classes.generated, classes.positives];
         let [dim, kinds, slots, generated, positives] = integers(extents)?;
@@ -339,14 +331,6 @@ impl Device {
         Plan::grouped(spec, &[shape], Dtype::F32, options)
     }
 
-    /// A copy on the device.
-    fn copy<T: DeviceRepr>(&self, what: &'static str, values: &[T]) -> Result<CudaSlice<T>> {
-        let mut slice = room(&self.stream, OP, what, values.len())?;
-        let copied = self.stream.memcpy_htod(values, &mut slice);
-        copied.map_err(|error| failed("copying to the device", error))?;
-        Ok(slice)
-    }
-
     /// `y = x W^T`.
     fn forward(
         &self,
@@ -357,14 +341,47 @@ impl Device {
         y: &DeviceArray,
     ) -> Result<()> {
         let Layer { input, output, .. } = *layer;
-        let weight = parameters.at(layer.weight().start);
-        self.product([true, false], [output, n, input], [(weight, input), (x.address, input), (y.address, output)])
+        let weight = parameters.part(layer.weight())?;
+        let operands = [(weight, input), (x.first(n * input)?, input), (y.first(n * output)?, output)];
+        self.product([true, false], [output, n, input], operands)
     }
 }
 
 impl DeviceArray {
-    fn at(&self, offset: usize) -> u64 {
-        self.address + (offset * size_of::<f32>()) as u64
+    /// The address of a part: kernels cannot see where an array ends.
+    fn part(&self, range: Range<usize>) -> Result<u64> {
+        if range.end > self.len {
+            return Err(Error::shape(OP, "an array", format!("{} numbers or more", range.end), [self.len]));
+        }
+        Ok(self.address + (range.start * size_of::<f32>()) as u64)
+    }
+
+    /// The address of the first `count` numbers.
+    fn first(&self, count: usize) -> Result<u64> {
+        self.part(0..count)
+    }
+}
+
+/// Where a block's sums of the columns of [n, width] go.
+struct Stripes {
+    blocks: usize,
+    n: i32,
+    width: i32,
+    columns: i32,
+    first: i32,
+    sums: u64,
+}
+
+impl Stripes {
+    fn new(vector: &Vector, n: usize, sums: &DeviceArray) -> Result<Self> {
+        let columns = columns(sums, n);
+        let end = vector.column + vector.len;
+        if n > 0 && end > columns {
+            return Err(Error::shape(OP, "sums", format!("{end} columns or more"), [columns]));
+        }
+        let blocks = n.div_ceil(SUM_ROWS) * vector.len.div_ceil(WARP);
+        let [n, width, columns, first] = integers([n, vector.len, columns, vector.column])?;
+        Ok(Self { blocks, n, width, columns, first, sums: sums.address })
     }
 }
 
@@ -382,23 +399,14 @@ impl Backend for Device {
     }
 
     fn upload(&self, what: &'static str, values: &[f32]) -> Result<DeviceArray> {
-        let mut array = self.array(what, values.len())?;
-        if !values.is_empty() {
-            let copied = self.stream.memcpy_htod(values, &mut array.slice);
-            copied.map_err(|error| failed("copying to the device", error))?;
-        }
-        Ok(array)
+        let slice = upload(&self.stream, OP, what, values)?;
+        let address = slice.device_ptr(&self.stream).0;
+        Ok(DeviceArray { slice, len: values.len(), address })
     }
 
     fn download(&self, array: &DeviceArray, len: usize) -> Result<Vec<f32>> {
-        let mut values = vec![0.0; len];
-        if len > 0 {
-            let copied = self.stream.memcpy_dtoh(&array.slice.slice(..len), &mut values);
-            copied
-                .and_then(|()| self.stream.synchronize())
-                .map_err(|error| failed("copying from the device", error))?;
-        }
-        Ok(values)
+        array.first(len)?;
+        download(&self.stream, &array.slice, len)
     }
 
     fn len(array: &DeviceArray) -> usize {
@@ -412,17 +420,12 @@ impl Backend for Device {
     fn progress(&self, progress: &Progress) -> Result<CudaSlice<TrainProgress>> {
         let Progress { step, diverged, loss, loss_ema, scale, grad_norm } = *progress;
         let progress = TrainProgress { step, diverged, coming_loss: f64::NAN, loss, loss_ema, scale, grad_norm };
-        let mut slice = room(&self.stream, OP, "the run's scalars", 1)?;
-        let copied = self.stream.memcpy_htod(&[progress], &mut slice);
-        copied.map_err(|error| failed("copying to the device", error))?;
-        Ok(slice)
+        upload(&self.stream, OP, "the run's scalars", &[progress])
     }
 
     fn read(&self, progress: &CudaSlice<TrainProgress>) -> Result<Progress> {
-        let mut values = [TrainProgress::zeroed()];
-        let copied = self.stream.memcpy_dtoh(progress, &mut values);
-        copied.and_then(|()| self.stream.synchronize()).map_err(|error| failed("reading the run's scalars", error))?;
-        let [TrainProgress { step, diverged, loss, loss_ema, scale, grad_norm, .. }] = values;
+        let values = download(&self.stream, progress, 1)?;
+        let TrainProgress { step, diverged, loss, loss_ema, scale, grad_norm, .. } = values[0];
         Ok(Progress { step, diverged, loss, loss_ema, scale, grad_norm })
     }
 
@@ -469,26 +472,32 @@ impl Backend for Device {
         };
         let count = from.shape.groups * from.shape.generated * width;
         let quads = count.div_ceil(4).div_ceil(THREADS);
-        launch!(self, normals, quads, stream(Purpose::Noise), count as i64, noise.address)?;
-        let (stream, n, data) = (stream(Purpose::Data), from.shape.positives, targets.positives.address);
+        launch!(self, normals, quads, stream(Purpose::Noise), count as i64, noise.first(count)?)?;
+        let DriftShape { groups, negatives, positives, dim, .. } = from.shape;
+        let data = targets.positives.first(groups * positives * dim)?;
+        let (stream, n) = (stream(Purpose::Data), positives);
         match &from.kind {
             Kind::Classes(classes) => {
-                let DriftShape { groups, negatives, positives, dim, .. } = from.shape;
-                let mut call = ClassCall { progress: progress as *const _, ..classes.call };
-                call.weights = targets.weights.address as *mut _;
-                if let Some(condition) = condition {
-                    call.step_labels = condition.labels.address as *mut _;
-                    call.guidance = condition.guidance.address as *mut _;
-                }
+                let Some(condition) = condition else {
+                    return Err(Error::value(OP, "condition", "room for the labels of a step", "none"));
+                };
+                let call = ClassCall {
+                    progress: progress as *const _,
+                    weights: targets.weights.first(groups * negatives)? as *mut _,
+                    step_labels: condition.labels.first(groups)? as *mut _,
+                    guidance: condition.guidance.first(groups)? as *mut _,
+                    ..classes.call
+                };
+                let others = targets.negatives.first(groups * negatives * dim)?;
                 launch!(self, load_classes, 1usize, call)?;
                 launch!(self, choose_labels, 1usize, call)?;
                 launch!(self, choose_data, 2 * groups, call)?;
                 for (count, numbers, to) in [
-                    (groups * positives, call.chosen_positives, &targets.positives),
-                    (groups * negatives, call.chosen_negatives, &targets.negatives),
+                    (groups * positives, call.chosen_positives, data),
+                    (groups * negatives, call.chosen_negatives, others),
                 ] {
                     let (rows, from) = (count.div_ceil(THREADS / WARP), classes.points.address);
-                    launch!(self, gather, rows, count as i64, dim as i64, from, numbers as u64, to.address)?;
+                    launch!(self, gather, rows, count as i64, dim as i64, from, numbers as u64, to)?;
                 }
                 Ok(())
             }
@@ -524,10 +533,11 @@ impl Backend for Device {
         y: &mut DeviceArray,
     ) -> Result<()> {
         self.forward(layer, parameters, n, x, z)?;
-        let (count, bias) = (n * layer.output, parameters.at(layer.bias.start));
+        let (count, bias) = (n * layer.output, parameters.part(layer.bias.range())?);
         let [width] = integers([layer.output])?;
-        let conditions = condition.map_or(Ok(Conditions::default()), |c| conditions(c, parameters, n))?;
-        launch!(self, bias_silu, count.div_ceil(THREADS), count as i64, width, bias, conditions, z.address, y.address)
+        let conditions = condition.map_or(Ok(Conditions::default()), |c| conditions(c, layer.output, parameters, n))?;
+        let (z, y) = (z.address, y.first(count)?);
+        launch!(self, bias_silu, count.div_ceil(THREADS), count as i64, width, bias, conditions, z, y)
     }
 
     fn linear(
@@ -540,9 +550,9 @@ impl Backend for Device {
         y: &mut DeviceArray,
     ) -> Result<()> {
         self.forward(layer, parameters, n, x, y)?;
-        let (count, bias) = (n * layer.output, parameters.at(layer.bias.start));
+        let (count, bias) = (n * layer.output, parameters.part(layer.bias.range())?);
         let [width] = integers([layer.output])?;
-        let past = h.map_or(0, |h| h.address);
+        let past = h.map_or(Ok(0), |h| h.first(count))?;
         launch!(self, add_bias, count.div_ceil(THREADS), count as i64, width, bias, past, y.address)
     }
 
@@ -556,8 +566,10 @@ impl Backend for Device {
         y: &mut DeviceArray,
     ) -> Result<()> {
         let [width] = integers([gain.len])?;
-        let (rows, gain) = (n.div_ceil(THREADS / WARP), parameters.at(gain.start));
-        launch!(self, normalize, rows, n as i64, width, gain, x.address, inverse.address, y.address)
+        let (rows, count) = (n.div_ceil(THREADS / WARP), n * gain.len);
+        let (gain, x, inverse, y) =
+            (parameters.part(gain.range())?, x.first(count)?, inverse.first(n)?, y.first(count)?);
+        launch!(self, normalize, rows, n as i64, width, gain, x, inverse, y)
     }
 
     fn normalize_grad(
@@ -565,19 +577,18 @@ impl Backend for Device {
         gain: &Vector,
         parameters: &DeviceArray,
         n: usize,
-        operands: [&DeviceArray; 3],
+        [x, inverse, dy]: [&DeviceArray; 3],
         dx: &mut DeviceArray,
         add: bool,
         _grad: &mut DeviceArray,
         sums: &mut DeviceArray,
     ) -> Result<()> {
-        let [x, inverse, dy] = operands.map(|array| array.address);
-        let (rows, values) = (n.div_ceil(THREADS / WARP), parameters.at(gain.start));
-        let (columns, blocks) = (columns(sums, n), stripes(n, gain.len));
-        let [width] = integers([gain.len])?;
-        launch!(self, normalize_grad, rows, n as i64, width, values, x, inverse, dy, dx.address, i32::from(add))?;
-        let [n, columns, first] = integers([n, columns, gain.column])?;
-        launch!(self, gain_sums, blocks, n, width, x, inverse, dy, sums.address, columns, first)
+        let (rows, count) = (n.div_ceil(THREADS / WARP), n * gain.len);
+        let (x, inverse, dy, dx) = (x.first(count)?, inverse.first(n)?, dy.first(count)?, dx.first(count)?);
+        let values = parameters.part(gain.range())?;
+        let Stripes { blocks, n: lines, width, columns, first, sums } = Stripes::new(gain, n, sums)?;
+        launch!(self, normalize_grad, rows, n as i64, width, values, x, inverse, dy, dx, i32::from(add))?;
+        launch!(self, gain_sums, blocks, lines, width, x, inverse, dy, sums, columns, first)
     }
 
     fn gradient(
@@ -589,19 +600,26 @@ impl Backend for Device {
         progress: &mut CudaSlice<TrainProgress>,
     ) -> Result<()> {
         let DeviceDrift { plan, shape, workspace, loss } = drift;
-        let weights = if shape.negatives > 0 { targets.weights.address } else { 0 };
+        let DriftShape { groups, generated: own, negatives, positives, dim } = *shape;
+        let elements = |count: usize| groups * count * dim;
+        let weights = if negatives > 0 { targets.weights.first(groups * negatives)? } else { 0 };
+        let samples = [
+            generated.first(elements(own))?,
+            targets.negatives.first(elements(negatives))?,
+            targets.positives.first(elements(positives))?,
+        ];
         let pointers = Pointers {
-            samples: [generated.address, targets.negatives.address, targets.positives.address],
+            samples,
             weights: [0, weights, 0],
-            gradient: gradient.address,
+            gradient: gradient.first(elements(own))?,
             loss: loss.address,
             ..Pointers::default()
         };
         let workspace = workspace.device_ptr(&self.stream).0;
         let call = plan.call(&[pointers], workspace);
         for phase in Phase::RUN {
-            // SAFETY: the arrays have the plan's extents, as `Trainer` makes them, and alias nothing; they belong to this
-            // stream's context and are freed on this stream.
+            // SAFETY: the arrays have the plan's extents, compared above, and alias nothing; they belong to this stream's
+            // context and are freed on this stream.
             unsafe { plan.launch(&self.kernels, &self.stream, &call, phase) }?;
         }
         // One head: its scalars lie at the start of the workspace.
@@ -616,9 +634,9 @@ impl Backend for Device {
     }
 
     fn note_bias(&mut self, bias: &Vector, n: usize, dy: &DeviceArray, sums: &mut DeviceArray) -> Result<()> {
-        let (columns, blocks) = (columns(sums, n), stripes(n, bias.len));
-        let [n, width, columns, first] = integers([n, bias.len, columns, bias.column])?;
-        launch!(self, column_sums, blocks, n, width, dy.address, sums.address, columns, first)
+        let dy = dy.first(n * bias.len)?;
+        let Stripes { blocks, n, width, columns, first, sums } = Stripes::new(bias, n, sums)?;
+        launch!(self, column_sums, blocks, n, width, dy, sums, columns, first)
     }
 
     fn weight_grad(
@@ -630,7 +648,8 @@ impl Backend for Device {
         grad: &mut DeviceArray,
     ) -> Result<()> {
         let Layer { input, output, .. } = *layer;
-        let operands = [(x.address, input), (dy.address, output), (grad.at(layer.weight().start), input)];
+        let to = grad.part(layer.weight())?;
+        let operands = [(x.first(n * input)?, input), (dy.first(n * output)?, output), (to, input)];
         self.product([false, true], [input, output, n], operands)
     }
 
@@ -645,8 +664,9 @@ impl Backend for Device {
         sums: &mut DeviceArray,
     ) -> Result<()> {
         let Layer { input, output, .. } = *layer;
-        let weight = (parameters.at(layer.weight().start), input);
-        self.product([false, false], [input, n, output], [weight, (dy.address, output), (dx.address, input)])?;
+        let weight = parameters.part(layer.weight())?;
+        let operands = [(weight, input), (dy.first(n * output)?, output), (dx.first(n * input)?, input)];
+        self.product([false, false], [input, n, output], operands)?;
         silu.map_or(Ok(()), |(z, bias)| self.silu_grad(bias, n, z, dx, sums))
     }
 
@@ -658,9 +678,9 @@ impl Backend for Device {
         dz: &mut DeviceArray,
         sums: &mut DeviceArray,
     ) -> Result<()> {
-        let (columns, blocks) = (columns(sums, n), stripes(n, bias.len));
-        let [n, width, columns, first] = integers([n, bias.len, columns, bias.column])?;
-        launch!(self, silu_grad, blocks, n, width, z.address, dz.address, sums.address, columns, first)
+        let (z, dz) = (z.first(n * bias.len)?, dz.first(n * bias.len)?);
+        let Stripes { blocks, n, width, columns, first, sums } = Stripes::new(bias, n, sums)?;
+        launch!(self, silu_grad, blocks, n, width, z, dz, sums, columns, first)
     }
 
     fn condition_grad(
@@ -670,13 +690,13 @@ impl Backend for Device {
         dz: &DeviceArray,
         grad: &mut DeviceArray,
     ) -> Result<()> {
-        let conditions = conditions((places, condition), grad, n)?;
-        let by_class = grad.at(places.table.start);
-        let by_vector = places.guidance.as_ref().map_or(0, |range| grad.at(range.start));
+        let conditions = conditions((places, condition), places.width, grad, n)?;
+        let (dz, by_class) = (dz.first(n * places.width)?, grad.part(places.table.clone())?);
+        let by_vector = places.guidance.clone().map_or(Ok(0), |range| grad.part(range))?;
         let kinds = places.classes + usize::from(by_vector != 0);
         let blocks = kinds * places.width.div_ceil(WARP);
         let [n, classes, width] = integers([n, places.classes, places.width])?;
-        launch!(self, condition_grad, blocks, n, classes, width, conditions, dz.address, by_class, by_vector)
+        launch!(self, condition_grad, blocks, n, classes, width, conditions, dz, by_class, by_vector)
     }
 
     fn join_sums(&mut self, vectors: &[Vector], n: usize, sums: &DeviceArray, grad: &mut DeviceArray) -> Result<()> {
@@ -685,6 +705,8 @@ impl Backend for Device {
             let [count, tiles, columns] = integers([vectors.len(), n.div_ceil(SUM_ROWS), columns])?;
             let mut call = JoinColumns { vectors: count, tiles, columns, ..JoinColumns::default() };
             for (k, vector) in vectors.iter().enumerate() {
+                Stripes::new(vector, n, sums)?;
+                grad.part(vector.range())?;
                 [call.first[k], call.count[k]] = integers([vector.column, vector.len])?;
                 call.to[k] = vector.start as i64;
             }
@@ -719,10 +741,10 @@ impl Backend for Device {
             epsilon: optimizer.epsilon as f32,
             ema_rest: (1.0 - optimizer.ema_decay) as f32,
             parameters: weights.parameters.address as *mut _,
-            grad: weights.grad.address as *mut _,
-            moment1: weights.first.address as *mut _,
-            moment2: weights.second.address as *mut _,
-            ema: weights.ema.address as *mut _,
+            grad: weights.grad.first(count)? as *mut _,
+            moment1: weights.first.first(count)? as *mut _,
+            moment2: weights.second.first(count)? as *mut _,
+            ema: weights.ema.first(count)? as *mut _,
             squares: self.squares.device_ptr(&self.stream).0 as *mut _,
             progress: progress.device_ptr(&self.stream).0 as *mut _,
         };
@@ -766,24 +788,29 @@ fn columns(sums: &DeviceArray, n: usize) -> usize {
     sums.len.checked_div(n.div_ceil(SUM_ROWS)).unwrap_or(0)
 }
 
-/// Blocks that add up the columns of [n, width].
-fn stripes(n: usize, width: usize) -> usize {
-    n.div_ceil(SUM_ROWS) * width.div_ceil(WARP)
-}
-
 /// What class and guidance scale add, from the parameters.
 fn conditions(
     (places, condition): (&Conditioning, &Condition<DeviceArray>),
+    width: usize,
     parameters: &DeviceArray,
     n: usize,
 ) -> Result<Conditions> {
-    let [rows] = integers([n.checked_div(condition.slots).unwrap_or(0)])?;
+    if places.width != width {
+        return Err(Error::shape(OP, "vectors of classes", [places.classes, width], [places.classes, places.width]));
+    }
+    let slots = condition.slots;
+    if slots.checked_mul(n.checked_div(slots).unwrap_or(0)) != Some(n) {
+        return Err(Error::value(OP, "groups of samples", format!("a divisor of {n}"), slots));
+    }
+    let [rows, classes] = integers([n.checked_div(slots).unwrap_or(0), places.classes])?;
+    let vector = places.guidance.clone().map_or(Ok(0), |range| parameters.part(range))?;
     Ok(Conditions {
         rows,
-        labels: condition.labels.address as *const _,
-        guidance: condition.guidance.address as *const _,
-        table: parameters.at(places.table.start) as *const _,
-        vector: places.guidance.as_ref().map_or(0, |range| parameters.at(range.start)) as *const _,
+        classes,
+        labels: condition.labels.first(slots)? as *const _,
+        guidance: condition.guidance.first(slots)? as *const _,
+        table: parameters.part(places.table.clone())? as *const _,
+        vector: vector as *const _,
     })
 }
 

@@ -406,6 +406,7 @@ const _: () = {
 #[derive(Debug, Copy, Clone)]
 pub struct Conditions {
     pub rows: ::core::ffi::c_int,
+    pub classes: ::core::ffi::c_int,
     pub labels: *const f32,
     pub guidance: *const f32,
     pub table: *const f32,
@@ -416,6 +417,7 @@ const _: () = {
     ["Size of Conditions"][::core::mem::size_of::<Conditions>() - 40usize];
     ["Alignment of Conditions"][::core::mem::align_of::<Conditions>() - 8usize];
     ["Offset of field: Conditions::rows"][::core::mem::offset_of!(Conditions, rows) - 0usize];
+    ["Offset of field: Conditions::classes"][::core::mem::offset_of!(Conditions, classes) - 4usize];
     ["Offset of field: Conditions::labels"][::core::mem::offset_of!(Conditions, labels) - 8usize];
     ["Offset of field: Conditions::guidance"][::core::mem::offset_of!(Conditions, guidance) - 16usize];
     ["Offset of field: Conditions::table"][::core::mem::offset_of!(Conditions, table) - 24usize];

@@ -166,8 +166,22 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
+    /// The buffers of data after one epoch and `steps` steps, with their labels and their values.
+    pub(crate) fn of<'a>(
+        classes: &Classes,
+        data: &'a Data,
+        seed: u64,
+        steps: u64,
+    ) -> Result<(Self, &'a Labels, &'a [f32])> {
+        classes.validate()?;
+        let Source::Points { values, labels: Some(labels), .. } = data.source() else {
+            return Err(Error::value("class-conditional training", "labels", "one for each of the data", "none"));
+        };
+        Ok((Self::after(classes, labels, seed, steps), labels, values))
+    }
+
     /// The buffers after one epoch and `steps` steps.
-    pub(crate) fn after(classes: &Classes, labels: &Labels, seed: u64, steps: u64) -> Self {
+    fn after(classes: &Classes, labels: &Labels, seed: u64, steps: u64) -> Self {
         let count = labels.of.len() as u32;
         let mut buffers = Self {
             seed,
@@ -264,7 +278,7 @@ fn chosen(seed: u64, purpose: Purpose, step: u64, slot: usize, room: usize, coun
     keys.into_iter().map(|(_, k)| k).collect()
 }
 
-/// The labels of a run's data, and its classes' configuration.
+/// The labels of a run's data.
 pub(crate) fn labels_of(data: &Data) -> Option<&Labels> {
     match data.source() {
         Source::Points { labels, .. } => labels.as_ref(),

@@ -220,9 +220,7 @@ impl<B: Backend> Trainer<B> {
         if let Some(annealing) = &config.annealing {
             annealing.validate()?;
         }
-        if let Some(classes) = &config.classes {
-            classes.validate()?;
-        } else if config.batch < 2 {
+        if config.classes.is_none() && config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
         }
         let sampling = config.sampling();

@@ -35,8 +35,8 @@ const PROJECTIONS: usize = 200;
                   Ctrl-C writes a checkpoint and leaves; --resume goes on from it, bit for bit.\n\n\
                   The TOML file takes the same names as config.json, among them what has no flag: noise_dim, hidden,\n\
                   blocks (residual), annealing_rate (by which the temperatures' logarithms fall each step) and\n\
-                  annealing_least (the least factor), weights (affinity, logit or ignored), beta1, beta2, weight_decay (AdamW), warmup,\n\
-                  clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
+                  annealing_least (the least factor), weights (affinity, logit or ignored), beta1, beta2,\n\
+                  weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
                   A .npz with labels [n] trains a generator with classes, told the guidance scale. Its batches are made\n\
                   by labels (per step), generated, positives, negatives (per label), guidance (least and greatest\n\
                   scale), guidance_power, unguided (share), loaded (data per step), class_buffer and buffer. At the end a\n\
