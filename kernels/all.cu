@@ -1,6 +1,7 @@
 // Every kernel in one module: nvcc makes one image of it, NVRTC compiles it at run time.
 #include "contraction.cu"
 #include "distances.cu"
+#include "features.cu"
 #include "group.cu"
 #include "network.cu"
 #include "probe.cu"

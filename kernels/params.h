@@ -144,7 +144,7 @@ struct DriftCall {
     DriftHead head;
 };
 
-// Generators and their training: kernels/random.cu, network.cu, update.cu.
+// Generators and their training: kernels/random.cu, network.cu, features.cu, update.cu.
 
 // The scalars of a run, in device memory: the steps done, the first step whose loss was not finite or 0; the loss that
 // the step in progress has come to; loss, its moving average, length scale and norm of the gradient of the last step.
@@ -201,6 +201,11 @@ struct JoinColumns {
 struct Conditions {
     int rows, classes;
     const float *labels, *guidance, *table, *vector;
+};
+
+// Patches of size x size pixels of images [height, width, channels] (src/features).
+struct PatchExtents {
+    int size, height, width, channels;
 };
 
 // Blocks that take squares of a gradient at most.

@@ -14,6 +14,7 @@
 // Cost: writes the samples once; 10 rounds of Philox for four integers.
 // Limits: sm_80 and later.
 #include "common.cuh"
+#include "turns.cuh"
 
 namespace noise {
 
@@ -93,30 +94,6 @@ __device__ __forceinline__ float exp(float x) {
 #pragma unroll
     for (int k = 0; k < 6; ++k) value = __fadd_rn(__fmul_rn(value, r), kSeries[k]);
     return __fmul_rn(value, __uint_as_float(static_cast<unsigned>(static_cast<int>(power) + 127) << 23));
-}
-
-// (sin, cos) of u full turns.
-__device__ __forceinline__ float2 sin_cos_turns(float u) {
-    const float quarters = __fmul_rn(u, 4.0f);
-    const float quarter = roundf(quarters);
-    const float r = __fmul_rn(__fsub_rn(quarters, quarter), 1.57079633f);
-    const float r2 = __fmul_rn(r, r);
-    float sin = __fsub_rn(8.332161e-3f, __fmul_rn(r2, 1.9515296e-4f));
-    sin = __fadd_rn(-1.6666665e-1f, __fmul_rn(r2, sin));
-    sin = __fadd_rn(r, __fmul_rn(__fmul_rn(r, r2), sin));
-    float cos = __fadd_rn(-1.3887316e-3f, __fmul_rn(r2, 2.4433157e-5f));
-    cos = __fadd_rn(4.1666646e-2f, __fmul_rn(r2, cos));
-    cos = __fadd_rn(__fsub_rn(1.0f, __fmul_rn(0.5f, r2)), __fmul_rn(__fmul_rn(r2, r2), cos));
-    switch (static_cast<int>(quarter) & 3) {
-        case 0:
-            return {sin, cos};
-        case 1:
-            return {cos, -sin};
-        case 2:
-            return {-sin, -cos};
-        default:
-            return {-cos, sin};
-    }
 }
 
 // Two standard normals of two integers: Box-Muller.

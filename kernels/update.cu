@@ -1,7 +1,7 @@
 // The regression update (spec 5): global-norm clip, AdamW with warm-up, moving average; and a step's scalars.
 //
-//   take_loss      the mean loss of the groups and the scale of the step in progress, from what the drift left
-//   scale_gradient the gradient of that mean, from that of the sum
+//   take_loss      the sum over the heads of their groups' mean loss, and the first one's scale, from what the drift left
+//   scale_gradient the gradient of a head's mean, from that of the sum over its groups
 //   grad_squares   squares of the gradient, one sum a block
 //   adamw          norm, clip, moments, parameters and their average, in one pass
 //   end_step       counts the step
@@ -51,13 +51,18 @@ __device__ __forceinline__ Step step_of(const UpdateCall& call, double norm) {
 }  // namespace update
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    take_loss(const DriftScalars* scalars, const float* losses, int groups, TrainProgress* progress) {
+    take_loss(const DriftScalars* scalars, const float* losses, const int* groups, int heads, TrainProgress* progress) {
     __shared__ double scratch[kWarps];
-    double sum = 0.0;
-    for (int k = static_cast<int>(threadIdx.x); k < groups; k += kThreads) sum += losses[k];
-    sum = block_sum(sum, scratch);
+    double total = 0.0;
+    for (int head = 0; head < heads; ++head) {
+        const int count = groups[head];
+        double sum = 0.0;
+        for (int k = static_cast<int>(threadIdx.x); k < count; k += kThreads) sum += losses[k];
+        total += block_sum(sum, scratch) / count;
+        losses += count;
+    }
     if (threadIdx.x != 0) return;
-    progress->coming_loss = sum / groups;
+    progress->coming_loss = total;
     progress->scale = scalars->scale;
 }
 

@@ -7,6 +7,7 @@
 //! A backend's work may be behind: only what hands numbers to the caller waits for it.
 
 use crate::data::Data;
+use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::train::{Classes, Optimizer};
 use crate::{DriftShape, DriftSpec, Result};
@@ -109,6 +110,19 @@ pub struct Targets<A> {
     pub weights: A,
 }
 
+/// One head of a drift (spec 4.1): what is drawn and pushed, where to, and where the gradient goes.
+#[derive(Debug)]
+pub struct Head<'a, A> {
+    /// Generated samples [B, G, D].
+    pub generated: &'a A,
+    /// Positives [B, P, D].
+    pub positives: &'a A,
+    /// Negatives [B, N, D], and their weights [B, N]; not read where N is 0.
+    pub negatives: [&'a A; 2],
+    /// The gradient by the generated samples, [B, G, D].
+    pub gradient: &'a mut A,
+}
+
 /// What a step draws.
 #[derive(Debug)]
 pub struct Batch<'a, A> {
@@ -161,8 +175,8 @@ pub trait Backend: Debug + Sized {
     /// The data of a run after `step` steps.
     fn data(&self, data: &Data, sampling: &Sampling, seed: u64, step: u64) -> Result<Self::Data>;
 
-    /// A drift.
-    fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<Self::Drift>;
+    /// A drift of one head or several.
+    fn drift(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<Self::Drift>;
 
     /// Gives a drift other temperatures, as many as it has.
     fn set_temperatures(&self, drift: &mut Self::Drift, temperatures: &[f64]) -> Result<()>;
@@ -200,16 +214,51 @@ pub trait Backend: Debug + Sized {
         y: &mut Self::Array,
     ) -> Result<()>;
 
-    /// The drift of `generated` [B, G, D]: the gradient by it of the mean loss over the groups, and that loss and the
-    /// scale in `progress`.
+    /// The drift of heads, as many as it is for: of each the gradient of its mean loss over the groups; the sum of those
+    /// losses, and the first head's scale, in `progress`.
     fn gradient(
         &mut self,
         drift: &mut Self::Drift,
-        generated: &Self::Array,
-        targets: &Targets<Self::Array>,
-        gradient: &mut Self::Array,
+        heads: &mut [Head<'_, Self::Array>],
         progress: &mut Self::Progress,
     ) -> Result<()>;
+
+    /// Means of patches of n images, [F, n, C], and standard deviations where they are asked for.
+    fn patches(
+        &mut self,
+        patches: &Patches,
+        n: usize,
+        x: &Self::Array,
+        mean: &mut Self::Array,
+        deviation: Option<&mut Self::Array>,
+    ) -> Result<()>;
+
+    /// Adds to `dx` the gradient by the images, given that by the means, and the deviations and that by them.
+    #[expect(clippy::too_many_arguments, reason = "each is an operand of one fused operation")]
+    fn patches_grad(
+        &mut self,
+        patches: &Patches,
+        n: usize,
+        x: &Self::Array,
+        mean: [&Self::Array; 2],
+        deviation: Option<[&Self::Array; 2]>,
+        dx: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// `y = factor cos(2 pi z)`, the first `count` numbers.
+    fn cosine(&mut self, count: usize, factor: f32, z: &Self::Array, y: &mut Self::Array) -> Result<()>;
+
+    /// `dy = -2 pi factor sin(2 pi z) dy`: the gradient by z in the place of that by y.
+    fn cosine_grad(&mut self, count: usize, factor: f32, z: &Self::Array, dy: &mut Self::Array) -> Result<()>;
+
+    /// The first `count` numbers `times` times, one after another.
+    fn tile(&mut self, count: usize, times: usize, from: &Self::Array, to: &mut Self::Array) -> Result<()>;
+
+    /// `y = y + x`, the first `count` numbers.
+    fn add(&mut self, count: usize, x: &Self::Array, y: &mut Self::Array) -> Result<()>;
+
+    /// Makes all numbers 0.
+    fn clear(&mut self, array: &mut Self::Array) -> Result<()>;
 
     /// `y = gain * x * inverse`, where `inverse = 1 / sqrt(mean x² + 1e-6)` of each of n samples.
     fn normalize(

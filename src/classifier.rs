@@ -4,77 +4,18 @@
 //! to the class that they were asked for. Theirs is not known; this one is a plain [`Mlp`] over standardised
 //! coordinates, trained on the CPU with the softmax cross-entropy (project choice).
 
-use crate::backend::{Backend, Progress, Weights};
-use crate::cpu::Host;
-use crate::generator::{Mlp, Pass, f32_view, floats, open, read, serialize};
-use crate::rng::{Purpose, Stream};
-use crate::train::Optimizer;
+use crate::features::Encoder;
+use crate::generator::{Mlp, f32_view, floats, open, read, serialize};
+use crate::supervised::{Standard, fit};
 use crate::{Error, Result};
 use std::path::Path;
 
 const OP: &str = "classifier";
 
+pub use crate::supervised::Options;
+
 /// How the names of a classifier's tensors begin.
 const PREFIX: &str = "classifier.";
-
-/// How a [`Classifier`] is trained.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// Sizes of the hidden layers.
-    pub hidden: Vec<usize>,
-    /// How often each training point is used.
-    pub epochs: usize,
-    /// Points per step, at most as many as there are. What is left of an epoch is not used in it.
-    pub batch: usize,
-    /// The update. Its learning rate falls linearly from step to step, to 0 after the last.
-    pub optimizer: Optimizer,
-    /// Standard deviation of the normal noise that every step adds to its standardised inputs, at least 0: a classifier
-    /// that ignores such differences also judges samples that are not quite data. Less where classes lie closer
-    /// together.
-    pub noise: f32,
-    /// The least deviation that a coordinate is divided by, as a share of the root mean square of all coordinates'
-    /// deviations, at least 0. Without it a coordinate that hardly varies in the data, such as a corner of an image,
-    /// outweighs all others in samples in which it does. 0 for coordinates of unlike units.
-    pub min_deviation: f32,
-}
-
-impl Default for Options {
-    /// Two hidden layers of 256, 60 epochs in batches of 64, AdamW with learning rate 1e-3 and weight decay 0.01, noise
-    /// and least deviation of 0.5 (project choice).
-    ///
-    /// Chosen on scikit-learn's digits, 8 x 8, one half to train and the other to test: right in 97.4 % of the latter,
-    /// and still in 94.8 % with noise of 0.3 on pixels in [-1, 1]. Without the least deviation that falls to 37 %.
-    fn default() -> Self {
-        Self {
-            hidden: vec![256; 2],
-            epochs: 60,
-            batch: 64,
-            optimizer: Optimizer { weight_decay: 0.01, ..Optimizer::notebook() },
-            noise: 0.5,
-            min_deviation: 0.5,
-        }
-    }
-}
-
-impl Options {
-    /// Checks every number but the layers' sizes.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for the first that is outside its range.
-    pub fn validate(&self) -> Result<()> {
-        for (argument, value) in [("epochs", self.epochs), ("batch", self.batch)] {
-            if value == 0 {
-                return Err(Error::value(OP, argument, "at least 1", value));
-            }
-        }
-        for (argument, value) in [("noise", self.noise), ("the least deviation", self.min_deviation)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(Error::value(OP, argument, "a finite number >= 0", value));
-            }
-        }
-        self.optimizer.validate()
-    }
-}
 
 /// A classifier of points [n, D] into classes 0, 1, …: a multi-layer perceptron with one output per class, over
 /// coordinates of which the training set's mean is taken and that are divided by its standard deviation.
@@ -89,9 +30,8 @@ impl Options {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classifier {
     model: Mlp,
-    /// Of the training set, `[D]` each.
-    mean: Vec<f32>,
-    deviation: Vec<f32>,
+    /// Of the training set.
+    standard: Standard,
 }
 
 impl Classifier {
@@ -105,6 +45,21 @@ impl Classifier {
     /// `options`; [`Error::TooLarge`] where memory does not suffice; [`Error::Diverged`] where the loss is not finite
     /// at some step.
     pub fn train(x: &[f32], labels: &[usize], classes: usize, options: &Options, seed: u64) -> Result<Self> {
+        Self::train_with(x, labels, classes, options, seed, |_, _| ())
+    }
+
+    /// As [`Classifier::train`], with a call after every epoch: how many are done, and the loss of the last batch.
+    ///
+    /// # Errors
+    /// As [`Classifier::train`].
+    pub fn train_with(
+        x: &[f32],
+        labels: &[usize],
+        classes: usize,
+        options: &Options,
+        seed: u64,
+        each_epoch: impl FnMut(usize, f64),
+    ) -> Result<Self> {
         options.validate()?;
         if classes < 2 {
             return Err(Error::value(OP, "the number of classes", "at least 2", classes));
@@ -123,44 +78,12 @@ impl Classifier {
         let mut sizes = vec![dim];
         sizes.extend(&options.hidden);
         sizes.push(classes);
-        let (mean, deviation) = moments(x, dim, options.min_deviation);
-        let mut classifier = Self { model: Mlp::new(sizes.as_slice(), seed)?, mean, deviation };
-        let mut inputs = Host::new().upload("the training set", x)?;
-        classifier.standardise(&mut inputs);
-
-        let batch = options.batch.min(n);
-        let mut host = Host::new();
-        let mut pass = Pass::new(&host, classifier.model.architecture(), batch)?;
-        let mut gradient = host.array("the gradient by the outputs", batch.saturating_mul(classes))?;
-        let mut weights = Weights::new(&host, classifier.model.parameters())?;
-        let mut progress = Progress::new(0, f64::NAN);
-        let steps = options.epochs as f64 * (n / batch) as f64;
-        let mut order: Vec<usize> = (0..n).collect();
-        for epoch in 0..options.epochs {
-            shuffle(&mut order, &mut Stream::new(seed, Purpose::ClassifierOrder, epoch as u64));
-            for rows in order.chunks_exact(batch) {
-                let to = pass.noise_mut();
-                for (to, row) in to.chunks_exact_mut(dim).zip(rows) {
-                    to.copy_from_slice(&inputs[row * dim..][..dim]);
-                }
-                if options.noise > 0.0 {
-                    let mut stream = Stream::new(seed, Purpose::ClassifierNoise, progress.step);
-                    to.iter_mut().for_each(|v| *v += options.noise * stream.normal());
-                }
-                pass.forward(&mut host, &weights.parameters)?;
-                gradient.copy_from_slice(pass.output());
-                progress.loss = cross_entropy(&mut gradient, classes, rows.iter().map(|row| labels[*row]));
-                if !progress.loss.is_finite() {
-                    return Err(Error::Diverged { step: progress.step + 1, loss: progress.loss });
-                }
-                pass.backward(&mut host, &weights.parameters, &gradient, &mut weights.grad)?;
-                let mut optimizer = options.optimizer;
-                optimizer.learning_rate *= 1.0 - progress.step as f64 / steps;
-                host.update(&optimizer, &mut weights, &mut progress)?;
-            }
-        }
-        classifier.model.parameters_mut().copy_from_slice(&weights.parameters);
-        Ok(classifier)
+        let standard = Standard::of(x, dim, options.min_deviation);
+        let model = Mlp::new(sizes.as_slice(), seed)?;
+        let loss =
+            |outputs: &mut [f32], rows: &[usize]| cross_entropy(outputs, classes, rows.iter().map(|row| labels[*row]));
+        let model = fit(model, &standard.applied(x)?, options, seed, loss, each_epoch)?;
+        Ok(Self { model, standard })
     }
 
     /// The number of classes.
@@ -213,6 +136,14 @@ impl Classifier {
         Ok(right as f64 / labels.len() as f64)
     }
 
+    /// Its hidden layers, as features of points.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where it has none.
+    pub fn encoder(&self) -> Result<Encoder> {
+        Encoder::of_first(&self.model, self.model.architecture().hidden.len(), &self.standard)
+    }
+
     /// Writes this classifier to a safetensors file, atomically: the network's tensors as [`Mlp::save`] names them,
     /// `mean` `[D]` and `deviation` `[D]`, all with `classifier.` before the name.
     ///
@@ -220,7 +151,7 @@ impl Classifier {
     /// [`Error::Io`] with the system's answer.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = self.model.tensors(PREFIX, self.model.parameters())?;
-        for (name, values) in [("mean", &self.mean), ("deviation", &self.deviation)] {
+        for (name, values) in [("mean", &self.standard.mean), ("deviation", &self.standard.deviation)] {
             tensors.push((format!("{PREFIX}{name}"), f32_view(vec![values.len()], values)?));
         }
         crate::files::write_atomically(path, &serialize(tensors, None)?)
@@ -254,7 +185,7 @@ impl Classifier {
         if model.output_dim() < 2 {
             return Err(bad("the classifier has one class, expected at least 2".to_owned()));
         }
-        Ok(Self { model, mean, deviation })
+        Ok(Self { model, standard: Standard { mean, deviation } })
     }
 
     /// The outputs [n, classes] for points [n, D].
@@ -268,20 +199,10 @@ impl Classifier {
         Error::check_finite(OP, "x", x)?;
         let mut logits = Vec::new();
         for block in x.chunks(BLOCK * dim) {
-            let mut inputs = block.to_vec();
-            self.standardise(&mut inputs);
-            logits.extend(self.model.forward(&inputs)?);
+            logits.extend(self.model.forward(&self.standard.applied(block)?)?);
         }
         Error::check_finite(OP, "an output", &logits)?;
         Ok(logits)
-    }
-
-    fn standardise(&self, x: &mut [f32]) {
-        for x in x.chunks_exact_mut(self.dim()) {
-            for ((x, mean), deviation) in x.iter_mut().zip(&self.mean).zip(&self.deviation) {
-                *x = (*x - mean) / deviation;
-            }
-        }
     }
 }
 
@@ -289,37 +210,6 @@ fn check_labels(labels: &[usize], classes: usize) -> Result<()> {
     match labels.iter().find(|label| **label >= classes) {
         Some(label) => Err(Error::value(OP, "a label", format!("0 to {}", classes - 1), label)),
         None => Ok(()),
-    }
-}
-
-/// Mean and standard deviation of each coordinate of [n, D]. The latter is at least `share` of the root mean square of
-/// all, and 1 where it would be 0.
-fn moments(x: &[f32], dim: usize, share: f32) -> (Vec<f32>, Vec<f32>) {
-    let n = (x.len() / dim) as f64;
-    let average = |value: &dyn Fn(usize, f64) -> f64| {
-        let mut sums = vec![0.0; dim];
-        for x in x.chunks_exact(dim) {
-            for (d, (sum, x)) in sums.iter_mut().zip(x).enumerate() {
-                *sum += value(d, f64::from(*x));
-            }
-        }
-        sums.iter_mut().for_each(|sum| *sum /= n);
-        sums
-    };
-    let mean = average(&|_, x| x);
-    let variance = average(&|d, x| (x - mean[d]) * (x - mean[d]));
-    let least = f64::from(share) * (variance.iter().sum::<f64>() / dim as f64).sqrt();
-    let deviation = |v: &f64| match v.sqrt().max(least) as f32 {
-        0.0 => 1.0,
-        deviation => deviation,
-    };
-    (mean.iter().map(|v| *v as f32).collect(), variance.iter().map(deviation).collect())
-}
-
-/// Fisher and Yates's: every order is as likely as any other.
-fn shuffle(order: &mut [usize], stream: &mut Stream) {
-    for k in (1..order.len()).rev() {
-        order.swap(k, stream.index(k + 1));
     }
 }
 
@@ -349,6 +239,7 @@ fn cross_entropy(logits: &mut [f32], classes: usize, labels: impl ExactSizeItera
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::{Purpose, Stream};
 
     /// `each` points about every centre in the plane, with normal noise, and the centres' classes.
     fn blobs(centres: &[([f32; 2], usize)], each: usize, spread: f32, seed: u64) -> (Vec<f32>, Vec<usize>) {
@@ -411,13 +302,23 @@ mod tests {
         assert_ne!(one, train(4, 6));
     }
 
+    /// The last layer of the encoder's features gives what the classifier does, of the points as they come.
     #[test]
-    fn moments_by_hand() {
-        // Deviations 1, 0, 1, 7 and 7: their mean square is 20.
-        let x = [1.0, 5.0, 0.0, -7.0, 7.0, 3.0, 5.0, 2.0, 7.0, -7.0];
-        assert_eq!(moments(&x, 5, 0.0), (vec![2.0, 5.0, 1.0, 0.0, 0.0], vec![1.0, 1.0, 1.0, 7.0, 7.0]));
-        let half = 5f32.sqrt();
-        assert_eq!(moments(&x, 5, 0.5).1, [half, half, half, 7.0, 7.0]);
+    fn its_encoder_takes_points_as_they_come() {
+        let (x, labels) = blobs(&CORNERS, 50, 0.7, 1);
+        let x: Vec<f32> = x.chunks(2).flat_map(|x| [10.0 * x[0] + 70.0, x[1] - 3.0]).collect();
+        let options = Options { hidden: vec![9, 4], epochs: 3, min_deviation: 0.0, ..quick() };
+        let classifier = Classifier::train(&x, &labels, 3, &options, 0).unwrap();
+        let features = classifier.encoder().unwrap().features(&x).unwrap();
+        let last = &classifier.model.parameters()[(2 + 1) * 9 + (9 + 1) * 4..];
+        let (weight, bias) = last.split_at(4 * 3);
+        let logits = features.chunks(4).flat_map(|y| {
+            let row = move |(w, b): (&[f32], &f32)| b + w.iter().zip(y).map(|(w, y)| w * y).sum::<f32>();
+            weight.chunks(4).zip(bias).map(row)
+        });
+        for (got, want) in logits.zip(classifier.logits(&x).unwrap()) {
+            assert!((got - want).abs() <= 1e-5 * (1.0 + want.abs()), "{got} {want}");
+        }
     }
 
     #[test]
@@ -463,11 +364,11 @@ mod tests {
             change(&mut classifier);
             classifier.save(&path).unwrap();
         };
-        spoilt(|c| c.mean.push(0.0));
+        spoilt(|c| c.standard.mean.push(0.0));
         refused("classifier.mean has 3 elements, expected 2");
-        spoilt(|c| c.deviation[1] = 0.0);
+        spoilt(|c| c.standard.deviation[1] = 0.0);
         refused("classifier.deviation has an element 0");
-        spoilt(|c| c.mean[0] = f32::NAN);
+        spoilt(|c| c.standard.mean[0] = f32::NAN);
         refused("classifier.mean has an element NaN");
         spoilt(|c| c.model = Mlp::new(&[2, 1], 0).unwrap());
         refused("one class");

@@ -13,6 +13,7 @@
 //! - [`mod@reference`]: the same in f64, to be read beside the formulas; the oracle of every test.
 //! - [`FieldSpec`], [`cpu::field()`]: mean-shift and kernel-score fields of two point sets.
 //! - [`generator`], [`train`], [`data`], [`rng`]: a training run, all of it, on any [`backend`].
+//! - [`features`]: frozen maps, in which a drift is computed in the place of the samples.
 //! - [`metrics`], [`classifier`]: what came of it.
 //!
 //! # Notation
@@ -38,6 +39,7 @@ pub mod data;
 mod drift;
 mod dtype;
 mod error;
+pub mod features;
 mod field;
 pub mod files;
 pub mod generator;
@@ -46,6 +48,7 @@ pub mod metrics;
 pub mod reference;
 pub mod rng;
 mod spec;
+mod supervised;
 pub mod train;
 
 pub use drift::{Drift, RowMeans};

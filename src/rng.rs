@@ -32,6 +32,8 @@ pub enum Purpose {
     Positives = 10,
     /// Which samples of all classes they are pushed from.
     Negatives = 11,
+    /// Random Fourier features; the step is the feature's number.
+    Features = 12,
     /// The order of a classifier's training set; the step is the epoch.
     ClassifierOrder = 32,
     /// The noise on a classifier's inputs in a training step.

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/features.rs"]
+mod features;
 #[path = "common/network.rs"]
 mod network;
 
 use common::{device, elsewhere, written_elsewhere};
-use cudrift::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
+use cudrift::backend::{Backend, Batch, Head, Progress, Sampling, Targets, Weights};
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
@@ -124,6 +126,12 @@ fn gradients_agree_with_finite_differences() {
 }
 
 #[test]
+fn features_are_those_of_their_definitions() {
+    let Some(mut device) = open() else { return };
+    features::check(&mut device);
+}
+
+#[test]
 fn an_empty_batch_has_no_gradient() {
     let Some(mut device) = open() else { return };
     let [output, grad] = there_and_back(&mut device, &Mlp::new(&[3, 5, 2], 0).unwrap(), &[], &[]);
@@ -136,14 +144,14 @@ fn updated<B: Backend>(backend: &mut B, optimizer: &Optimizer, count: usize) -> 
     let mut weights = Weights::new(backend, &normals(1)).unwrap();
     let mut progress = backend.progress(&Progress::new(4, 0.5)).unwrap();
     let shape = DriftShape { groups: 1, generated: 2, negatives: 0, positives: 2, dim: 1 };
-    let mut drift = backend.drift(&DriftSpec::notebook(), shape).unwrap();
+    let mut drift = backend.drift(&DriftSpec::notebook(), &[shape]).unwrap();
     let samples = backend.upload("samples", &[0.25, 0.5]).unwrap();
-    let [negatives, none] = [(); 2].map(|()| backend.array("none", 0).unwrap());
-    let targets = Targets { positives: backend.upload("samples", &[0.25, 0.5]).unwrap(), negatives, weights: none };
+    let (positives, none) = (backend.upload("samples", &[0.25, 0.5]).unwrap(), backend.array("none", 0).unwrap());
     let mut gradient = backend.array("gradient", 2).unwrap();
     for seed in 2..5 {
         weights.grad = backend.upload("gradient", &normals(seed)).unwrap();
-        backend.gradient(&mut drift, &samples, &targets, &mut gradient, &mut progress).unwrap();
+        let head = Head { generated: &samples, positives: &positives, negatives: [&none; 2], gradient: &mut gradient };
+        backend.gradient(&mut drift, &mut [head], &mut progress).unwrap();
         backend.update(optimizer, &mut weights, &mut progress).unwrap();
     }
     let Weights { parameters, first, second, ema, .. } = &weights;
@@ -222,6 +230,15 @@ fn with_classes() -> Config {
     config
 }
 
+/// Images with classes, and every kind of feature.
+fn with_features() -> Config {
+    let labels: Vec<usize> = (0..90).map(|k| k % 3).collect();
+    let mut values = Stream::new(3, Purpose::Data, 0).normals(90 * 48);
+    values.iter_mut().enumerate().for_each(|(k, v)| *v = 0.3 * *v + (k / 48 % 3) as f32);
+    let data = Data::labelled(values, [90, 48], &labels).unwrap();
+    Config { data, features: features::features(), ..with_classes() }
+}
+
 /// Twenty steps of both backends.
 fn together(config: &Config) -> (Vec<[Step; 2]>, [Mlp; 2]) {
     let mut host = Trainer::new(config.clone()).unwrap();
@@ -246,7 +263,8 @@ fn twenty_steps_are_those_of_the_cpu() {
     (official.optimizer.warmup, official.optimizer.learning_rate) = (5, 1e-3);
     let mut annealed = small(Toy::TwoMoons);
     annealed.annealing = Some(Annealing { rate: 0.1, least: 0.3 });
-    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official, with_classes(), annealed] {
+    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official, with_classes(), annealed, with_features()]
+    {
         let (reports, [host, device]) = together(&config);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);

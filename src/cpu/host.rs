@@ -2,10 +2,11 @@
 
 use super::isa::{Isa, LANES, Simd, exp, per_isa};
 use super::{Plan, Workspace, pack, pack_transposed, packed_len, product, sum, transpose};
-use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
+use crate::backend::{Backend, Batch, Head, Progress, Sampling, Weights};
 use crate::data::Data;
+use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
-use crate::rng::{Purpose, Stream};
+use crate::rng::{Purpose, Stream, sin_cos_turns};
 use crate::train::Optimizer;
 use crate::train::classes::{Buffers, Choices, labels_of};
 use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
@@ -16,6 +17,9 @@ const ROWS: usize = 128;
 
 /// Added to the mean square of what is normalised.
 const NORM_FLOOR: f32 = 1e-6;
+
+/// Added to the variance of a patch (spec 4.1).
+const VARIANCE_FLOOR: f32 = 1e-6;
 
 /// The CPU, with the threads of rayon's current pool.
 #[derive(Clone, Debug)]
@@ -54,13 +58,40 @@ pub struct HostData {
     buffers: Option<Buffers>,
 }
 
-/// A drift on the CPU.
+/// A drift on the CPU, head after head.
 #[derive(Debug)]
 pub struct HostDrift {
     spec: DriftSpec,
+    heads: Vec<HostHead>,
+}
+
+#[derive(Debug)]
+struct HostHead {
     shape: DriftShape,
     plan: Plan,
     workspace: Workspace,
+}
+
+impl HostHead {
+    /// The drift of a head: its gradient, the mean loss over its groups, its scale.
+    fn gradient(&mut self, spec: &DriftSpec, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
+        let Self { shape: DriftShape { groups, generated, negatives, positives, dim }, plan, workspace } = self;
+        let points = |values, count: usize| Points::new(values, [*groups, count, *dim]);
+        let mut inputs = DriftInputs::new(points(head.generated, *generated)?, points(head.positives, *positives)?)?;
+        if *negatives > 0 {
+            let [samples, weights] = head.negatives;
+            inputs = inputs.negatives(points(samples, *negatives)?)?.weight_negatives(weights)?;
+        }
+        let mut losses = vec![0.0; *groups];
+        let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
+        let norms = plan.coefficients(&inputs, &scale, workspace)?.finish(spec, &scale);
+        plan.gradient(&inputs, &scale, &norms, workspace, head.gradient, &mut losses)?;
+        if *groups > 1 {
+            let share = 1.0 / *groups as f32;
+            head.gradient.iter_mut().for_each(|g| *g *= share);
+        }
+        Ok([losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / *groups as f64, scale.scale])
+    }
 }
 
 impl Backend for Host {
@@ -108,15 +139,20 @@ impl Backend for Host {
         Ok(HostData { data: data.clone(), sampling: *sampling, buffers })
     }
 
-    fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<HostDrift> {
-        let plan = Plan::new(spec, shape)?;
-        Ok(HostDrift { spec: spec.clone(), shape, workspace: plan.workspace(), plan })
+    fn drift(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<HostDrift> {
+        let head = |shape: &DriftShape| -> Result<_> {
+            let plan = Plan::new(spec, *shape)?;
+            Ok(HostHead { shape: *shape, workspace: plan.workspace(), plan })
+        };
+        Ok(HostDrift { spec: spec.clone(), heads: shapes.iter().map(head).collect::<Result<_>>()? })
     }
 
     fn set_temperatures(&self, drift: &mut HostDrift, temperatures: &[f64]) -> Result<()> {
         drift.spec.temperatures = temperatures.to_vec();
-        drift.plan = Plan::new(&drift.spec, drift.shape)?;
-        drift.plan.adopt(&mut drift.workspace);
+        for head in &mut drift.heads {
+            head.plan = Plan::new(&drift.spec, head.shape)?;
+            head.plan.adopt(&mut head.workspace);
+        }
         Ok(())
     }
 
@@ -214,32 +250,107 @@ impl Backend for Host {
     fn gradient(
         &mut self,
         drift: &mut HostDrift,
-        generated: &Vec<f32>,
-        targets: &Targets<Vec<f32>>,
-        gradient: &mut Vec<f32>,
+        heads: &mut [Head<'_, Vec<f32>>],
         progress: &mut Progress,
     ) -> Result<()> {
-        let HostDrift { spec, shape: DriftShape { groups, generated: g, negatives, positives, dim }, plan, workspace } =
-            drift;
-        let points = |values, count: usize| Points::new(values, [*groups, count, *dim]);
-        let mut inputs = DriftInputs::new(points(generated, *g)?, points(&targets.positives, *positives)?)?;
-        if *negatives > 0 {
-            let samples = points(&targets.negatives, *negatives)?;
-            inputs = inputs.negatives(samples)?.weight_negatives(&targets.weights)?;
+        if heads.len() != drift.heads.len() {
+            return Err(Error::shape("training", "heads", [drift.heads.len()], [heads.len()]));
         }
-        let mut losses = vec![0.0; *groups];
-        let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
-        let norms = plan.coefficients(&inputs, &scale, workspace)?.finish(spec, &scale);
-        plan.gradient(&inputs, &scale, &norms, workspace, gradient, &mut losses)?;
-        let loss = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / *groups as f64;
+        let (mut loss, mut scale) = (0.0, f64::NAN);
+        for (k, (head, arrays)) in drift.heads.iter_mut().zip(heads).enumerate() {
+            let [mean, own] = head.gradient(&drift.spec, arrays)?;
+            loss += mean;
+            if k == 0 {
+                scale = own;
+            }
+        }
         if !loss.is_finite() {
             return Err(Error::Diverged { step: progress.step + 1, loss });
         }
-        if *groups > 1 {
-            let share = 1.0 / *groups as f32;
-            gradient.iter_mut().for_each(|g| *g *= share);
+        (progress.loss, progress.scale) = (loss, scale);
+        Ok(())
+    }
+
+    fn patches(
+        &mut self,
+        patches: &Patches,
+        n: usize,
+        x: &Vec<f32>,
+        mean: &mut Vec<f32>,
+        mut deviation: Option<&mut Vec<f32>>,
+    ) -> Result<()> {
+        let inverse = 1.0 / (patches.size * patches.size) as f32;
+        let image = patches.pixels() * patches.channels;
+        for (sample, x) in x[..n * image].chunks_exact(image).enumerate() {
+            for patch in 0..patches.count() {
+                for channel in 0..patches.channels {
+                    let to = (patch * n + sample) * patches.channels + channel;
+                    let pixels = || patches.pixels_of(patch).map(|pixel| x[pixel * patches.channels + channel]);
+                    let middle = pixels().sum::<f32>() * inverse;
+                    mean[to] = middle;
+                    if let Some(deviation) = &mut deviation {
+                        let sum: f32 = pixels().map(|x| (x - middle) * (x - middle)).sum();
+                        deviation[to] = (sum * inverse + VARIANCE_FLOOR).sqrt();
+                    }
+                }
+            }
         }
-        (progress.loss, progress.scale) = (loss, scale.scale);
+        Ok(())
+    }
+
+    fn patches_grad(
+        &mut self,
+        patches: &Patches,
+        n: usize,
+        x: &Vec<f32>,
+        [mean, by_mean]: [&Vec<f32>; 2],
+        deviation: Option<[&Vec<f32>; 2]>,
+        dx: &mut Vec<f32>,
+    ) -> Result<()> {
+        let inverse = 1.0 / (patches.size * patches.size) as f32;
+        let image = patches.pixels() * patches.channels;
+        let images = x[..n * image].chunks_exact(image).zip(dx.chunks_exact_mut(image)).enumerate();
+        for (sample, (x, dx)) in images {
+            for patch in 0..patches.count() {
+                for channel in 0..patches.channels {
+                    let from = (patch * n + sample) * patches.channels + channel;
+                    for pixel in patches.pixels_of(patch) {
+                        let at = pixel * patches.channels + channel;
+                        let spread =
+                            |[deviation, by]: [&Vec<f32>; 2]| by[from] * ((x[at] - mean[from]) / deviation[from]);
+                        dx[at] += (by_mean[from] + deviation.map_or(0.0, spread)) * inverse;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cosine(&mut self, count: usize, factor: f32, z: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
+        y[..count].iter_mut().zip(&z[..count]).for_each(|(y, z)| *y = factor * sin_cos_turns(*z).1);
+        Ok(())
+    }
+
+    fn cosine_grad(&mut self, count: usize, factor: f32, z: &Vec<f32>, dy: &mut Vec<f32>) -> Result<()> {
+        let factor = -std::f32::consts::TAU * factor;
+        dy[..count].iter_mut().zip(&z[..count]).for_each(|(dy, z)| *dy *= factor * sin_cos_turns(*z).0);
+        Ok(())
+    }
+
+    fn tile(&mut self, count: usize, times: usize, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<()> {
+        if count > 0 {
+            to[..count * times].chunks_exact_mut(count).for_each(|to| to.copy_from_slice(&from[..count]));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, count: usize, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
+        y[..count].iter_mut().zip(&x[..count]).for_each(|(y, x)| *y += x);
+        Ok(())
+    }
+
+    fn clear(&mut self, array: &mut Vec<f32>) -> Result<()> {
+        array.fill(0.0);
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! A CUDA device as a backend of generators and their training: kernels/random.cu, network.cu, update.cu, and cuBLAS.
+//! A CUDA device as a backend of generators and their training: kernels/random.cu, network.cu, features.cu, update.cu, and
+//! cuBLAS.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use cudarc::driver::{
 use super::call::Pointers;
 use super::context::{download, failed, room, upload};
 use super::launch::{Kernels, Phase};
-use super::params::{self, ClassCall, Conditions, JoinColumns, RandomStream, TrainProgress, UpdateCall};
+use super::params::{self, ClassCall, Conditions, JoinColumns, PatchExtents, RandomStream, TrainProgress, UpdateCall};
 use super::{Gpu, Options, Plan, probe};
-use crate::backend::{Backend, Batch, LOSS_DECAY, Progress, Sampling, Targets, Weights};
+use crate::backend::{Backend, Batch, Head, LOSS_DECAY, Progress, Sampling, Weights};
 use crate::data::{Data, Source, Toy};
+use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
 use crate::train::classes::Buffers;
@@ -36,6 +38,8 @@ unsafe impl DeviceRepr for JoinColumns {}
 unsafe impl DeviceRepr for Conditions {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for ClassCall {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for PatchExtents {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for UpdateCall {}
 // SAFETY: as above.
@@ -98,6 +102,12 @@ struct Functions {
     gain_sums: CudaFunction,
     normalize_grad: CudaFunction,
     normalize: CudaFunction,
+    patches: CudaFunction,
+    patches_grad: CudaFunction,
+    cosine: CudaFunction,
+    cosine_grad: CudaFunction,
+    repeat: CudaFunction,
+    accumulate: CudaFunction,
     take_loss: CudaFunction,
     scale_gradient: CudaFunction,
     grad_squares: CudaFunction,
@@ -143,9 +153,12 @@ struct DeviceClasses {
 #[derive(Debug)]
 pub struct DeviceDrift {
     plan: Plan,
-    shape: DriftShape,
     workspace: CudaSlice<u8>,
-    loss: DeviceArray,
+    /// What lies in the workspace of several heads' addresses and extents.
+    table: Vec<u8>,
+    /// Of every group, head after head; and how many groups each has.
+    losses: DeviceArray,
+    groups: CudaSlice<i32>,
 }
 
 impl std::fmt::Debug for Device {
@@ -211,6 +224,12 @@ impl Device {
             gain_sums: function("gain_sums")?,
             normalize_grad: function("normalize_grad")?,
             normalize: function("normalize")?,
+            patches: function("patches")?,
+            patches_grad: function("patches_grad")?,
+            cosine: function("cosine")?,
+            cosine_grad: function("cosine_grad")?,
+            repeat: function("repeat")?,
+            accumulate: function("accumulate")?,
             take_loss: function("take_loss")?,
             scale_gradient: function("scale_gradient")?,
             grad_squares: function("grad_squares")?,
@@ -326,9 +345,9 @@ impl Device {
         Ok(DeviceClasses { points, call, _numbers: numbers, _counts: counts })
     }
 
-    fn plan(&self, spec: &DriftSpec, shape: DriftShape) -> Result<Plan> {
+    fn plan(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<Plan> {
         let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
-        Plan::grouped(spec, &[shape], Dtype::F32, options)
+        Plan::grouped(spec, shapes, Dtype::F32, options)
     }
 
     /// `y = x W^T`.
@@ -439,15 +458,18 @@ impl Backend for Device {
         Ok(DeviceData { shape, kind })
     }
 
-    fn drift(&self, spec: &DriftSpec, shape: DriftShape) -> Result<DeviceDrift> {
-        let plan = self.plan(spec, shape)?;
+    fn drift(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<DeviceDrift> {
+        let plan = self.plan(spec, shapes)?;
         let workspace = room(&self.stream, OP, "the workspace of the drift", plan.workspace_bytes())?;
-        Ok(DeviceDrift { plan, shape, workspace, loss: self.array("the losses", shape.groups)? })
+        let groups: Vec<i32> = shapes.iter().map(|shape| shape.groups as i32).collect(); // the plan has compared them
+        let losses = self.array("the losses", shapes.iter().map(|shape| shape.groups).sum())?;
+        let groups = upload(&self.stream, OP, "the losses", &groups)?;
+        Ok(DeviceDrift { plan, workspace, table: Vec::new(), losses, groups })
     }
 
     fn set_temperatures(&self, drift: &mut DeviceDrift, temperatures: &[f64]) -> Result<()> {
         let spec = DriftSpec { temperatures: temperatures.to_vec(), ..drift.plan.spec().clone() };
-        let plan = self.plan(&spec, drift.shape)?;
+        let plan = self.plan(&spec, &drift.plan.shapes().collect::<Vec<_>>())?;
         // Extents and the number of temperatures decide the workspace.
         if plan.workspace_bytes() > drift.workspace.len() {
             let (expected, got) = ([drift.workspace.len()], [plan.workspace_bytes()]);
@@ -594,43 +616,113 @@ impl Backend for Device {
     fn gradient(
         &mut self,
         drift: &mut DeviceDrift,
-        generated: &DeviceArray,
-        targets: &Targets<DeviceArray>,
-        gradient: &mut DeviceArray,
+        heads: &mut [Head<'_, DeviceArray>],
         progress: &mut CudaSlice<TrainProgress>,
     ) -> Result<()> {
-        let DeviceDrift { plan, shape, workspace, loss } = drift;
-        let DriftShape { groups, generated: own, negatives, positives, dim } = *shape;
-        let elements = |count: usize| groups * count * dim;
-        let weights = if negatives > 0 { targets.weights.first(groups * negatives)? } else { 0 };
-        let samples = [
-            generated.first(elements(own))?,
-            targets.negatives.first(elements(negatives))?,
-            targets.positives.first(elements(positives))?,
-        ];
-        let pointers = Pointers {
-            samples,
-            weights: [0, weights, 0],
-            gradient: gradient.first(elements(own))?,
-            loss: loss.address,
-            ..Pointers::default()
-        };
-        let workspace = workspace.device_ptr(&self.stream).0;
-        let call = plan.call(&[pointers], workspace);
+        let DeviceDrift { plan, workspace, table, losses, groups } = drift;
+        if heads.len() != plan.shapes().len() {
+            return Err(Error::shape(OP, "heads", [plan.shapes().len()], [heads.len()]));
+        }
+        let mut first = 0;
+        let mut pointers = Vec::with_capacity(heads.len());
+        for (head, shape) in heads.iter().zip(plan.shapes()) {
+            let elements = |count: usize| shape.groups * count * shape.dim;
+            let [negatives, weights] = head.negatives;
+            let weights = match shape.negatives {
+                0 => 0,
+                count => weights.first(shape.groups * count)?,
+            };
+            pointers.push(Pointers {
+                samples: [
+                    head.generated.first(elements(shape.generated))?,
+                    negatives.first(elements(shape.negatives))?,
+                    head.positives.first(elements(shape.positives))?,
+                ],
+                weights: [0, weights, 0],
+                gradient: head.gradient.first(elements(shape.generated))?,
+                loss: losses.part(first..first + shape.groups)?,
+                ..Pointers::default()
+            });
+            first += shape.groups;
+        }
+        let call = plan.call(&pointers, workspace.device_ptr(&self.stream).0);
+        if call.table() != table {
+            let offset = plan.table_offset();
+            *table = call.table().to_vec();
+            let mut place = workspace.slice_mut(offset..offset + table.len());
+            let copied = self.stream.memcpy_htod(table.as_slice(), &mut place);
+            copied.map_err(|error| failed("copying to the device", error))?;
+        }
         for phase in Phase::RUN {
             // SAFETY: the arrays have the plan's extents, compared above, and alias nothing; they belong to this stream's
             // context and are freed on this stream.
             unsafe { plan.launch(&self.kernels, &self.stream, &call, phase) }?;
         }
-        // One head: its scalars lie at the start of the workspace.
+        // The first head's scalars lie at the start of the workspace.
+        let scalars = workspace.device_ptr(&self.stream).0;
         let progress = progress.device_ptr(&self.stream).0;
-        let [groups] = integers([shape.groups])?;
-        launch!(self, take_loss, 1usize, workspace, loss.address, groups, progress)?;
-        if groups < 2 {
-            return Ok(());
+        let [count] = integers([heads.len()])?;
+        let of_each = groups.device_ptr(&self.stream).0;
+        launch!(self, take_loss, 1usize, scalars, losses.address, of_each, count, progress)?;
+        for (head, shape) in heads.iter().zip(plan.shapes()).filter(|(_, shape)| shape.groups > 1) {
+            let count = shape.groups * shape.generated * shape.dim;
+            let (share, gradient) = (1.0 / shape.groups as f32, head.gradient.address);
+            launch!(self, scale_gradient, count.div_ceil(THREADS), count as i64, share, gradient)?;
         }
-        let (count, share) = (gradient.len as i64, 1.0 / groups as f32);
-        launch!(self, scale_gradient, gradient.len.div_ceil(THREADS), count, share, gradient.address)
+        Ok(())
+    }
+
+    fn patches(
+        &mut self,
+        patches: &Patches,
+        n: usize,
+        x: &DeviceArray,
+        mean: &mut DeviceArray,
+        deviation: Option<&mut DeviceArray>,
+    ) -> Result<()> {
+        let count = patches.count() * patches.channels * n;
+        let (x, extents) = (x.first(n * patches.pixels() * patches.channels)?, extents(patches)?);
+        let (mean, deviation) = (mean.first(count)?, deviation.map_or(Ok(0), |deviation| deviation.first(count))?);
+        launch!(self, patches, count.div_ceil(THREADS), n as i64, extents, x, mean, deviation)
+    }
+
+    fn patches_grad(
+        &mut self,
+        patches: &Patches,
+        n: usize,
+        x: &DeviceArray,
+        mean: [&DeviceArray; 2],
+        deviation: Option<[&DeviceArray; 2]>,
+        dx: &mut DeviceArray,
+    ) -> Result<()> {
+        let (count, of_patches) = (n * patches.pixels() * patches.channels, patches.count() * patches.channels * n);
+        let (x, dx, extents) = (x.first(count)?, dx.first(count)?, extents(patches)?);
+        let pair = |[value, by]: [&DeviceArray; 2]| Ok((value.first(of_patches)?, by.first(of_patches)?));
+        let ((mean, by_mean), (deviation, by_deviation)) = (pair(mean)?, deviation.map_or(Ok((0, 0)), pair)?);
+        let blocks = count.div_ceil(THREADS);
+        let (count, n) = (count as i64, n as i64);
+        launch!(self, patches_grad, blocks, count, n, extents, x, mean, by_mean, deviation, by_deviation, dx)
+    }
+
+    fn cosine(&mut self, count: usize, factor: f32, z: &DeviceArray, y: &mut DeviceArray) -> Result<()> {
+        launch!(self, cosine, count.div_ceil(THREADS), count as i64, factor, z.first(count)?, y.first(count)?)
+    }
+
+    fn cosine_grad(&mut self, count: usize, factor: f32, z: &DeviceArray, dy: &mut DeviceArray) -> Result<()> {
+        launch!(self, cosine_grad, count.div_ceil(THREADS), count as i64, factor, z.first(count)?, dy.first(count)?)
+    }
+
+    fn tile(&mut self, count: usize, times: usize, from: &DeviceArray, to: &mut DeviceArray) -> Result<()> {
+        let (from, to) = (from.first(count)?, to.first(count * times)?);
+        launch!(self, repeat, (count * times).div_ceil(THREADS), count as i64, times as i64, from, to)
+    }
+
+    fn add(&mut self, count: usize, x: &DeviceArray, y: &mut DeviceArray) -> Result<()> {
+        launch!(self, accumulate, count.div_ceil(THREADS), count as i64, x.first(count)?, y.first(count)?)
+    }
+
+    fn clear(&mut self, array: &mut DeviceArray) -> Result<()> {
+        self.stream.memset_zeros(&mut array.slice).map_err(|error| failed("clearing an array", error))
     }
 
     fn note_bias(&mut self, bias: &Vector, n: usize, dy: &DeviceArray, sums: &mut DeviceArray) -> Result<()> {
@@ -812,6 +904,11 @@ fn conditions(
         table: parameters.part(places.table.clone())? as *const _,
         vector: vector as *const _,
     })
+}
+
+fn extents(patches: &Patches) -> Result<PatchExtents> {
+    let [size, height, width, channels] = integers([patches.size, patches.height, patches.width, patches.channels])?;
+    Ok(PatchExtents { size, height, width, channels })
 }
 
 /// Extents as the kernels and cuBLAS count.

@@ -433,6 +433,23 @@ impl Default for Conditions {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct PatchExtents {
+    pub size: ::core::ffi::c_int,
+    pub height: ::core::ffi::c_int,
+    pub width: ::core::ffi::c_int,
+    pub channels: ::core::ffi::c_int,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PatchExtents"][::core::mem::size_of::<PatchExtents>() - 16usize];
+    ["Alignment of PatchExtents"][::core::mem::align_of::<PatchExtents>() - 4usize];
+    ["Offset of field: PatchExtents::size"][::core::mem::offset_of!(PatchExtents, size) - 0usize];
+    ["Offset of field: PatchExtents::height"][::core::mem::offset_of!(PatchExtents, height) - 4usize];
+    ["Offset of field: PatchExtents::width"][::core::mem::offset_of!(PatchExtents, width) - 8usize];
+    ["Offset of field: PatchExtents::channels"][::core::mem::offset_of!(PatchExtents, channels) - 12usize];
+};
 pub const kSquareBlocks: ::core::ffi::c_int = 512;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

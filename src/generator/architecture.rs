@@ -212,6 +212,12 @@ impl Layer {
         self.start..self.start + self.input * self.output
     }
 
+    /// The same layer, its place `by` numbers further on.
+    pub(crate) fn moved(self, by: usize) -> Self {
+        let bias = Vector { start: self.bias.start + by, ..self.bias };
+        Self { start: self.start + by, bias, ..self }
+    }
+
     /// Weight [out, in] and bias `[out]`.
     pub(crate) fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], &'a [f32]) {
         parameters[self.start..self.bias.range().end].split_at(self.input * self.output)

@@ -5,6 +5,7 @@ mod architecture;
 mod file;
 mod pass;
 
+pub(crate) use architecture::Layers;
 pub use architecture::{Architecture, Conditioning, Layer, Vector};
 pub(crate) use file::{f32_view, floats, open, read, serialize};
 pub use pass::{Condition, Pass};

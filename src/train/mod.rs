@@ -10,6 +10,7 @@ pub use optimizer::Optimizer;
 use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use crate::cpu::Host;
 use crate::data::Data;
+use crate::features::{Feature, FeaturePass};
 use crate::generator::{Architecture, Mlp, Pass};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
@@ -24,7 +25,9 @@ pub struct Config {
     pub data: Data,
     /// The drift.
     pub spec: DriftSpec,
-    /// How its temperatures fall, if they do.
+    /// What it is computed of, each with a drift of its own; a run has the samples themselves alone unless it says more.
+    pub features: Vec<Feature>,
+    /// How the drift's temperatures fall, if they do.
     pub annealing: Option<Annealing>,
     /// The update.
     pub optimizer: Optimizer,
@@ -49,6 +52,7 @@ impl Config {
         Self {
             data: data.into(),
             spec: DriftSpec::notebook(),
+            features: vec![Feature::Identity],
             annealing: None,
             optimizer: Optimizer::notebook(),
             batch: 2048,
@@ -60,13 +64,16 @@ impl Config {
         }
     }
 
-    /// Refuses what would not fit: parameters with gradient, moments and averages, and a batch's activations with
-    /// their gradients, noise, data and force.
+    /// Refuses what would not fit: parameters with gradient, moments and averages, and a batch's activations and
+    /// features with their gradients, noise, data and force.
     fn check_memory(&self) -> Result<()> {
         let architecture = self.architecture();
         let parameters = architecture.parameters()?;
         let activations = architecture.activations().checked_mul(self.samples());
-        let elements = || parameters.checked_mul(5)?.checked_add(activations?);
+        let shape = self.sampling().shape(self.data.dim());
+        let numbers = self.features.iter().fold(0usize, |sum, f| sum.saturating_add(f.numbers(shape.dim)));
+        let features = shape.groups.checked_mul(shape.targets()).and_then(|n| n.checked_mul(numbers));
+        let elements = || parameters.checked_mul(5)?.checked_add(activations?)?.checked_add(features?);
         let bytes = || elements()?.checked_mul(size_of::<f32>());
         Error::check_memory("training", "the model with its batch", bytes())
     }
@@ -164,6 +171,7 @@ struct Work<B: Backend> {
     data: B::Data,
     weights: Weights<B::Array>,
     pass: Pass<B>,
+    features: FeaturePass<B>,
     drift: B::Drift,
     targets: Targets<B::Array>,
     /// Of the loss with respect to the samples.
@@ -178,6 +186,8 @@ pub struct Profile {
     pub sampling: f64,
     /// Generator, forward.
     pub forward: f64,
+    /// Features, forward and backward.
+    pub features: f64,
     /// Drift, all three phases.
     pub drift: f64,
     /// Generator, backward.
@@ -229,11 +239,13 @@ impl<B: Backend> Trainer<B> {
         let targets = |count: usize, width: usize| {
             backend.array("a batch of data", shape.groups.saturating_mul(count).saturating_mul(width))
         };
+        let features = FeaturePass::new(&backend, &config.features, shape, config.seed)?;
         let work = Work {
             data: backend.data(&config.data, &sampling, config.seed, progress.step)?,
             weights,
             pass: Pass::grouped(&backend, model.architecture(), samples, shape.groups)?,
-            drift: backend.drift(&config.spec, shape)?,
+            drift: backend.drift(&config.spec, &features.shapes())?,
+            features,
             targets: Targets {
                 positives: targets(shape.positives, dim)?,
                 negatives: targets(shape.negatives, dim)?,
@@ -357,15 +369,19 @@ impl<B: Backend> Work<B> {
         config: &Config,
         mut lap: impl FnMut(&mut B, fn(&mut Profile) -> &mut f64) -> Result<()>,
     ) -> Result<()> {
-        let Self { data, weights, pass, drift, targets, gradient, progress } = self;
+        let Self { data, weights, pass, features, drift, targets, gradient, progress } = self;
         let (noise, condition) = pass.inputs_mut();
         let batch = Batch { noise: (noise, config.noise_dim), condition, targets };
         backend.draw(data, config.seed, progress, batch)?;
         lap(backend, |profile| &mut profile.sampling)?;
         pass.forward(backend, &weights.parameters)?;
         lap(backend, |profile| &mut profile.forward)?;
-        backend.gradient(drift, pass.output(), targets, gradient, progress)?;
+        features.forward(backend, pass.output(), targets)?;
+        lap(backend, |profile| &mut profile.features)?;
+        backend.gradient(drift, &mut features.heads(pass.output(), targets, gradient), progress)?;
         lap(backend, |profile| &mut profile.drift)?;
+        features.backward(backend, pass.output(), gradient)?;
+        lap(backend, |profile| &mut profile.features)?;
         pass.backward(backend, &weights.parameters, gradient, &mut weights.grad)?;
         lap(backend, |profile| &mut profile.backward)?;
         backend.update(&config.optimizer, weights, progress)?;

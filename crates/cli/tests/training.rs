@@ -93,6 +93,7 @@ fn the_defaults_are_the_notebooks() {
         "batch": 2048, "lr": 1e-3, "seed": 42, "backend": "auto", "noise_dim": 32, "hidden": [256, 256, 256],
         "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "warmup": 0, "clip_norm": 0.0, "ema_decay": 0.999,
         "log_every": 50, "checkpoint_every": 200, "annealing_rate": 0.0, "annealing_least": 1e-3, "blocks": 0,
+        "features": ["identity"],
         // The notebook has no weights, and no classes: these are the official code's.
         "weights": "ignored", "labels": 10, "generated": 64, "positives": 64, "negatives": 32,
         "guidance": [1.0, 4.0], "guidance_power": 3.0, "unguided": 0.0, "loaded": 64, "class_buffer": 128, "buffer": 1000,
@@ -408,6 +409,67 @@ fn classes_are_learned_sampled_and_gone_on_with() {
         let model = format!("{plain}/generator.safetensors");
         fails(&["sample", "--model", &model, "--out", &folder.text("none.npy"), flag, "1"], 1, flag);
     }
+}
+
+/// An encoder from the data, a run on its features beside others, which keeps a copy of it; and what cannot be.
+#[test]
+fn features_and_encoders() {
+    let folder = Folder::new();
+    let (data, encoder) = (folder.text("data.npz"), folder.text("encoder.safetensors"));
+    stripes(Path::new(&data), 3, "images");
+    let train_encoder = |extra: &[&str]| {
+        let args = ["encoder", "--data", &data, "--out", &encoder, "--hidden", "16,8", "--epochs", "200"];
+        succeeds(&[&args[..], extra].concat())
+    };
+    let output = train_encoder(&["--task", "autoencoder"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("epoch 200/200"), "{output:?}");
+    let code = std::fs::read(&encoder).unwrap();
+    let output = train_encoder(&[]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("right in 100.0%"), "{output:?}");
+    assert_ne!(code, std::fs::read(&encoder).unwrap());
+
+    let features = format!("identity,patches:1,fourier:32:2,encoder:{encoder}");
+    let args = |name: &str, steps: &str, features: &str, extra: &[&str]| -> Vec<String> {
+        let out = folder.text(name);
+        let args = ["train", "--data", &data, "--out", &out, "--steps", steps, "--features", features, "--profile"];
+        args.iter().chain(extra).map(|a| (*a).to_owned()).collect()
+    };
+    let small = folder.path("small.toml");
+    std::fs::write(&small, "hidden = [16]\nlabels = 3\ngenerated = 8\npositives = 8\nnegatives = 4\nlog_every = 5\n")
+        .unwrap();
+    let config = ["--preset", "paper", "--config", small.to_str().unwrap()];
+    let output = succeeds(&texts(&args("whole", "40", &features, &config)));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("last hidden layer") && stderr.contains("features"), "{stdout}\n{stderr}");
+    succeeds(&texts(&args("parts", "15", &features, &config)));
+    assert_eq!(std::fs::read(&encoder).unwrap(), std::fs::read(folder.path("parts/encoder.safetensors")).unwrap());
+    // What it came from is no longer needed.
+    std::fs::write(&encoder, "").unwrap();
+    succeeds(&texts(&args("parts", "40", &features, &["--resume"])));
+    same_run(&folder.path("whole"), &folder.path("parts"));
+    assert_failed("other features", &run(&texts(&args("parts", "50", "identity", &["--resume"]))), 1, "features was");
+
+    let refused = |features: &str, hint: &str| fails(&texts(&args("none", "5", features, &config)), 1, hint);
+    refused(&format!("encoder:{encoder}"), "not a whole safetensors file");
+    refused("encoder:a,encoder:b", "two encoders");
+    refused("encoder:missing", "missing");
+    refused("wavelet", "expected identity, patches:SIZE");
+    refused("patches:x", "expected identity, patches:SIZE");
+    refused("patches:2", "the size of patches is 2");
+    refused("fourier:8:0", "bandwidth");
+    refused("fourier:0:1", "at least 1");
+    refused("identity,identity", "once");
+    assert!(!folder.path("none").exists());
+    fails(&texts(&train(&folder, "none", &["--features", "patches:2"])), 1, "the data are points");
+    fails(&["encoder", "--data", "ring", "--out", &encoder], 1, "has no end");
+    let plain = folder.text("plain.npy");
+    std::fs::write(&plain, npy_f32(&[40, 3], &wave(120, 0.0))).unwrap();
+    fails(&["encoder", "--data", &plain, "--out", &encoder, "--task", "classifier"], 1, "no labels");
+    fails(&["encoder", "--data", &plain, "--out", &encoder, "--epochs", "0"], 1, "epochs");
+    succeeds(&["encoder", "--data", &plain, "--out", &encoder, "--hidden", "4", "--epochs", "2"]);
+    let foreign =
+        ["train", "--data", "ring", "--out", &folder.text("none"), "--features", &format!("encoder:{encoder}")];
+    fails(&foreign, 1, "the encoder's inputs");
 }
 
 /// A run with classes that is killed at twenty moments by chance ends as the one that was not.

@@ -4,6 +4,7 @@ use super::{Backend, KernelName, Preset, WeightName};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
+use cudrift::features::{Encoder, Feature, Patches};
 use cudrift::train::{Annealing, Classes, Config, Optimizer};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -49,6 +50,8 @@ options! {
     /// By how much the temperatures' logarithms fall each step, and the least factor that they come to.
     annealing_rate: f64,
     annealing_least: f64,
+    /// What the drift is computed of: identity, patches:SIZE, fourier:COUNT:BANDWIDTH, encoder:FILE.
+    features: Vec<String>,
     /// Where the weights of negatives enter, which the notebook's preset leaves out.
     weights: WeightName,
     steps: u64,
@@ -114,6 +117,7 @@ impl Run {
             temperatures: preset.spec().temperatures,
             annealing_rate: 0.0,
             annealing_least: 1e-3,
+            features: vec!["identity".to_owned()],
             weights: preset.spec().weights.into(),
             steps: 2000,
             batch: 2048,
@@ -178,12 +182,16 @@ impl Run {
         if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::message(format!("{name} is 0, expected at least 1")));
         }
+        if self.features.iter().filter(|name| name.starts_with(ENCODER)).count() > 1 {
+            return Err(Error::message("features name two encoders; a run has one at most"));
+        }
         Ok(self)
     }
 
-    /// What the library trains with, on these data.
-    pub(crate) fn config(&self, data: Data) -> Result<Config> {
+    /// What the library trains with, on these data; `encoder` is the run's own copy, where there is one.
+    pub(crate) fn config(&self, Source { data, images }: Source, encoder: Option<&Path>) -> Result<Config> {
         let mut config = Config::notebook(data);
+        config.features = self.features.iter().map(|name| feature(name, images, encoder)).collect::<Result<_>>()?;
         config.spec = self.preset.spec();
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
@@ -219,6 +227,35 @@ impl Run {
         }
         config.seed = self.seed;
         Ok(config)
+    }
+}
+
+/// How the name of a feature begins that is a trained encoder's.
+const ENCODER: &str = "encoder:";
+
+/// The map of this name. `own` is the run's copy of its encoder, which wins over the file that it came from.
+fn feature(name: &str, images: Option<[usize; 2]>, own: Option<&Path>) -> Result<Feature> {
+    if let Some(path) = name.strip_prefix(ENCODER) {
+        return Ok(Feature::Encoder(Encoder::load(own.unwrap_or(Path::new(path)))?));
+    }
+    let unknown = || {
+        let expected = "identity, patches:SIZE, fourier:COUNT:BANDWIDTH or encoder:FILE.safetensors";
+        Error::message(format!("feature {name:?} is unknown, expected {expected}"))
+    };
+    match name.split(':').collect::<Vec<_>>()[..] {
+        ["identity"] => Ok(Feature::Identity),
+        ["patches", size] => {
+            let size = size.parse().map_err(|_| unknown())?;
+            let Some([height, width]) = images else {
+                return Err(Error::message(format!("feature {name} is of images; the data are points")));
+            };
+            Ok(Feature::Patches(Patches { size, height, width, channels: 1 }))
+        }
+        ["fourier", count, bandwidth] => {
+            let (count, bandwidth) = (count.parse().map_err(|_| unknown())?, bandwidth.parse().map_err(|_| unknown())?);
+            Ok(Feature::Fourier { count, bandwidth })
+        }
+        _ => Err(unknown()),
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod doctor;
 mod drift;
+mod encoder;
 mod field;
 mod sample;
 mod train;
@@ -16,6 +17,8 @@ use cudrift::cuda;
 pub(crate) enum Command {
     /// Train a one-step generator on a toy distribution or on your points
     Train(train::Args),
+    /// Train an encoder on your points, for a drift of its features
+    Encoder(encoder::Args),
     /// Compute the drift of a case: loss, target, gradient, statistics
     Drift(drift::Args),
     /// Compute mean-shift and kernel-score fields of two point sets
@@ -32,6 +35,7 @@ impl Command {
     pub(crate) fn run(self) -> Result<()> {
         match self {
             Self::Train(args) => train::run(args),
+            Self::Encoder(args) => encoder::run(&args),
             Self::Drift(args) => drift::run(&args),
             Self::Field(args) => field::run(&args),
             Self::Sample(args) => sample::run(&args),

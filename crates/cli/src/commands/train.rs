@@ -1,6 +1,6 @@
 //! `cudrift train`: a run in a folder, from configuration to pictures.
 
-use super::config::{Options, Run, Source, data};
+use super::config::{Options, Run, data};
 use super::{Backend, KernelName, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
@@ -10,6 +10,7 @@ use cudrift::classifier::{self, Classifier};
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
 use cudrift::data::Data;
+use cudrift::features::{Encoder, Feature};
 use cudrift::generator::Mlp;
 use cudrift::metrics::{Prdc, maximum_mean_discrepancy, median_distance, prdc, sliced_wasserstein};
 use cudrift::rng::{Purpose, Stream};
@@ -37,12 +38,16 @@ const PROJECTIONS: usize = 200;
                   blocks (residual), annealing_rate (by which the temperatures' logarithms fall each step) and\n\
                   annealing_least (the least factor), weights (affinity, logit or ignored), beta1, beta2,\n\
                   weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
+                  Features: patches:SIZE are means and deviations of an image's SIZE x SIZE patches (of 1, the pixels),\n\
+                  fourier:COUNT:BANDWIDTH random cosines, and encoder:FILE the layers of a network from cudrift encoder,\n\
+                  of which the run keeps a copy, encoder.safetensors. identity is the samples themselves.\n\n\
                   A .npz with labels [n] trains a generator with classes, told the guidance scale. Its batches are made\n\
                   by labels (per step), generated, positives, negatives (per label), guidance (least and greatest\n\
                   scale), guidance_power, unguided (share), loaded (data per step), class_buffer and buffer. At the end a\n\
                   table says, for several guidance scales, how many of the samples a classifier trained on the data takes\n\
                   for their class, how sure it is, and by 5 nearest neighbours which share of them lies among the data\n\
-                  (precision) and which share of the data has one of them near (coverage).\n\n\
+                  (precision) and which share of the data has one of them near (coverage); these also in the last\n\
+                  layer of that classifier.\n\n\
                   Example: cudrift train --data two-moons --kernel gaussian --temperatures 0.07 --out runs/moons"
 )]
 pub(crate) struct Args {
@@ -62,6 +67,10 @@ pub(crate) struct Args {
     /// Temperatures [default: 0.05, or the preset's]
     #[arg(long, value_delimiter = ',', value_name = "R,R,…", allow_negative_numbers = true)]
     temperatures: Option<Vec<f64>>,
+    /// What the drift is computed of, each with its own scale; the losses are added: identity, patches:SIZE,
+    /// fourier:COUNT:BANDWIDTH, encoder:FILE [default: identity]
+    #[arg(long, value_delimiter = ',', value_name = "F,F,…")]
+    features: Option<Vec<String>>,
     /// Training steps [default: 2000]
     #[arg(long, allow_negative_numbers = true)]
     steps: Option<u64>,
@@ -94,6 +103,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         preset: args.preset,
         kernel: args.kernel,
         temperatures: args.temperatures,
+        features: args.features,
         steps: args.steps,
         batch: args.batch,
         lr: args.lr,
@@ -211,9 +221,12 @@ impl Folder {
     fn open<B: backend::Backend>(&self, backend: B, run: &Run, resume: bool) -> Result<Opened<B>> {
         let (config_path, checkpoint) = (self.path("config.json"), self.path("checkpoint.safetensors"));
         let folder = self.0.display();
-        let Source { data, images } = data(&run.data)?;
-        let config = run.config(data)?;
+        let source = data(&run.data)?;
+        let images = source.images;
         let fresh = !(resume && checkpoint.exists());
+        // The file that it came from may since have changed.
+        let own_encoder = self.path("encoder.safetensors");
+        let config = run.config(source, Some(&*own_encoder).filter(|_| !fresh))?;
         let trainer =
             if fresh { Trainer::on(backend, config)? } else { Trainer::load_on(backend, config, &checkpoint)? };
         if trainer.steps_done() > run.steps {
@@ -228,6 +241,11 @@ impl Folder {
         text.push('\n');
         cudrift::files::write_atomically(&config_path, text.as_bytes())?;
         if fresh {
+            for feature in &trainer.config().features {
+                if let Feature::Encoder(encoder) = feature {
+                    encoder.save(&own_encoder)?;
+                }
+            }
             self.save(&trainer)?;
         }
         let log = Log::open(self, trainer.steps_done())?;
@@ -353,28 +371,63 @@ fn judge(model: &Mlp, data: &Data, seed: u64) -> Result<()> {
     let (values_of, labels) = (&values[..count * dim], &all[..count]);
     // Another seed than the generator's, whose initial weights would otherwise come from the same numbers.
     let classifier = Classifier::train(values, &all, data.classes(), &classifier::Options::default(), !seed)?;
-    let bandwidth = median_distance(values_of, values_of, dim)?;
     let scales: &[f64] = if model.architecture().guided { &[1.0, 1.5, 2.0, 3.0, 4.0] } else { &[1.0] };
-    say("guidance  accuracy  confidence  precision  recall  coverage  MMD2")?;
-    for &guidance in scales {
-        let samples = cudrift::train::sample_classes(model, labels, guidance, seed)?;
-        let accuracy = classifier.accuracy(&samples, labels)?;
-        let probabilities = classifier.probabilities(&samples)?;
+    let samples = scales.iter().map(|guidance| cudrift::train::sample_classes(model, labels, *guidance, seed));
+    let samples = samples.collect::<cudrift::Result<Vec<_>>>()?;
+    let among = Among::of(values_of, dim, None, seed)?;
+    say(&format!("guidance  accuracy  confidence  {}", Among::HEADER))?;
+    for (guidance, samples) in scales.iter().zip(&samples) {
+        let accuracy = classifier.accuracy(samples, labels)?;
+        let probabilities = classifier.probabilities(samples)?;
         let rows = probabilities.chunks_exact(classifier.classes()).zip(labels);
         let confidence = rows.map(|(row, label)| f64::from(row[*label])).sum::<f64>() / count as f64;
-        let Prdc { precision, recall, coverage, .. } = prdc(values_of, &samples, dim, NEIGHBOURS)?;
-        let mmd = maximum_mean_discrepancy(values_of, &samples, dim, &[bandwidth])?;
-        say(&format!(
-            "{guidance:<8}  {accuracy:<8.3}  {confidence:<10.4}  {precision:<9.3}  {recall:<6.3}  {coverage:<8.3}  {mmd:.1e}"
-        ))?;
+        say(&format!("{guidance:<8}  {accuracy:<8.3}  {confidence:<10.4}  {}", among.row(samples)?))?;
+    }
+    let encoder = classifier.encoder()?;
+    let among = Among::of(values_of, dim, Some(&encoder), seed)?;
+    say("in the last hidden layer of that classifier")?;
+    say(&format!("guidance                        {}", Among::HEADER))?;
+    for (guidance, samples) in scales.iter().zip(&samples) {
+        say(&format!("{guidance:<8}                        {}", among.row(samples)?))?;
     }
     Ok(())
+}
+
+/// Data that samples are compared with, in their own coordinates or in an encoder's.
+struct Among<'a> {
+    encoder: Option<&'a Encoder>,
+    data: Vec<f32>,
+    dim: usize,
+    bandwidth: f64,
+    seed: u64,
+}
+
+impl<'a> Among<'a> {
+    const HEADER: &'static str = "precision  recall  coverage  MMD2     SWD";
+
+    fn of(data: &[f32], dim: usize, encoder: Option<&'a Encoder>, seed: u64) -> Result<Self> {
+        let (data, dim) = match encoder {
+            None => (data.to_vec(), dim),
+            Some(encoder) => (encoder.features(data)?, encoder.output_dim()),
+        };
+        Ok(Self { bandwidth: median_distance(&data, &data, dim)?, encoder, data, dim, seed })
+    }
+
+    fn row(&self, samples: &[f32]) -> Result<String> {
+        let features = self.encoder.map(|encoder| encoder.features(samples)).transpose()?;
+        let samples = features.as_deref().unwrap_or(samples);
+        let Prdc { precision, recall, coverage, .. } = prdc(&self.data, samples, self.dim, NEIGHBOURS)?;
+        let mmd = maximum_mean_discrepancy(&self.data, samples, self.dim, &[self.bandwidth])?;
+        let [swd, _] = sliced_wasserstein(samples, &self.data, self.dim, PROJECTIONS, self.seed)?;
+        Ok(format!("{precision:<9.3}  {recall:<6.3}  {coverage:<8.3}  {mmd:<7.1e}  {swd:.4}"))
+    }
 }
 
 fn print_profile(profile: &Profile) {
     let parts = [
         ("noise and data", profile.sampling),
         ("generator, forward", profile.forward),
+        ("features", profile.features),
         ("drift", profile.drift),
         ("generator, backward", profile.backward),
         ("update", profile.update),
