@@ -148,7 +148,7 @@ impl<'g> Site<'_, 'g> {
         };
         let addresses: Vec<u64> = lanes(mask).map(address).collect();
         if !addresses.is_empty() {
-            tally.access(Access { space, bytes, write, uncached }, &addresses);
+            tally.access(Access { space, bytes: bytes.into(), write, uncached }, &addresses);
         }
     }
 
