@@ -104,8 +104,9 @@ pub struct Checks {
     pub shared_init: bool,
     /// Reads of global memory that nothing has written.
     pub global_init: bool,
-    /// Races in global memory between blocks of a launch. A block that has executed a fence, an acquire or a release
-    /// for the whole device is taken to know what it does from then on.
+    /// Races in global memory: between threads of a block, as in shared memory, and between blocks of a launch. A block
+    /// that has executed a fence, an acquire or a release for the whole device is taken to know of the others what it does
+    /// from then on.
     pub global_race: bool,
     /// Reads of registers that nothing has written. What `mov` and `selp` hand on counts where it is used.
     pub registers: bool,
