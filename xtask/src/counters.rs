@@ -353,7 +353,8 @@ fn beside(text: &mut String, Shape([groups, ..], _): &Shape, fused: &Call, unfus
 }
 
 const SUMMARY: &str = "\
-| B, G, N, P, D | samples | launches | instructions | mma | L2 kB | DRAM kB | conflicts | without fusion: launches | L2 | DRAM | workspace |
+| B, G, N, P, D | samples | launches | instructions | mma | L2 kB | DRAM kB | conflicts | \
+ without fusion: launches | L2 | DRAM | workspace |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 

@@ -105,8 +105,8 @@ pub struct Checks {
     /// Reads of global memory that nothing has written.
     pub global_init: bool,
     /// Races in global memory: between threads of a block, as in shared memory, and between blocks of a launch. A block
-    /// that has executed a fence, an acquire or a release for the whole device is taken to know of the others what it does
-    /// from then on.
+    /// that has executed a fence, an acquire or a release for the whole device is trusted from then on as to other
+    /// blocks.
     pub global_race: bool,
     /// Reads of registers that nothing has written. What `mov` and `selp` hand on counts where it is used.
     pub registers: bool,
