@@ -4,6 +4,8 @@
 //! shapes, on the simulator where that stands in for the driver's library, and nothing is timed.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod unfused;
+
 use criterion::{BenchmarkId, Criterion, Throughput};
 use cudrift::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Kernels, Options, Outputs, Phase, Plan};
@@ -11,6 +13,7 @@ use cudrift::rng::{Purpose, Stream};
 use cudrift::{DriftShape, DriftSpec, Element, bf16, f16};
 use std::sync::Arc;
 use std::time::Duration;
+use unfused::Unfused;
 
 /// [B, G, N, P, D]: heads of the published model (spec 11), its toy, and one big group; and what stands for each without
 /// a GPU.
@@ -79,11 +82,20 @@ impl Device {
         Plan::grouped(spec, &[shape], T::DTYPE, options).unwrap()
     }
 
-    fn once<T: Element + DeviceRepr>(&self, shape: DriftShape, name: &str, round: fn(f32) -> T) {
-        let plan = self.plan::<T>(&DriftSpec::official(), shape, name);
-        println!("norms by the {}", if plan.identity().all(|is| is) { "identity" } else { "forces" });
+    fn once<T: Element + DeviceRepr>(&self, shape: DriftShape, name: &str, round: fn(f32) -> T, unfused: bool) {
+        let spec = DriftSpec::official();
+        let plan = self.plan::<T>(&spec, shape, name);
         let mut arrays = Arrays::new(&self.stream, &plan, shape, round);
-        arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
+        if unfused {
+            let mut unfused = Unfused::new(&self.stream, shape, name);
+            println!("workspace of {} bytes", unfused.workspace_bytes());
+            let Arrays { samples, gradient, loss, .. } = &mut arrays;
+            unfused.run(&spec.temperatures, samples, gradient, loss);
+        } else {
+            println!("norms by the {}", if plan.identity().all(|is| is) { "identity" } else { "forces" });
+            println!("workspace of {} bytes", plan.workspace_bytes());
+            arrays.bound(&self.stream, &plan, shape).run(&self.kernels).unwrap();
+        }
         self.stream.synchronize().unwrap();
     }
 
@@ -120,18 +132,20 @@ impl Device {
 }
 
 /// Runs one call, for who counts what it does (`cargo xtask counters`): `count B G N P D TYPE`, and `identity` or `forces`
-/// to say where norms come from.
+/// to say where norms come from, or `unfused` for the sequence of products and elementwise kernels in its place.
 fn count(device: &mut Device, args: &[String]) {
     let numbers: Vec<usize> = args.iter().filter_map(|word| word.parse().ok()).collect();
     let (&[groups, generated, negatives, positives, dim], Some(name)) = (&numbers[..], args.get(5)) else {
-        return println!("count B G N P D TYPE [identity|forces]");
+        return println!("count B G N P D TYPE [identity|forces|unfused]");
     };
-    device.identity = args.get(6).map(|word| word == "identity");
+    let how = args.get(6).map(String::as_str);
+    let unfused = how == Some("unfused");
+    device.identity = how.filter(|_| !unfused).map(|how| how == "identity");
     let shape = DriftShape { groups, generated, negatives, positives, dim };
     match name.as_str() {
-        "f16" => device.once(shape, name, f16::from_f32),
-        "bf16" => device.once(shape, name, bf16::from_f32),
-        _ => device.once(shape, name, |v| v),
+        "f16" => device.once(shape, name, f16::from_f32, unfused),
+        "bf16" => device.once(shape, name, bf16::from_f32, unfused),
+        _ => device.once(shape, name, |v| v, unfused),
     }
 }
 

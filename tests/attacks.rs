@@ -1,5 +1,5 @@
 //! The CUDA drift under attack, on the simulator (crates/cuda-sim): other orders of blocks, warps and streams, races
-//! between blocks, approximate functions that err, and calls that fail.
+//! in global memory, approximate functions that err, and calls that fail.
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)]
 

@@ -16,8 +16,8 @@ pub enum Error {
     Failed(String),
     #[error("{} has no {name} in: {line}", path.display())]
     Counter { path: PathBuf, name: String, line: String },
-    #[error("README.md has no {0}")]
-    Marker(&'static str),
+    #[error("{} has no {marker}", path.display())]
+    Marker { path: PathBuf, marker: &'static str },
     #[error(transparent)]
     Kernels(#[from] kernels::Error),
 }
@@ -73,6 +73,27 @@ fn resident(kernel: &Kernel, dynamic: u32, shared_bytes: u32) -> u32 {
 struct Call {
     launches: Vec<(String, Counts)>,
     identity: bool,
+    workspace: f64,
+}
+
+impl Call {
+    fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        self.launches.iter().for_each(|(_, counts)| total.add(counts));
+        total
+    }
+
+    /// Launches of kernels, and calls of cuBLAS.
+    fn launched(&self) -> [usize; 2] {
+        let products = self.launches.iter().filter(|(name, _)| name == "cuBLAS").count();
+        [self.launches.len() - products, products]
+    }
+}
+
+/// What was counted: the tables of docs/kernels/counters.md, and the README's.
+pub struct Report {
+    pub tables: String,
+    pub summary: String,
 }
 
 /// One launch, or the sum of several.
@@ -135,6 +156,12 @@ impl Counts {
         pairs(&mut self.accesses, other.accesses);
     }
 
+    /// The share of shared memory's wavefronts that conflicts of banks add.
+    fn conflicts(&self) -> f64 {
+        let [wavefronts, ideal] = self.wavefronts;
+        if wavefronts > 0.0 { (wavefronts - ideal) / wavefronts } else { 0.0 }
+    }
+
     /// Nanoseconds that a device cannot be below, and what says so.
     fn bound(&self, peaks: &Peaks, dtype: &str) -> (f64, &'static str) {
         let tensor = if dtype == "tf32" { peaks.tf32 } else { peaks.half };
@@ -157,17 +184,25 @@ pub fn report(
     nvcc: &Path,
     large: bool,
     command: impl Fn(&[&str]) -> Command,
-) -> Result<String, Error> {
+) -> Result<Report, Error> {
     let limits = kernels::assemble(root, target, nvcc, &MULTIPROCESSORS.map(|(arch, _)| arch))?;
-    let mut text = String::new();
+    let mut report = Report { tables: String::new(), summary: SUMMARY.into() };
     for shape in SHAPES.iter().chain(LARGE.iter().filter(|_| large)) {
-        table(&mut text, shape, &count(target, shape, &command)?, &limits);
+        let [fused, unfused] = [count(target, shape, &[], &command)?, count(target, shape, &["unfused"], &command)?];
+        table(&mut report.tables, shape, &fused, &limits);
+        beside(&mut report.tables, shape, &fused, &unfused);
+        summarise(&mut report.summary, shape, &fused, &unfused);
     }
-    Ok(text)
+    Ok(report)
 }
 
 /// Runs one call and reads what each launch counted.
-fn count(target: &Path, Shape(extents, dtype): &Shape, command: &impl Fn(&[&str]) -> Command) -> Result<Call, Error> {
+fn count(
+    target: &Path,
+    Shape(extents, dtype): &Shape,
+    how: &[&str],
+    command: &impl Fn(&[&str]) -> Command,
+) -> Result<Call, Error> {
     let path = target.join("counters.json");
     let file = |source| Error::File { path: path.clone(), source };
     match std::fs::remove_file(&path) {
@@ -175,11 +210,13 @@ fn count(target: &Path, Shape(extents, dtype): &Shape, command: &impl Fn(&[&str]
         _ => {}
     }
     let words = extents.map(|extent| extent.to_string());
-    let mut args = vec!["bench", "--quiet", "--package", "cudrift", "--features", "cuda", "--bench", "cuda", "--"];
-    args.push("count");
+    // In the profile of the tests: no count hangs on the host's code.
+    let mut args = vec!["bench", "--quiet", "--profile", "dev", "--package", "cudrift", "--features", "cuda"];
+    args.extend(["--bench", "cuda", "--", "count"]);
     args.extend(words.iter().map(String::as_str));
     args.push(dtype);
-    eprintln!("xtask: counting {} in {dtype}", words.join(" x "));
+    args.extend(how);
+    eprintln!("xtask: counting {} in {dtype} {}", words.join(" x "), how.join(" "));
     // Checks change no count, and one thread keeps the order of the blocks, which the cache's model depends on.
     let settings = [("CUDRIFT_SIM_WITHOUT", "race,shared-init,global-init"), ("CUDRIFT_SIM_THREADS", "1")];
     let mut command = command(&args);
@@ -188,23 +225,32 @@ fn count(target: &Path, Shape(extents, dtype): &Shape, command: &impl Fn(&[&str]
     if !output.status.success() {
         return Err(Error::Failed(format!("cargo {}", args.join(" "))));
     }
-    let identity = String::from_utf8_lossy(&output.stdout).contains("norms by the identity");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let identity = said.contains("norms by the identity");
+    let bytes = said.split_once("workspace of ").and_then(|(_, rest)| rest.split_once(" bytes")?.0.parse().ok());
+    let workspace = bytes.ok_or_else(|| Error::Failed(format!("cargo {}: no workspace", args.join(" "))))?;
     let lines = std::fs::read_to_string(&path).map_err(file)?;
     let launches = lines.lines().map(|line| {
         let name = line.split('"').nth(3).unwrap_or_default().to_owned();
         Ok((name, Counts::parse(&path, line)?))
     });
-    Ok(Call { launches: launches.collect::<Result<_, Error>>()?, identity })
+    Ok(Call { launches: launches.collect::<Result<_, Error>>()?, identity, workspace })
+}
+
+/// Bytes of a group that a call in two phases cannot do without, inputs twice, distances three times, the force; by the
+/// identity half of the distances of the other targets among themselves too, written and read. And FLOP, the identity's
+/// quadratic form apart.
+fn least(Shape([_, g, n, p, d], dtype): &Shape, identity: bool) -> [f64; 2] {
+    let [g, t, d] = [*g, g + n + p, *d].map(|extent| extent as f64);
+    let sample = if dtype.ends_with("16") { 2.0 } else { 4.0 };
+    let others = if identity { (t - g) * (t - g) } else { 0.0 };
+    [2.0 * sample * t * d + 4.0 * (3.0 * g * t + others) + 4.0 * g * d, 4.0 * g * t * d + others * d]
 }
 
 /// The launches of a shape, a group at a time, and their sum beside the least there could be.
-fn table(
-    text: &mut String,
-    Shape([b, g, n, p, d], dtype): &Shape,
-    Call { launches, identity }: &Call,
-    limits: &BTreeMap<String, Vec<Kernel>>,
-) {
-    let (groups, t) = (*b as f64, (g + n + p) as f64);
+fn table(text: &mut String, shape: &Shape, call: &Call, limits: &BTreeMap<String, Vec<Kernel>>) {
+    let (Shape([b, g, n, p, d], dtype), Call { launches, identity, .. }) = (shape, call);
+    let groups = *b as f64;
     let _ = writeln!(text, "**[{b}, {g}, {n}, {p}, {d}] in {dtype}**, a group:\n");
     text.push_str(
         "| kernel | instructions | mma | others per mma | tensor MFLOP | L2 kB | DRAM kB | conflicts | 16-byte |",
@@ -212,11 +258,9 @@ fn table(
     text.push_str(" registers | shared kB | warps | A100 ns | H100 ns |\n|");
     text.push_str(&"---|".repeat(14));
     text.push('\n');
-    let mut total = Counts::default();
     let mut row = |name: &str, counts: &Counts| {
         let bytes = |of: [f64; 2]| of.iter().sum::<f64>() / groups / 1e3;
-        let [wavefronts, ideal] = counts.wavefronts;
-        let excess = if wavefronts > 0.0 { 100.0 * (wavefronts - ideal) / wavefronts } else { 0.0 };
+        let excess = 100.0 * counts.conflicts();
         let wide = 100.0 * counts.accesses[1] / counts.accesses[0].max(1.0);
         let others = if counts.products > 0.0 {
             format!("{:.1}", (counts.instructions - counts.products) / counts.products)
@@ -249,15 +293,10 @@ fn table(
     };
     for (name, counts) in launches {
         row(name, counts);
-        total.add(counts);
     }
+    let total = call.total();
     row("all", &total);
-    // Inputs twice, distances three times, the force: what a call in two phases cannot do without. By the identity half of
-    // the distances of the other targets among themselves too, written and read; its quadratic form is apart.
-    let (g, d, sample) = (*g as f64, *d as f64, if dtype.ends_with("16") { 2.0 } else { 4.0 });
-    let others = if *identity { (t - g) * (t - g) } else { 0.0 };
-    let least = 2.0 * sample * t * d + 4.0 * (3.0 * g * t + others) + 4.0 * g * d;
-    let flop = 4.0 * g * t * d + others * d;
+    let [least, flop] = least(shape, *identity);
     let is_form = |name: &str| *identity && name.starts_with("group");
     let form: f64 = launches.iter().filter(|(name, _)| is_form(name)).map(|(_, counts)| counts.tensor_flop).sum();
     let ratio = |bytes: [f64; 2]| bytes.iter().sum::<f64>() / groups / least;
@@ -283,14 +322,76 @@ fn table(
     text.push_str(".\n\n");
 }
 
-/// Puts the tables between the README's markers.
-pub fn write(root: &Path, tables: &str) -> Result<(), Error> {
-    const MARKERS: [&str; 2] = ["<!-- counters:begin -->\n", "<!-- counters:end -->"];
-    let path = root.join("docs/kernels/counters.md");
-    let file = |source| Error::File { path: path.clone(), source };
-    let text = std::fs::read_to_string(&path).map_err(file)?;
-    let (head, rest) = text.split_once(MARKERS[0]).ok_or(Error::Marker(MARKERS[0]))?;
-    let (_, tail) = rest.split_once(MARKERS[1]).ok_or(Error::Marker(MARKERS[1]))?;
-    let [begin, end] = MARKERS;
-    std::fs::write(&path, format!("{head}{begin}{tables}{end}{tail}")).map_err(file)
+/// Both ways beside each other, a group.
+fn beside(text: &mut String, Shape([groups, ..], _): &Shape, fused: &Call, unfused: &Call) {
+    let figures = |call: &Call| {
+        let (total, sum) = (call.total(), |of: [f64; 2]| of.iter().sum::<f64>());
+        let bytes = [sum(total.l2), sum(total.dram), call.workspace].map(|bytes| bytes / 1e3);
+        let [l2, dram, workspace] = bytes;
+        [total.instructions, total.special, l2, dram, workspace].map(|figure| figure / *groups as f64)
+    };
+    let launched = |call: &Call| match call.launched() {
+        [kernels, 0] => format!("{kernels}"),
+        [kernels, products] => format!("{kernels} and {products} of cuBLAS"),
+    };
+    text.push_str("| | launches | instructions | special functions | L2 kB | DRAM kB | workspace kB |\n");
+    text.push_str("|---|---|---|---|---|---|---|\n");
+    for (name, call) in [("fused", fused), ("without fusion", unfused)] {
+        let [instructions, special, l2, dram, workspace] = figures(call);
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {instructions:.0} | {special:.0} | {l2:.1} | {dram:.1} | {workspace:.1} |",
+            launched(call)
+        );
+    }
+    let times = unfused.launches.len() as f64 / fused.launches.len() as f64;
+    let _ = write!(text, "| times as much | {times:.1} |");
+    for (fused, unfused) in figures(fused).into_iter().zip(figures(unfused)) {
+        let _ = write!(text, " {:.2} |", unfused / fused);
+    }
+    text.push_str("\n\n");
+}
+
+const SUMMARY: &str = "\
+| B, G, N, P, D | samples | launches | instructions | mma | L2 kB | DRAM kB | conflicts | \
+ without fusion: launches | L2 | DRAM | workspace |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+";
+
+/// A shape's row in the README, a group.
+fn summarise(text: &mut String, shape: &Shape, fused: &Call, unfused: &Call) {
+    let Shape([b, g, n, p, d], dtype) = shape;
+    let (groups, [least, _]) = (*b as f64, least(shape, fused.identity));
+    let (total, other) = (fused.total(), unfused.total());
+    let [l2, dram, other_l2, other_dram] = [total.l2, total.dram, other.l2, other.dram].map(|of| of[0] + of[1]);
+    let bytes = |of: f64| format!("{:.0} ({:.2})", of / groups / 1e3, of / groups / least);
+    let (instructions, products) = (total.instructions / groups, total.products / groups);
+    let _ = writeln!(
+        text,
+        "| {b}, {g}, {n}, {p}, {d} | {dtype} | {} | {instructions:.0} | {products:.0} | {} | {} | {:.1} % | {} | \
+         {:.1} x | {:.1} x | {:.1} x |",
+        fused.launches.len(),
+        bytes(l2),
+        bytes(dram),
+        100.0 * total.conflicts(),
+        unfused.launches.len(),
+        other_l2 / l2,
+        other_dram / dram,
+        unfused.workspace / fused.workspace
+    );
+}
+
+/// Puts the tables between the markers of the page and of the README.
+pub fn write(root: &Path, report: &Report) -> Result<(), Error> {
+    let [begin, end] = ["<!-- counters:begin -->\n", "<!-- counters:end -->"];
+    for (name, new) in [("docs/kernels/counters.md", &report.tables), ("README.md", &report.summary)] {
+        let path = root.join(name);
+        let file = |source| Error::File { path: path.clone(), source };
+        let missing = |marker| Error::Marker { path: path.clone(), marker };
+        let text = std::fs::read_to_string(&path).map_err(file)?;
+        let (head, rest) = text.split_once(begin).ok_or_else(|| missing(begin))?;
+        let (_, tail) = rest.split_once(end).ok_or_else(|| missing(end))?;
+        std::fs::write(&path, format!("{head}{begin}{new}{end}{tail}")).map_err(file)?;
+    }
+    Ok(())
 }

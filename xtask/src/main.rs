@@ -19,8 +19,8 @@ cargo xtask test --full   the same with minutes-long training runs and many more
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
 cargo xtask kernels       assembles the CUDA kernels for every architecture of a release and prints their registers, shared
                           memory and instructions; fails where one spills
-cargo xtask counters      counts on the simulator what the CUDA kernels execute and move, and writes docs/kernels/counters.md;
-                          with --large also what takes minutes
+cargo xtask counters      counts on the simulator what the CUDA kernels execute and move, beside a sequence without fusion, and
+                          writes docs/kernels/counters.md and the README's table; with --large also what takes minutes
 cargo xtask bindings      writes src/cuda/params.rs from kernels/params.h; with --check says whether it is as it should be
 cargo xtask ci            formatting, lints, documentation, bindings, kernels; prints only what is wrong";
 
@@ -70,10 +70,10 @@ fn counters(large: bool) -> bool {
         return false;
     }
     let Some(nvcc) = nvcc() else { return false };
-    let tables = counters::report(&root(), &target(), &nvcc, large, tests);
-    let written = tables.and_then(|tables| {
-        print!("{tables}");
-        counters::write(&root(), &tables)
+    let report = counters::report(&root(), &target(), &nvcc, large, tests);
+    let written = report.and_then(|report| {
+        print!("{}", report.tables);
+        counters::write(&root(), &report)
     });
     written.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
 }

@@ -283,7 +283,7 @@ pub(crate) enum Space {
 pub(crate) struct Access {
     pub space: Space,
     /// Bytes of a lane.
-    pub bytes: u32,
+    pub bytes: u64,
     pub write: bool,
     /// Does it pass the first-level cache by?
     pub uncached: bool,
@@ -323,8 +323,7 @@ impl Tally {
     }
 
     fn global(&mut self, access: Access, addresses: &[u64]) {
-        let bytes = u64::from(access.bytes);
-        let of = |address: &u64| address / SECTOR..=(address + bytes - 1) / SECTOR;
+        let of = |address: &u64| address / SECTOR..=(address + access.bytes - 1) / SECTOR;
         let mut sectors: Vec<u64> = addresses.iter().flat_map(of).collect();
         sectors.sort_unstable();
         sectors.dedup();
@@ -355,11 +354,11 @@ impl Tally {
 
 /// Wavefronts of an access to shared memory, and as many as they are where no bank is asked for two words. Lanes go
 /// together as far as 128 bytes reach: all for words, half of them for 8 bytes each, a quarter for 16.
-fn wavefronts(bytes: u32, addresses: &[u64]) -> [u64; 2] {
+fn wavefronts(bytes: u64, addresses: &[u64]) -> [u64; 2] {
     let (mut actual, mut ideal) = (0, 0);
     let together = (128 / bytes.max(4)) as usize;
     for lanes in addresses.chunks(together) {
-        let words = lanes.iter().flat_map(|address| address / 4..=(address + u64::from(bytes.max(1)) - 1) / 4);
+        let words = lanes.iter().flat_map(|address| address / 4..=(address + bytes.max(1) - 1) / 4);
         let mut words: Vec<u64> = words.collect();
         words.sort_unstable();
         words.dedup();

@@ -1,9 +1,10 @@
 //! The devices that can be pretended, with the limits of the CUDA programming guide's table of compute capabilities.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::cache::Cache;
 use crate::chance;
+use crate::counters::{Access, Counters, Space, Tally};
 use crate::memory::Memory;
 
 /// Limits and properties of a device.
@@ -103,8 +104,9 @@ pub struct Checks {
     pub shared_init: bool,
     /// Reads of global memory that nothing has written.
     pub global_init: bool,
-    /// Races in global memory between blocks of a launch. A block that has executed a fence, an acquire or a release
-    /// for the whole device is taken to know what it does from then on.
+    /// Races in global memory: between threads of a block, as in shared memory, and between blocks of a launch. A block
+    /// that has executed a fence, an acquire or a release for the whole device is trusted from then on as to other
+    /// blocks.
     pub global_race: bool,
     /// Reads of registers that nothing has written. What `mov` and `selp` hand on counts where it is used.
     pub registers: bool,
@@ -188,6 +190,8 @@ pub struct Device {
     pub counting: bool,
     /// The second-level cache, made by the first launch that is counted.
     l2: OnceLock<Mutex<Cache>>,
+    /// What a library's call moves and computes, where that is counted.
+    library: Mutex<Tally>,
     /// From where chance begins to move the results of approximate functions, inside their documented errors; 0 for as
     /// exact as f64 gives them. It counts when a module is loaded.
     pub errors: u64,
@@ -197,6 +201,27 @@ impl Device {
     /// The second-level cache, where sectors are counted.
     pub(crate) fn l2(&self) -> Option<&Mutex<Cache>> {
         self.counting.then(|| self.l2.get_or_init(|| Mutex::new(Cache::new(self.profile.l2.into()))))
+    }
+
+    /// Counts bytes that a library reads or writes, behind no first level.
+    pub(crate) fn moved(&self, address: u64, bytes: u64, write: bool) {
+        if let Some(l2) = self.l2() {
+            let mut tally = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.access(Access { space: Space::Global, bytes, write, uncached: true }, &[address]);
+            tally.pass(&mut l2.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Counts floating-point operations of a library: on tensor cores, in f32, in f64.
+    pub(crate) fn computed(&self, flop: [u64; 3]) {
+        let mut tally = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.details.flop.iter_mut().zip(flop).for_each(|(count, more)| *count += more);
+    }
+
+    /// What a library has moved and computed since this was last asked.
+    pub(crate) fn of_library(&self) -> Counters {
+        let mut tally = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        Counters { details: Some(Box::new(std::mem::take(&mut tally.details))), ..Counters::default() }
     }
 
     /// A device with empty memory.
@@ -210,6 +235,7 @@ impl Device {
             order: Order::Ascending,
             counting: false,
             l2: OnceLock::new(),
+            library: Mutex::new(Tally::new(0)),
             errors: 0,
             profile,
         }

@@ -390,11 +390,11 @@ fn spin() {
     });
 }
 
-// Between blocks.
+// In global memory: between blocks, and between threads of one.
 
 const BLOCKS: &str = "faults_blocks.cu";
 
-/// As [`check`], with races between blocks looked for, under every order of the blocks.
+/// As [`check`], with races in global memory looked for, under every order of blocks and warps.
 fn check_blocks(kernel: &str, launch: impl Fn(&Sim, bool) -> Result<(), Box<Finding>>) {
     for order in [Order::Ascending, Order::Descending, Order::Random(1), Order::Random(2)] {
         check(BLOCKS, kernel, &[Kind::Race], |_, fault| {
@@ -447,5 +447,35 @@ fn ring_without_meeting() {
     check_blocks("ring_without_meeting", |sim, _| {
         let shape = Shape::cover(96, 32).cooperative();
         sim.try_launch("ring_without_meeting", shape, args![floats(sim, 96), floats(sim, 96), 96, 4])
+    });
+}
+
+#[test]
+fn count_twice() {
+    check_blocks("count_twice", |sim, _| {
+        sim.try_launch("count_twice", Shape::new(2, 64), args![sim.upload(&[0i32; 2])])
+    });
+}
+
+#[test]
+fn reverse_in_place() {
+    check_blocks("reverse_in_place", |sim, _| {
+        sim.try_launch("reverse_in_place", Shape::new(2, 64), args![floats(sim, 128)])
+    });
+}
+
+#[test]
+fn halves_overlap() {
+    check_blocks("halves_overlap", |sim, _| {
+        let x = sim.upload(&(0..64).collect::<Vec<u16>>());
+        sim.try_launch("halves_overlap", Shape::new(1, 64), args![x, sim.alloc::<u16>(64)])
+    });
+}
+
+#[test]
+fn hand_over() {
+    check_blocks("hand_over", |sim, _| {
+        let (sums, out) = (floats(sim, 2), sim.alloc::<f32>(1));
+        sim.try_launch("hand_over", Shape::new(1, 64), args![floats(sim, 64), sums, out])
     });
 }

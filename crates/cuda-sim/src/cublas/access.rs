@@ -116,6 +116,7 @@ impl Access<'_> {
             }
             let (piece, later) = rest.split_at_mut(len * size);
             region.read(offset, piece);
+            self.device.moved(region.base() + offset, (len * size) as u64, false);
             rest = later;
         }
         Ok(bytes)
@@ -150,7 +151,9 @@ impl Access<'_> {
             rest = later;
             bytes.clear();
             layout.element.encode(piece, &mut bytes);
-            region.write(base.wrapping_add_signed(place * size as i64), &bytes);
+            let offset = base.wrapping_add_signed(place * size as i64);
+            region.write(offset, &bytes);
+            self.device.moved(region.base() + offset, bytes.len() as u64, true);
         }
         Ok(())
     }

@@ -179,6 +179,12 @@ impl Gemm {
         self.rounding.apply(&mut a);
         self.rounding.apply(&mut b);
         let mut ab = product(self.a.view(&a), self.b.view(&b));
+        let flop = 2 * (ab.len() * self.a.shape().1) as u64;
+        access.device.computed(match (self.a.stored.element, self.rounding) {
+            (Element::F64, _) => [0, 0, flop],
+            (Element::F32, Rounding::Exact) => [0, flop, 0],
+            _ => [flop, 0, 0],
+        });
         ab.iter_mut().for_each(|x| *x *= alpha);
         Ok(ab)
     }

@@ -119,6 +119,7 @@ pub(super) fn execute(driver: &Driver, context: &Context, work: &Work) -> Result
             let _device = lock(&driver.execution);
             driver.injection.count(Call::Kernel).map_err(|code| context.fail(code))?;
             library(&driver.device).map_err(|code| if code.is_fault() { context.fail(code) } else { code })?;
+            count(driver, "cuBLAS", [[0; 3]; 2], 0, &driver.device.of_library(), "")?;
         }
     }
     Ok(())
@@ -147,12 +148,23 @@ fn launch(driver: &Driver, grid: &Grid) -> Result<(), Code> {
         driver.report(finding.to_string());
         Code::of(&finding)
     })?;
+    let lines = by_line(launch.kernel, &counted);
+    count(driver, &launch.kernel.name, [grid.grid, grid.block], grid.shared, &counted, &lines)
+}
+
+/// Writes a line of what was counted, where that is asked for.
+fn count(
+    driver: &Driver,
+    name: &str,
+    [grid, block]: [[u32; 3]; 2],
+    shared: u32,
+    counted: &Counters,
+    lines: &str,
+) -> Result<(), Code> {
     let Some(file) = &driver.counters else { return Ok(()) };
-    let (name, Grid { grid, block, shared, .. }) = (&launch.kernel.name, grid);
     let line = format!(
-        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, {}{}}}\n",
+        "{{\"kernel\": \"{name}\", \"grid\": {grid:?}, \"block\": {block:?}, \"shared\": {shared}, {}{lines}}}\n",
         counted.json(),
-        by_line(launch.kernel, &counted)
     );
     // In one write, so that lines of several processes stay whole.
     lock(file).write_all(line.as_bytes()).map_err(|error| {

@@ -3,10 +3,11 @@
 use super::Fault;
 use super::block::Grid;
 use super::regs::{LANES, Row, Src, lanes};
-use super::shared::{Accessor, Conflict, Shared};
+use super::shared::{Accessor, Conflict, History, Shared};
 use super::warp::{PendingCopy, Warp};
 use crate::counters::{self, Access, Tally};
 use crate::decode::{Address, Atomic, Base, LocalCopy, NOWHERE, Space, Unit, WINDOW, window};
+use crate::device::Checks;
 use crate::finding::Kind;
 use crate::float::half::{self, Bf16, F16};
 use crate::float::{Modifiers, Rounding, double, single};
@@ -21,6 +22,7 @@ pub(crate) const PARTS: usize = 8;
 pub(super) struct Site<'s, 'g> {
     pub grid: &'s Grid<'g>,
     pub shared: &'s mut Shared,
+    pub global: &'s mut History,
     /// The allocation that was accessed last.
     pub region: &'s mut usize,
     /// The block's number.
@@ -148,8 +150,28 @@ impl<'g> Site<'_, 'g> {
         };
         let addresses: Vec<u64> = lanes(mask).map(address).collect();
         if !addresses.is_empty() {
-            tally.access(Access { space, bytes, write, uncached }, &addresses);
+            tally.access(Access { space, bytes: bytes.into(), write, uncached }, &addresses);
         }
+    }
+
+    /// Compares an access to global memory with those of the block's other threads. `write`: does it leave the bytes as
+    /// they are?
+    #[cold]
+    fn order(
+        &mut self,
+        warp: &Warp,
+        lane: usize,
+        (address, size): (u64, u32),
+        strong: bool,
+        write: Option<bool>,
+    ) -> Result<(), Fault> {
+        let checks = Checks { race: true, shared_init: false, ..self.grid.checks };
+        let by = Accessor { checks, ..self.accessor(warp, lane, strong) };
+        let done = match write {
+            None => self.global.read(address, size, &by),
+            Some(same) => self.global.write(address, size, &by, same),
+        };
+        done.map_err(|conflict| self.conflict_at(conflict, format!("global address 0x{address:x}"), lane))
     }
 
     /// Compares an access with those of other blocks.
@@ -222,7 +244,12 @@ impl<'g> Site<'_, 'g> {
 
     #[cold]
     fn conflict(&self, conflict: Conflict, offset: u32, lane: usize) -> Fault {
-        let mut detail = format!("shared offset 0x{offset:x} {}", conflict.what);
+        self.conflict_at(conflict, format!("shared offset 0x{offset:x}"), lane)
+    }
+
+    #[cold]
+    fn conflict_at(&self, conflict: Conflict, place: String, lane: usize) -> Fault {
+        let mut detail = format!("{place} {}", conflict.what);
         if let Some((who, pc)) = conflict.other {
             let [x, y, z] = self.grid.thread(who.into());
             let line = self.grid.image.code.get(pc as usize).map_or(0, |step| step.line);
@@ -243,7 +270,7 @@ impl<'g> Site<'_, 'g> {
         let unit = transfer.unit.bytes();
         let count = rows.len();
         let size = unit * count as u32;
-        let unchecked = !self.grid.checks.global_init;
+        let (unchecked, ordering) = (!self.grid.checks.global_init, self.grid.checks.global_race);
         let mut out = [[0u32; LANES]; PARTS];
         let mut rest = mask;
         while rest != 0 {
@@ -261,11 +288,11 @@ impl<'g> Site<'_, 'g> {
                             if !whole && rows[at] != NOWHERE && !region.written(offset, unit.into()) {
                                 return Err(uninitialised(address, size, lane));
                             }
-                            out[at][lane] = match transfer.unit {
-                                Unit::Word => region.load32(offset),
-                                Unit::Half => region.load16(offset).into(),
-                                Unit::Byte => region.load8(offset).into(),
-                            };
+                            if ordering && rows[at] != NOWHERE {
+                                let bytes = (region.base() + offset, unit);
+                                self.order(warp, lane, bytes, transfer.strong, None)?;
+                            }
+                            out[at][lane] = read(region, offset, transfer.unit);
                         }
                     }
                     Space::Shared => {
@@ -324,6 +351,7 @@ impl<'g> Site<'_, 'g> {
         let unit = transfer.unit.bytes();
         let count = values.len();
         let size = unit * count as u32;
+        let ordering = self.grid.checks.global_race;
         let mut parts = [[0u32; LANES]; PARTS];
         parts.iter_mut().zip(values).for_each(|(part, value)| *part = value.fetch(&warp.regs));
         let mut rest = mask;
@@ -341,6 +369,11 @@ impl<'g> Site<'_, 'g> {
                         }
                         for at in 0..count {
                             let (offset, value) = (offset + u64::from(unit) * at as u64, parts[at][lane]);
+                            if ordering {
+                                let same = read(region, offset, transfer.unit) == value & u32::MAX >> (32 - 8 * unit);
+                                let bytes = (region.base() + offset, unit);
+                                self.order(warp, lane, bytes, transfer.strong, Some(same))?;
+                            }
                             match transfer.unit {
                                 Unit::Word => region.store32(offset, value),
                                 Unit::Half => region.store16(offset, value as u16),
@@ -407,6 +440,11 @@ impl<'g> Site<'_, 'g> {
                         if !unchecked && !region.written(offset, size.into()) {
                             return Err(uninitialised(address, size, lane));
                         }
+                        if self.grid.checks.global_race {
+                            for at in (0..size).step_by(4) {
+                                self.order(warp, lane, (address + u64::from(at), size.min(4)), true, Some(false))?;
+                            }
+                        }
                         match size {
                             2 => region.update16(offset, |old| new(old.into()) as u16).into(),
                             4 => region.update32(offset, |old| new(old.into()) as u32).into(),
@@ -445,7 +483,7 @@ impl<'g> Site<'_, 'g> {
         valid: Option<&Src<u32>>,
     ) -> Result<(), Fault> {
         let (to, from) = (self.addresses(warp, to), self.addresses(warp, from));
-        let unchecked = !self.grid.checks.global_init;
+        let (unchecked, ordering) = (!self.grid.checks.global_init, self.grid.checks.global_race);
         let valid = valid.map_or([bytes; LANES], |valid| valid.fetch(&warp.regs));
         // Lanes that fill with zeros read nothing. Copies of 16 bytes pass the first level by.
         let reading = lanes(mask).filter(|&lane| valid[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
@@ -467,12 +505,18 @@ impl<'g> Site<'_, 'g> {
                 for byte in 0..if here == 4 { 0 } else { here } {
                     let (region, offset) =
                         self.global(address + u64::from(byte), 1, lane, "asynchronous read", false)?;
+                    if ordering {
+                        self.order(warp, lane, (address + u64::from(byte), 1), false, None)?;
+                    }
                     *data |= u32::from(region.load8(offset)) << (8 * byte);
                 }
                 if here == 4 {
                     let (region, offset) = self.global(address, 4, lane, "asynchronous read", false)?;
                     if !unchecked && !region.written(offset, 4) {
                         return Err(uninitialised(address, 4, lane));
+                    }
+                    if ordering {
+                        self.order(warp, lane, (address, 4), false, None)?;
                     }
                     *data = region.load32(offset);
                 }
@@ -572,6 +616,15 @@ impl<'g> Site<'_, 'g> {
         let end = region.len().min(address.wrapping_sub(region.base()).saturating_add(1 << 10));
         let bytes = (address.wrapping_sub(region.base())..end).map(|offset| region.load8(offset));
         String::from_utf8_lossy(&bytes.take_while(|&byte| byte != 0).collect::<Vec<_>>()).into_owned()
+    }
+}
+
+#[inline(always)]
+fn read(region: &Region, offset: u64, unit: Unit) -> u32 {
+    match unit {
+        Unit::Word => region.load32(offset),
+        Unit::Half => region.load16(offset).into(),
+        Unit::Byte => region.load8(offset).into(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::Fault;
 use super::access::{Site, Transfer};
 use super::collective;
 use super::regs::{LANES, Regs, Src, lanes};
-use super::shared::Shared;
+use super::shared::{History, Shared};
 use super::warp::{Split, Waiting, Warp};
 use crate::cache::Cache;
 use crate::counters::{Counters, Tally};
@@ -97,6 +97,8 @@ pub(crate) struct Block {
     pub number: u64,
     warps: Vec<Warp>,
     shared: Shared,
+    /// Of global memory, where races are looked for there.
+    global: History,
     barriers: [Barrier; BARRIERS],
     /// Turns that every warp had.
     round: u64,
@@ -126,6 +128,7 @@ impl Block {
         let threads = grid.threads() as usize;
         self.warps.resize_with(threads.div_ceil(LANES), Warp::default);
         self.shared.reset(grid.image.shared + grid.dynamic_shared);
+        self.global.clear();
         self.barriers = Default::default();
         self.round = number << 32;
         self.epoch = 0;
@@ -364,11 +367,11 @@ impl Block {
     }
 
     fn site<'s, 'g>(&'s mut self, grid: &'s Grid<'g>, w: usize, pc: u32) -> (Site<'s, 'g>, &'s mut Warp) {
-        let Self { number, warps, shared, region, epoch, named, fenced, tally, .. } = self;
+        let Self { number, warps, shared, global, region, epoch, named, fenced, tally, .. } = self;
         let tally = tally.as_deref_mut();
         let touching = grid.checks.global_race && !*fenced;
         let (block, epoch, named) = (*number, *epoch, *named);
-        (Site { grid, shared, region, block, touching, tally, warp: w, pc, epoch, named }, &mut warps[w])
+        (Site { grid, shared, global, region, block, touching, tally, warp: w, pc, epoch, named }, &mut warps[w])
     }
 
     fn transfer(&mut self, grid: &Grid<'_>, w: usize, pc: u32, active: u32, step: &Step) -> Result<(), Fault> {

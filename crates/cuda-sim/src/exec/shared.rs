@@ -1,4 +1,5 @@
-//! The shared memory of a block, and its shadow: who wrote and read each byte, and when.
+//! The shared memory of a block, and its shadow: who wrote and read each byte, and when. Global memory has one too, of
+//! what the block touches, where that is asked for.
 //!
 //! Time is counted per warp: a warp's tick advances when it synchronises. An access is ordered before another if the
 //! accessing warp knows the other's tick, through barriers that both took part in; within a warp, if `bar.warp.sync`
@@ -211,14 +212,70 @@ impl Cell {
     }
 }
 
+/// The bytes of words that were accessed in parts, by the words' numbers.
+type Parts = HashMap<u64, [Cell; 4]>;
+
+/// Calls `f` with the history of every byte of an access to a word, which has that number.
+#[inline(always)]
+fn visit(
+    (cell, parts): (&mut Cell, &mut Parts),
+    word: u64,
+    (first, size): (usize, u32),
+    mut f: impl FnMut(&mut Cell) -> Result<(), Conflict>,
+) -> Result<(), Conflict> {
+    if size == 4 && !cell.split {
+        return f(cell);
+    }
+    if !cell.split {
+        parts.insert(word, [*cell; 4]);
+        cell.split = true;
+    }
+    let parts = parts.entry(word).or_default();
+    parts[first..first + size as usize].iter_mut().try_for_each(f)
+}
+
+/// What a block has done with global memory.
+#[derive(Default)]
+pub(super) struct History {
+    cells: HashMap<u64, Cell>,
+    parts: Parts,
+}
+
+impl History {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.cells.clear();
+        self.parts.clear();
+    }
+
+    /// Notes a read of 1, 2 or 4 bytes at an address that their number divides.
+    pub fn read(&mut self, address: u64, size: u32, by: &Accessor<'_>) -> Result<(), Conflict> {
+        self.visit(address, size, |cell| cell.on_read(by))
+    }
+
+    /// Notes a write. `same`: does it leave the bytes as they are?
+    pub fn write(&mut self, address: u64, size: u32, by: &Accessor<'_>, same: bool) -> Result<(), Conflict> {
+        self.visit(address, size, |cell| cell.on_write(by, || same))
+    }
+
+    fn visit(
+        &mut self,
+        address: u64,
+        size: u32,
+        f: impl FnMut(&mut Cell) -> Result<(), Conflict>,
+    ) -> Result<(), Conflict> {
+        let word = address / 4;
+        visit((self.cells.entry(word).or_default(), &mut self.parts), word, ((address % 4) as usize, size), f)
+    }
+}
+
 /// The shared memory of a block.
 #[derive(Default)]
 pub(super) struct Shared {
     len: u32,
     bytes: Vec<u8>,
     cells: Vec<Cell>,
-    /// The bytes of the words that were accessed in parts.
-    parts: HashMap<u32, [Cell; 4]>,
+    parts: Parts,
 }
 
 impl Shared {
@@ -260,20 +317,10 @@ impl Shared {
         &mut self,
         offset: u32,
         size: u32,
-        mut f: impl FnMut(&mut Cell) -> Result<(), Conflict>,
+        f: impl FnMut(&mut Cell) -> Result<(), Conflict>,
     ) -> Result<(), Conflict> {
         let word = offset / 4;
-        let cell = &mut self.cells[word as usize];
-        if size == 4 && !cell.split {
-            return f(cell);
-        }
-        if !cell.split {
-            self.parts.insert(word, [*cell; 4]);
-            cell.split = true;
-        }
-        let parts = self.parts.entry(word).or_default();
-        let first = (offset % 4) as usize;
-        parts[first..first + size as usize].iter_mut().try_for_each(f)
+        visit((&mut self.cells[word as usize], &mut self.parts), word.into(), ((offset % 4) as usize, size), f)
     }
 
     /// Reads 1, 2 or 4 bytes at an offset that their number divides.

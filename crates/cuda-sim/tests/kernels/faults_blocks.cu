@@ -1,4 +1,4 @@
-// Planted faults between blocks, in global memory; with FAULT=0 their correct twins.
+// Planted faults in global memory, between blocks and between threads of one; with FAULT=0 their correct twins.
 
 #include <cooperative_groups.h>
 
@@ -65,4 +65,35 @@ KERNEL ring_without_meeting(float* x, float* y, int n, int rounds) {
         x = y;
         y = swap;
     }
+}
+
+// Every thread of a block counts that it was there.
+KERNEL count_twice(int* counts) {
+    if (kFault || threadIdx.x == 0) counts[blockIdx.x] = counts[blockIdx.x] + 1;  // FAULT count_twice
+}
+
+// Turns a part of an array round, in place.
+KERNEL reverse_in_place(float* x) {
+    x += blockIdx.x * blockDim.x;
+    const float v = x[blockDim.x - 1 - threadIdx.x];  // FAULT reverse_in_place
+    if (!kFault) __syncthreads();
+    x[threadIdx.x] = v;  // FAULT reverse_in_place
+}
+
+// Halves that lie in the same words are written by different threads, as they may be; but not twice.
+KERNEL halves_overlap(const unsigned short* x, unsigned short* out) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    out[kFault ? i / 2 : i] = x[i];  // FAULT halves_overlap
+}
+
+// A warp hands its sum to another through global memory.
+KERNEL hand_over(const float* x, float* sums, float* out) {
+    float sum = x[threadIdx.x];
+    for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;  // FAULT hand_over
+    if (kFault)
+        __syncwarp();
+    else
+        __syncthreads();
+    if (threadIdx.x == 0) *out = sums[0] + sums[1];  // FAULT hand_over
 }
