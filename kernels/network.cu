@@ -1,5 +1,6 @@
 // What a generator does beside its products, which are cuBLAS's.
 //
+//   narrow          the operand of a product, in bfloat16
 //   bias_silu       z += b, with what class and guidance scale add; y = silu(z)
 //   add_bias        y += b, and to it what goes past a block
 //   normalize       y = gain x / rms(x), of each sample
@@ -54,6 +55,11 @@ struct Tile {
 constexpr float kNormFloor = 1e-6f;
 
 }  // namespace network
+
+extern "C" __global__ void __launch_bounds__(kThreads) narrow(long long count, const float* from, Bfloat* to) {
+    const long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+    if (at < count) round_to(to + at, from[at]);
+}
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     bias_silu(long long count, int width, const float* bias, const __grid_constant__ Conditions conditions, float* z,

@@ -10,7 +10,7 @@ use crate::data::Data;
 use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::train::{Classes, Optimizer};
-use crate::{DriftShape, DriftSpec, Result};
+use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 use std::fmt::Debug;
 
 /// Decay per step of [`Progress::loss_ema`], as in the notebook (spec 10.1).
@@ -134,6 +134,14 @@ pub struct Batch<'a, A> {
     pub targets: &'a mut Targets<A>,
 }
 
+/// Refuses what products cannot have.
+pub(crate) fn check_precision(precision: Dtype) -> Result<()> {
+    match precision {
+        Dtype::F16 => Err(Error::value("training", "precision", "f32, or bf16, which has the range of f32", precision)),
+        _ => Ok(()),
+    }
+}
+
 /// A processor with its memory. Arrays are [n, width] in C order.
 ///
 /// # Errors
@@ -149,6 +157,12 @@ pub trait Backend: Debug + Sized {
     type Drift: Debug;
     /// A [`Progress`].
     type Progress: Debug;
+
+    /// From now on products have operands in f32, or with [`Dtype::Bf16`] rounded to that; their sums, their results, and
+    /// all that is not a product, stay in f32.
+    ///
+    /// Refuses [`Dtype::F16`], whose range the gradients of a mean over many samples leave.
+    fn set_precision(&mut self, precision: Dtype) -> Result<()>;
 
     /// An array of zeros; `what` names it where there is no room.
     fn array(&self, what: &'static str, len: usize) -> Result<Self::Array>;
@@ -234,7 +248,6 @@ pub trait Backend: Debug + Sized {
     ) -> Result<()>;
 
     /// Adds to `dx` the gradient by the images, given that by the means, and the deviations and that by them.
-    #[expect(clippy::too_many_arguments, reason = "each is an operand of one fused operation")]
     fn patches_grad(
         &mut self,
         patches: &Patches,

@@ -17,6 +17,11 @@ fn gradients_agree_with_finite_differences() {
 }
 
 #[test]
+fn mixed_precision_rounds_operands_alone() {
+    network::check_mixed_precision(&mut Host::new());
+}
+
+#[test]
 fn classes_and_guidance_change_samples() {
     let mut architecture = Architecture::plain(2, &[8], 3);
     (architecture.classes, architecture.guided, architecture.blocks) = (3, true, 1);

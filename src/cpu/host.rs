@@ -2,15 +2,17 @@
 
 use super::isa::{Isa, LANES, Simd, exp, per_isa};
 use super::{Plan, Workspace, pack, pack_transposed, packed_len, product, sum, transpose};
-use crate::backend::{Backend, Batch, Head, Progress, Sampling, Weights};
+use crate::backend::{Backend, Batch, Head, Progress, Sampling, Weights, check_precision};
 use crate::data::Data;
 use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::{Purpose, Stream, sin_cos_turns};
 use crate::train::Optimizer;
 use crate::train::classes::{Buffers, Choices, labels_of};
-use crate::{DriftInputs, DriftShape, DriftSpec, Error, Points, Result};
+use crate::{DriftInputs, DriftShape, DriftSpec, Dtype, Error, Points, Result};
+use half::bf16;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Samples of a batch that one task multiplies at a time; fixed, so that results do not depend on threads.
 const ROWS: usize = 128;
@@ -25,6 +27,8 @@ const VARIANCE_FLOOR: f32 = 1e-6;
 #[derive(Clone, Debug)]
 pub struct Host {
     isa: Isa,
+    /// What operands of products are rounded to.
+    precision: Dtype,
     /// A packed factor of a product, and the transpose of another; reused from call to call.
     packed: Vec<f32>,
     transposed: Vec<f32>,
@@ -39,14 +43,23 @@ impl Default for Host {
 impl Host {
     /// The CPU.
     pub fn new() -> Self {
-        Self { isa: Isa::detect(), packed: Vec::new(), transposed: Vec::new() }
+        Self { isa: Isa::detect(), precision: Dtype::F32, packed: Vec::new(), transposed: Vec::new() }
     }
 
     /// The transposed weight of a layer, packed as the right factor of a product.
     fn pack_weight(&mut self, layer: &Layer, weight: &[f32]) -> (Isa, &[f32]) {
         self.packed.resize(packed_len(layer.input, layer.output), 0.0);
-        pack_transposed(self.isa, weight, layer.output, layer.input, &mut self.packed);
+        let weight = operand(self.precision, weight);
+        pack_transposed(self.isa, &weight, layer.output, layer.input, &mut self.packed);
         (self.isa, &self.packed)
+    }
+}
+
+/// The operand of a product, as the precision has it.
+fn operand(precision: Dtype, values: &[f32]) -> Cow<'_, [f32]> {
+    match precision {
+        Dtype::Bf16 => Cow::Owned(values.par_iter().map(|v| bf16::from_f32(*v).to_f32()).collect()),
+        _ => Cow::Borrowed(values),
     }
 }
 
@@ -99,6 +112,12 @@ impl Backend for Host {
     type Data = HostData;
     type Drift = HostDrift;
     type Progress = Progress;
+
+    fn set_precision(&mut self, precision: Dtype) -> Result<()> {
+        check_precision(precision)?;
+        self.precision = precision;
+        Ok(())
+    }
 
     fn array(&self, what: &'static str, len: usize) -> Result<Vec<f32>> {
         Error::check_memory("training", what, len.checked_mul(size_of::<f32>()))?;
@@ -196,10 +215,11 @@ impl Backend for Host {
         y: &mut Vec<f32>,
     ) -> Result<()> {
         let (weight, bias) = layer.split(parameters);
-        let (isa, weight) = self.pack_weight(layer, weight);
         let Layer { input, output, .. } = *layer;
+        let x = operand(self.precision, &x[..n * input]);
+        let (isa, weight) = self.pack_weight(layer, weight);
         let (z, y) = (z[..n * output].par_chunks_mut(ROWS * output), y[..n * output].par_chunks_mut(ROWS * output));
-        x[..n * input].par_chunks(ROWS * input).zip(z).zip(y).enumerate().for_each(|(chunk, ((x, z), y))| {
+        x.par_chunks(ROWS * input).zip(z).zip(y).enumerate().for_each(|(chunk, ((x, z), y))| {
             product(isa, [x.len() / input, input, output], x, weight, z);
             if let Some((places, condition)) = condition {
                 for (row, z) in (chunk * ROWS..).zip(z.chunks_exact_mut(output)) {
@@ -232,10 +252,11 @@ impl Backend for Host {
         y: &mut Vec<f32>,
     ) -> Result<()> {
         let (weight, bias) = layer.split(parameters);
-        let (isa, weight) = self.pack_weight(layer, weight);
         let Layer { input, output, .. } = *layer;
+        let x = operand(self.precision, &x[..n * input]);
+        let (isa, weight) = self.pack_weight(layer, weight);
         let y = y[..n * output].par_chunks_mut(ROWS * output);
-        x[..n * input].par_chunks(ROWS * input).zip(y).enumerate().for_each(|(chunk, (x, y))| {
+        x.par_chunks(ROWS * input).zip(y).enumerate().for_each(|(chunk, (x, y))| {
             product(isa, [x.len() / input, input, output], x, weight, y);
             for y in y.chunks_exact_mut(output) {
                 y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
@@ -434,21 +455,23 @@ impl Backend for Host {
             grad_bias.fill(0.0);
             return Ok(());
         }
-        let Self { isa, packed, transposed } = self;
-        let isa = *isa;
+        let Self { isa, precision, packed, transposed } = self;
+        let (isa, precision) = (*isa, *precision);
         // In blocks of rows of W.
         transposed.resize(n * output, 0.0);
         transpose(isa, &dy[..n * output], n, output, transposed);
         packed.resize(packed_len(n, input), 0.0);
-        pack(isa, &x[..n * input], n, input, packed);
+        pack(isa, &operand(precision, &x[..n * input]), n, input, packed);
         let x = &*packed;
+        // The bias is a sum, not a product.
+        let factor = operand(precision, transposed);
         let rows = (ROWS / 4).min(output.div_ceil(4));
         grad_weight
             .par_chunks_mut(rows * input)
             .zip(grad_bias.par_chunks_mut(rows))
-            .zip(transposed.par_chunks(rows * n))
-            .for_each(|((weight, bias), dy)| {
-                product(isa, [bias.len(), n, input], dy, x, weight);
+            .zip(transposed.par_chunks(rows * n).zip(factor.par_chunks(rows * n)))
+            .for_each(|((weight, bias), (dy, factor))| {
+                product(isa, [bias.len(), n, input], factor, x, weight);
                 for (bias, dy) in bias.iter_mut().zip(dy.chunks_exact(n)) {
                     *bias = sum(isa, dy);
                 }
@@ -469,9 +492,9 @@ impl Backend for Host {
         let Layer { input, output, .. } = *layer;
         let (weight, _) = layer.split(parameters);
         self.packed.resize(packed_len(output, input), 0.0);
-        pack(self.isa, weight, output, input, &mut self.packed);
-        let (isa, weight) = (self.isa, &*self.packed);
-        let chunks = dx[..n * input].par_chunks_mut(ROWS * input).zip(dy[..n * output].par_chunks(ROWS * output));
+        pack(self.isa, &operand(self.precision, weight), output, input, &mut self.packed);
+        let (isa, weight, dy) = (self.isa, &*self.packed, operand(self.precision, &dy[..n * output]));
+        let chunks = dx[..n * input].par_chunks_mut(ROWS * input).zip(dy.par_chunks(ROWS * output));
         chunks.enumerate().for_each(|(chunk, (dx, dy))| {
             product(isa, [dy.len() / output, output, input], dy, weight, dx);
             if let Some((z, _)) = silu {

@@ -15,7 +15,7 @@ use super::context::{download, failed, room, upload};
 use super::launch::{Kernels, Phase};
 use super::params::{self, ClassCall, Conditions, JoinColumns, PatchExtents, RandomStream, TrainProgress, UpdateCall};
 use super::{Gpu, Options, Plan, probe};
-use crate::backend::{Backend, Batch, Head, LOSS_DECAY, Progress, Sampling, Weights};
+use crate::backend::{Backend, Batch, Head, LOSS_DECAY, Progress, Sampling, Weights, check_precision};
 use crate::data::{Data, Source, Toy};
 use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
@@ -25,6 +25,10 @@ use crate::train::{Classes, Optimizer};
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 
 const OP: &str = "cuda training";
+const OPERANDS: &str = "the operands of a product";
+/// How cuBLAS multiplies f32; and bf16, with sums in f32 to the end.
+const PEDANTIC: blas_sys::cublasMath_t = blas_sys::cublasMath_t::CUBLAS_PEDANTIC_MATH;
+const FULL_SUMS: blas_sys::cublasMath_t = blas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
 const THREADS: usize = params::kThreads as usize;
 const WARP: usize = 32;
 const SUM_ROWS: usize = params::kSumRows as usize;
@@ -47,8 +51,9 @@ unsafe impl DeviceRepr for TrainProgress {}
 
 /// The first CUDA device, with a stream, the kernels and cuBLAS.
 ///
-/// Products are cuBLAS's, in f32 throughout: TF32 is switched off, whatever the environment says. Everything is appended
-/// to one stream; only what hands numbers to the caller waits.
+/// Products are cuBLAS's, in f32 throughout: TF32 is switched off, whatever the environment says. With
+/// [`Dtype::Bf16`] their operands are rounded to that just before, and added up in f32. Everything is appended to one
+/// stream; only what hands numbers to the caller waits.
 pub struct Device {
     gpu: Gpu,
     stream: Arc<CudaStream>,
@@ -58,6 +63,9 @@ pub struct Device {
     /// What cuBLAS works in: of its own it might allocate while a step is recorded.
     _room: CudaSlice<u8>,
     squares: CudaSlice<f64>,
+    precision: Dtype,
+    /// The operands of a product, where they are rounded.
+    operands: [CudaSlice<u16>; 2],
     record: Record,
 }
 
@@ -89,6 +97,7 @@ struct Functions {
     points: CudaFunction,
     toy_points: CudaFunction,
     swiss_roll: CudaFunction,
+    narrow: CudaFunction,
     bias_silu: CudaFunction,
     add_bias: CudaFunction,
     silu_grad: CudaFunction,
@@ -211,6 +220,7 @@ impl Device {
             points: function("points")?,
             toy_points: function("toy_points")?,
             swiss_roll: function("swiss_roll")?,
+            narrow: function("narrow")?,
             bias_silu: function("bias_silu")?,
             add_bias: function("add_bias")?,
             silu_grad: function("silu_grad")?,
@@ -245,13 +255,14 @@ impl Device {
         // SAFETY: the handle is cuBLAS's, stream and workspace live as long.
         unsafe {
             blas::set_stream(handle, stream.cu_stream().cast()).map_err(cublas)?;
-            let mode = blas_sys::cublasMath_t::CUBLAS_PEDANTIC_MATH;
-            blas_sys::cublasSetMathMode(handle, mode).result().map_err(cublas)?;
+            blas_sys::cublasSetMathMode(handle, PEDANTIC).result().map_err(cublas)?;
             let address = workspace.device_ptr(&stream).0;
             blas_sys::cublasSetWorkspace_v2(handle, address as *mut _, bytes).result().map_err(cublas)?;
         }
         let squares = room(&stream, OP, "sums of squares", SQUARE_BLOCKS)?;
-        Ok(Self { gpu, stream, kernels, functions, blas, _room: workspace, squares, record: Record::None })
+        let operands = [room(&stream, OP, OPERANDS, 0)?, room(&stream, OP, OPERANDS, 0)?];
+        let (precision, record) = (Dtype::F32, Record::None);
+        Ok(Self { gpu, stream, kernels, functions, blas, _room: workspace, squares, precision, operands, record })
     }
 
     /// The device.
@@ -264,36 +275,58 @@ impl Device {
         &self.stream
     }
 
-    /// `C = op(A) op(B)` in cuBLAS's order, by columns; C is [m, n] and k the inner extent.
-    fn product(&self, operations: [bool; 2], [m, n, k]: [usize; 3], [a, b, c]: [(u64, usize); 3]) -> Result<()> {
+    /// `C = op(A) op(B)` in cuBLAS's order, by columns; C is [m, n] and k the inner extent. There are no gaps.
+    fn product(&mut self, operations: [bool; 2], [m, n, k]: [usize; 3], [a, b, c]: [(u64, usize); 3]) -> Result<()> {
+        use blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
+        use blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT;
         use blas_sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
+        use blas_sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_32F};
         if m * n == 0 {
             return Ok(());
         }
         let [transpose_a, transpose_b] =
             operations.map(|transposed| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N });
+        let (a_at, b_at, kind) = match self.precision {
+            Dtype::Bf16 => (self.narrowed(0, a.0, m * k)?, self.narrowed(1, b.0, k * n)?, CUDA_R_16BF),
+            _ => (a.0, b.0, CUDA_R_32F),
+        };
         let (one, zero) = (1.0f32, 0.0f32);
         let [m, n, k, lda, ldb, ldc] = integers([m, n, k, a.1, b.1, c.1])?;
         // SAFETY: the arrays are as long as the extents say, which `DeviceArray::part` has compared.
         let answer = unsafe {
-            blas::sgemm(
+            blas::gemm_ex(
                 self.blas.0,
                 transpose_a,
                 transpose_b,
                 m,
                 n,
                 k,
-                &raw const one,
-                a.0 as *const f32,
+                (&raw const one).cast(),
+                a_at as *const _,
+                kind,
                 lda,
-                b.0 as *const f32,
+                b_at as *const _,
+                kind,
                 ldb,
-                &raw const zero,
-                c.0 as *mut f32,
+                (&raw const zero).cast(),
+                c.0 as *mut _,
+                CUDA_R_32F,
                 ldc,
+                CUBLAS_COMPUTE_32F,
+                CUBLAS_GEMM_DFALT,
             )
         };
         answer.map_err(|error| failed_product("a product", error))
+    }
+
+    /// An operand in bf16. Room is made in the first step: the same products are recorded.
+    fn narrowed(&mut self, which: usize, from: u64, count: usize) -> Result<u64> {
+        if self.operands[which].len() < count {
+            self.operands[which] = room(&self.stream, OP, OPERANDS, count)?;
+        }
+        let to = self.operands[which].device_ptr(&self.stream).0;
+        launch!(self, narrow, count.div_ceil(THREADS), count as i64, from, to)?;
+        Ok(to)
     }
 
     fn classes(&self, data: &Data, classes: &Classes, seed: u64, step: u64) -> Result<DeviceClasses> {
@@ -352,7 +385,7 @@ impl Device {
 
     /// `y = x W^T`.
     fn forward(
-        &self,
+        &mut self,
         layer: &Layer,
         parameters: &DeviceArray,
         n: usize,
@@ -409,6 +442,17 @@ impl Backend for Device {
     type Data = DeviceData;
     type Drift = DeviceDrift;
     type Progress = CudaSlice<TrainProgress>;
+
+    fn set_precision(&mut self, precision: Dtype) -> Result<()> {
+        check_precision(precision)?;
+        let mode = if precision == Dtype::Bf16 { FULL_SUMS } else { PEDANTIC };
+        // SAFETY: the handle is cuBLAS's.
+        unsafe { blas_sys::cublasSetMathMode(self.blas.0, mode) }
+            .result()
+            .map_err(|error| failed_product("choosing the precision", error))?;
+        (self.precision, self.record) = (precision, Record::None);
+        Ok(())
+    }
 
     fn array(&self, what: &'static str, len: usize) -> Result<DeviceArray> {
         let mut slice = room(&self.stream, OP, what, len)?;

@@ -134,7 +134,7 @@ impl<B: Backend> FeaturePass<B> {
             let kind = kind(feature, shape.dim, seed, which as u64, &mut parameters)?;
             maps.push(Map::new(backend, kind, feature.heads(shape.dim), shape)?);
         }
-        let n = shape.groups * shape.generated;
+        let n = shape.groups.saturating_mul(shape.generated);
         let layers = || maps.iter().flat_map(|map| map.kind.layers());
         let widest = layers().map(|layer| layer.input).max().unwrap_or(0);
         let columns = layers().map(|layer| layer.bias.column + layer.output).max().unwrap_or(0);
@@ -150,8 +150,11 @@ impl<B: Backend> FeaturePass<B> {
     /// The extents of every head's drift: F B groups of d coordinates.
     pub fn shapes(&self) -> Vec<DriftShape> {
         let heads = self.maps.iter().flat_map(|map| &map.heads);
-        let shape =
-            |head: &HeadShape| DriftShape { groups: head.locations * self.shape.groups, dim: head.dim, ..self.shape };
+        let shape = |head: &HeadShape| DriftShape {
+            groups: head.locations.saturating_mul(self.shape.groups),
+            dim: head.dim,
+            ..self.shape
+        };
         heads.map(shape).collect()
     }
 

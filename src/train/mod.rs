@@ -14,7 +14,7 @@ use crate::features::{Feature, FeaturePass};
 use crate::generator::{Architecture, Mlp, Pass};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
-use crate::{DriftSpec, Error, Result};
+use crate::{DriftSpec, Dtype, Error, Result};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -33,6 +33,9 @@ pub struct Config {
     pub optimizer: Optimizer,
     /// G = P: generated samples, and fresh data, per step; without classes.
     pub batch: usize,
+    /// The operands of products, in generator and features: [`Dtype::F32`], or [`Dtype::Bf16`] for mixed precision, where
+    /// parameters, moments and all but products stay in f32.
+    pub precision: Dtype,
     /// How batches are made where the data have classes.
     pub classes: Option<Classes>,
     /// Coordinates of the generator's noise.
@@ -56,6 +59,7 @@ impl Config {
             annealing: None,
             optimizer: Optimizer::notebook(),
             batch: 2048,
+            precision: Dtype::F32,
             classes: None,
             noise_dim: 32,
             hidden: vec![256; 3],
@@ -220,13 +224,14 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn assemble(
-        backend: B,
+        mut backend: B,
         config: Config,
         model: &Mlp,
         weights: Weights<B::Array>,
         progress: &Progress,
     ) -> Result<Self> {
         config.optimizer.validate()?;
+        backend.set_precision(config.precision)?;
         if let Some(annealing) = &config.annealing {
             annealing.validate()?;
         }

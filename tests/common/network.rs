@@ -3,6 +3,7 @@
 use cudrift::backend::Backend;
 use cudrift::generator::{Architecture, Mlp, Pass};
 use cudrift::rng::{Purpose, Stream};
+use cudrift::{Dtype, bf16};
 
 /// Labels of `slots` groups, and logarithms of their guidance scales.
 fn conditions(architecture: &Architecture, slots: usize) -> (Vec<f32>, Vec<f32>) {
@@ -154,4 +155,42 @@ pub fn generators() -> Vec<(Architecture, usize, usize)> {
         (guided, 66, 6),
         (wide, 10, 10),
     ]
+}
+
+/// In bf16 a layer's output and gradients are products of rounded operands, added up in more digits; its bias is not
+/// rounded. And f16 is refused.
+pub fn check_mixed_precision<B: Backend>(backend: &mut B) {
+    let (n, input, output) = (70, 33, 5);
+    let model = Mlp::new(&[input, output], 5).unwrap();
+    let noise = Stream::new(1, Purpose::Noise, 0).normals(n * input);
+    let v = Stream::new(2, Purpose::Noise, 0).normals(n * output);
+    assert!(matches!(backend.set_precision(Dtype::F16), Err(cudrift::Error::Value { .. })));
+    backend.set_precision(Dtype::Bf16).unwrap();
+    let mut pass = Pass::new(backend, model.architecture(), n).unwrap();
+    *pass.noise_mut() = backend.upload("noise", &noise).unwrap();
+    let parameters = backend.upload("parameters", model.parameters()).unwrap();
+    let by_output = backend.upload("gradient", &v).unwrap();
+    let mut grad = backend.array("gradient", model.parameters().len()).unwrap();
+    pass.forward(backend, &parameters).unwrap();
+    pass.backward(backend, &parameters, &by_output, &mut grad).unwrap();
+    let got = backend.download(pass.output(), n * output).unwrap();
+    let grad = backend.download(&grad, model.parameters().len()).unwrap();
+    backend.set_precision(Dtype::F32).unwrap();
+
+    let rounded = |x: &[f32]| x.iter().map(|v| bf16::from_f32(*v).to_f64()).collect::<Vec<_>>();
+    let (weight, bias) = model.parameters().split_at(input * output);
+    let (x, w, dy) = (rounded(&noise), rounded(weight), rounded(&v));
+    let near = |got: f32, want: f64| assert!((f64::from(got) - want).abs() <= 2e-5, "{got} {want}");
+    for (k, got) in got.iter().enumerate() {
+        let (row, o) = (k / output, k % output);
+        let product: f64 = (0..input).map(|i| x[row * input + i] * w[o * input + i]).sum();
+        near(*got, product + f64::from(bias[o]));
+    }
+    for (k, got) in grad[..input * output].iter().enumerate() {
+        let (o, i) = (k / input, k % input);
+        near(*got, (0..n).map(|row| dy[row * output + o] * x[row * input + i]).sum());
+    }
+    for (o, got) in grad[input * output..].iter().enumerate() {
+        near(*got, (0..n).map(|row| f64::from(v[row * output + o])).sum());
+    }
 }

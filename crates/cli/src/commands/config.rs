@@ -1,6 +1,6 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
-use super::{Backend, KernelName, Preset, WeightName};
+use super::{Backend, KernelName, Precision, Preset, WeightName};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
@@ -59,6 +59,8 @@ options! {
     lr: f64,
     seed: u64,
     backend: Backend,
+    /// What operands of products are rounded to.
+    precision: Precision,
     /// Coordinates of the noise.
     noise_dim: usize,
     /// Hidden layers of the generator.
@@ -124,6 +126,7 @@ impl Run {
             lr: optimizer.learning_rate,
             seed: 42,
             backend: Backend::Auto,
+            precision: Precision::F32,
             noise_dim: 32,
             hidden: vec![256; 3],
             blocks: 0,
@@ -208,6 +211,7 @@ impl Run {
         optimizer.clip_norm = if self.clip_norm == 0.0 { f64::INFINITY } else { self.clip_norm };
         optimizer.ema_decay = self.ema_decay;
         config.batch = self.batch;
+        config.precision = self.precision.into();
         config.noise_dim = self.noise_dim;
         config.hidden.clone_from(&self.hidden);
         config.blocks = self.blocks;

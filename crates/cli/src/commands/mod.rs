@@ -124,6 +124,25 @@ impl From<KernelName> for cudrift::Kernel {
     }
 }
 
+/// The operands of a generator's products; all else is in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Precision {
+    /// As they are
+    F32,
+    /// Rounded to bfloat16: mixed precision
+    Bf16,
+}
+
+impl From<Precision> for cudrift::Dtype {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// Where target weights enter (spec 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

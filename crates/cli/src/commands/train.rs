@@ -1,7 +1,7 @@
 //! `cudrift train`: a run in a folder, from configuration to pictures.
 
 use super::config::{Options, Run, data};
-use super::{Backend, KernelName, Preset};
+use super::{Backend, KernelName, Precision, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
 use crate::plot;
@@ -86,6 +86,9 @@ pub(crate) struct Args {
     /// Where to compute [default: auto]
     #[arg(long, value_enum)]
     backend: Option<Backend>,
+    /// Operands of the generator's products [default: f32]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Go on with the run in DIR
     #[arg(long)]
     resume: bool,
@@ -109,6 +112,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         lr: args.lr,
         seed: args.seed,
         backend: args.backend,
+        precision: args.precision,
         ..Options::default()
     };
     let options = match &args.config {
