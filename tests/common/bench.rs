@@ -239,11 +239,23 @@ pub struct Call {
 impl Call {
     /// Random shape, type, kernel, dialect, temperatures, weights and ways to go about it.
     pub fn random(seed: u64) -> Self {
+        // Most groups are one block, some are tiles; some samples are long, some are a few coordinates.
+        let most = |tiles: bool| if tiles { [130, 260] } else { [35, 70] };
+        Self::drawn(seed, |tiles, long| (most(tiles), [8, 90, 90, 700][long]))
+    }
+
+    /// The same, of what attacks can run again and again: a few tiles of a few coordinates, or one.
+    pub fn small(seed: u64) -> Self {
+        Self::drawn(seed, |tiles, long| if tiles { ([70, 260], 8) } else { ([24, 48], [8, 40, 40, 130][long]) })
+    }
+
+    /// `extents` says how many generated samples and positives there are at most, and coordinates, given whether groups
+    /// are tiles, and which of four lengths samples have.
+    fn drawn(seed: u64, extents: impl Fn(bool, usize) -> ([u64; 2], u64)) -> Self {
         let mut random = super::Normal::new(seed);
         let mut below = |n: u64| (random.bits() % n) as usize;
-        // Most groups are one block, some are tiles; some samples are long, some are a few coordinates.
-        let (most, long) = (if below(4) == 0 { 260 } else { 70 }, [8, 90, 90, 700][below(4)]);
-        let shape = [1 + below(3), 1 + below(most / 2), below(20), 1 + below(most), 1 + below(long)];
+        let ([generated, positives], long) = extents(below(4) == 0, below(4));
+        let shape = [1 + below(3), 1 + below(generated), below(20), 1 + below(positives), 1 + below(long)];
         let (name, mut spec) = dialects()[below(3)].clone();
         spec.kernel = Kernel::ALL[below(4)];
         spec.coupling = [Coupling::RowColumn, Coupling::Row][usize::from(below(4) == 0)];
