@@ -36,6 +36,8 @@ pub struct Region {
     read_only: bool,
     freed: AtomicBool,
     touched: OnceLock<Touched>,
+    /// Held while words move together.
+    together: Mutex<()>,
 }
 
 impl Region {
@@ -56,6 +58,7 @@ impl Region {
             read_only,
             freed: AtomicBool::new(false),
             touched: OnceLock::new(),
+            together: Mutex::new(()),
         })
     }
 
@@ -169,6 +172,24 @@ impl Region {
     pub fn store64(&self, offset: u64, value: u64) {
         self.check(offset, 8);
         self.words[(offset / 8) as usize].store(value, Relaxed);
+    }
+
+    /// The words at `offset`, a multiple of 8, an even number of them: all from before a [`Region::store_words`], or from
+    /// after it.
+    pub fn load_words(&self, offset: u64, words: &mut [u32]) {
+        let _together = self.together.lock().unwrap_or_else(PoisonError::into_inner);
+        for (offset, pair) in (offset..).step_by(8).zip(words.chunks_exact_mut(2)) {
+            let both = self.load64(offset);
+            pair.copy_from_slice(&[both as u32, (both >> 32) as u32]);
+        }
+    }
+
+    /// Stores words, as [`Region::load_words`] loads them.
+    pub fn store_words(&self, offset: u64, words: &[u32]) {
+        let _together = self.together.lock().unwrap_or_else(PoisonError::into_inner);
+        for (offset, pair) in (offset..).step_by(8).zip(words.chunks_exact(2)) {
+            self.store64(offset, u64::from(pair[1]) << 32 | u64::from(pair[0]));
+        }
     }
 
     /// Replaces the 4 bytes at `offset` by `f` of them, as one atomic operation; returns what was there.

@@ -1041,6 +1041,15 @@ fn atomic_floats() {
     assert_eq!(sim.download::<f32>(from_shared, 1), [sum as f32 + 0.5 * n as f32]);
 }
 
+/// As on a GPU, where CUB hands a tile's state and sum from block to block in one access of 16 bytes.
+#[test]
+fn what_is_relaxed_is_whole() {
+    let sim = Sim::new("atomics.cu");
+    let (pair, wide, torn) = (sim.upload(&[0u32; 2]), sim.upload(&[0u64; 2]), sim.upload(&[0i32; 2]));
+    sim.launch("whole_words", Shape::new(64, 1), args![pair, wide, torn, 4000]);
+    assert_eq!(sim.download::<i32>(torn, 2), [0, 0]);
+}
+
 #[test]
 fn warp_aggregated_atomics() {
     let sim = Sim::new("atomics.cu");

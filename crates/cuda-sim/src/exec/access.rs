@@ -44,6 +44,14 @@ pub(super) struct Transfer<'a> {
     pub strong: bool,
 }
 
+impl Transfer<'_> {
+    /// Do so many units move together in global memory? What takes part in synchronisation does, for no other thread may
+    /// see a part of it.
+    fn together(&self, count: usize) -> bool {
+        self.strong && count > 1 && self.unit == Unit::Word
+    }
+}
+
 impl<'g> Site<'_, 'g> {
     fn addresses(&self, warp: &Warp, address: &Address) -> [u64; LANES] {
         let offset = address.offset as u64;
@@ -271,6 +279,7 @@ impl<'g> Site<'_, 'g> {
         let count = rows.len();
         let size = unit * count as u32;
         let (unchecked, ordering) = (!self.grid.checks.global_init, self.grid.checks.global_race);
+        let together = transfer.together(count);
         let mut out = [[0u32; LANES]; PARTS];
         let mut rest = mask;
         while rest != 0 {
@@ -293,6 +302,11 @@ impl<'g> Site<'_, 'g> {
                                 self.order(warp, lane, bytes, transfer.strong, None)?;
                             }
                             out[at][lane] = read(region, offset, transfer.unit);
+                        }
+                        if together {
+                            let mut words = [0; PARTS];
+                            region.load_words(offset, &mut words[..count]);
+                            out.iter_mut().zip(words).for_each(|(out, word)| out[lane] = word);
                         }
                     }
                     Space::Shared => {
@@ -351,7 +365,7 @@ impl<'g> Site<'_, 'g> {
         let unit = transfer.unit.bytes();
         let count = values.len();
         let size = unit * count as u32;
-        let ordering = self.grid.checks.global_race;
+        let (ordering, together) = (self.grid.checks.global_race, transfer.together(count));
         let mut parts = [[0u32; LANES]; PARTS];
         parts.iter_mut().zip(values).for_each(|(part, value)| *part = value.fetch(&warp.regs));
         let mut rest = mask;
@@ -375,10 +389,15 @@ impl<'g> Site<'_, 'g> {
                                 self.order(warp, lane, bytes, transfer.strong, Some(same))?;
                             }
                             match transfer.unit {
+                                _ if together => {}
                                 Unit::Word => region.store32(offset, value),
                                 Unit::Half => region.store16(offset, value as u16),
                                 Unit::Byte => region.store8(offset, value as u8),
                             }
+                        }
+                        if together {
+                            let words: [u32; PARTS] = std::array::from_fn(|at| parts[at][lane]);
+                            region.store_words(offset, &words[..count]);
                         }
                         if !region.all_written() {
                             region.mark(offset, size.into());

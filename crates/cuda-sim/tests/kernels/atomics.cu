@@ -97,3 +97,22 @@ extern "C" __global__ void locked(int* lock, volatile int* sum, volatile int* tr
     __threadfence();
     atomicExch(lock, 0);
 }
+
+// Odd blocks write pairs and quadruples of equal numbers, even ones count those that they see torn.
+extern "C" __global__ void whole_words(unsigned* pair, unsigned long long* wide, int* torn, int rounds) {
+    for (int i = 0; i < rounds; ++i) {
+        const unsigned number = blockIdx.x * rounds + i;
+        const unsigned long long twice = number * 0x100000001ull;
+        if (blockIdx.x % 2 == 1) {
+            asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %1};" ::"l"(pair), "r"(number) : "memory");
+            asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %1};" ::"l"(wide), "l"(twice) : "memory");
+        } else {
+            unsigned a, b;
+            unsigned long long c, d;
+            asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(a), "=r"(b) : "l"(pair) : "memory");
+            asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(c), "=l"(d) : "l"(wide) : "memory");
+            if (a != b) atomicAdd(torn, 1);
+            if (c != d || static_cast<unsigned>(c) != static_cast<unsigned>(c >> 32)) atomicAdd(torn + 1, 1);
+        }
+    }
+}
