@@ -22,46 +22,34 @@ namespace features {
 constexpr float kVarianceFloor = 1e-6f;
 constexpr float kTurn = 6.28318531f;
 
-// A channel of a patch of a sample, and where what is known of it lies in [patches, n, channels].
-struct Patch {
-    const float* pixels;
-    long long to;
-
-    __device__ __forceinline__ Patch(const PatchExtents& p, long long n, const float* x, long long sample, int patch,
-                                     int channel) {
-        const int wide = p.width / p.size;
-        const long long row = sample * p.height + patch / wide * p.size;
-        pixels = x + (row * p.width + patch % wide * p.size) * p.channels + channel;
-        to = (patch * n + sample) * p.channels + channel;
-    }
-};
-
 }  // namespace features
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     patches(long long n, const __grid_constant__ PatchExtents p, const float* x, float* mean, float* deviation) {
-    const int count = p.height / p.size * (p.width / p.size);
+    const int wide = p.width / p.size, count = p.height / p.size * wide;
     const long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
     const long long sample = at / p.channels / count;
     if (sample >= n) return;
-    const features::Patch patch(p, n, x, sample, static_cast<int>(at / p.channels % count),
-                                static_cast<int>(at % p.channels));
+    const int patch = static_cast<int>(at / p.channels % count), channel = static_cast<int>(at % p.channels);
+    const long long row = sample * p.height + patch / wide * p.size;
+    const long long to = (patch * n + sample) * p.channels + channel;
+    x += (row * p.width + patch % wide * p.size) * p.channels + channel;
     const float inverse = 1.0f / static_cast<float>(p.size * p.size);
     float sum = 0.0f;
-    for (int row = 0; row < p.size; ++row) {
-        for (int column = 0; column < p.size; ++column) sum += patch.pixels[(row * p.width + column) * p.channels];
+    for (int i = 0; i < p.size; ++i) {
+        for (int j = 0; j < p.size; ++j) sum += x[(i * p.width + j) * p.channels];
     }
     const float middle = sum * inverse;
-    mean[patch.to] = middle;
+    mean[to] = middle;
     if (deviation == nullptr) return;
     sum = 0.0f;
-    for (int row = 0; row < p.size; ++row) {
-        for (int column = 0; column < p.size; ++column) {
-            const float apart = patch.pixels[(row * p.width + column) * p.channels] - middle;
+    for (int i = 0; i < p.size; ++i) {
+        for (int j = 0; j < p.size; ++j) {
+            const float apart = x[(i * p.width + j) * p.channels] - middle;
             sum = fmaf(apart, apart, sum);
         }
     }
-    deviation[patch.to] = sqrtf(fmaf(sum, inverse, features::kVarianceFloor));
+    deviation[to] = sqrtf(fmaf(sum, inverse, features::kVarianceFloor));
 }
 
 // deviation and by_deviation are null where there are none.

@@ -145,8 +145,7 @@ pub(crate) fn check_precision(precision: Dtype) -> Result<()> {
 /// A processor with its memory. Arrays are [n, width] in C order.
 ///
 /// # Errors
-/// Every method answers [`Error::TooLarge`] or
-/// [`Error::DeviceMemory`] where memory does not suffice, and
+/// Every method answers [`Error::TooLarge`] or [`Error::DeviceMemory`] where memory does not suffice, and
 /// [`Error::Device`] where a device fails, by itself or in work that came before.
 pub trait Backend: Debug + Sized {
     /// Numbers in f32.

@@ -10,9 +10,9 @@ use crate::supervised::{Standard, fit};
 use crate::{Error, Result};
 use std::path::Path;
 
-const OP: &str = "classifier";
-
 pub use crate::supervised::Options;
+
+const OP: &str = "classifier";
 
 /// How the names of a classifier's tensors begin.
 const PREFIX: &str = "classifier.";

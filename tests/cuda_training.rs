@@ -103,20 +103,6 @@ fn noise_and_data_have_the_bits_of_the_cpu() {
     }
 }
 
-/// Output and gradient by the parameters, given the gradient by the output.
-fn there_and_back<B: Backend>(backend: &mut B, model: &Mlp, noise: &[f32], by_output: &[f32]) -> [Vec<f32>; 2] {
-    let n = noise.len() / model.input_dim();
-    let mut pass = Pass::new(backend, model.architecture(), n).unwrap();
-    *pass.noise_mut() = backend.upload("noise", noise).unwrap();
-    let parameters = backend.upload("parameters", model.parameters()).unwrap();
-    let by_output = backend.upload("gradient", by_output).unwrap();
-    let mut grad = backend.upload("gradient", &vec![f32::NAN; model.parameters().len()]).unwrap();
-    pass.forward(backend, &parameters).unwrap();
-    pass.backward(backend, &parameters, &by_output, &mut grad).unwrap();
-    let output = backend.download(pass.output(), n * model.output_dim()).unwrap();
-    [output, backend.download(&grad, model.parameters().len()).unwrap()]
-}
-
 #[test]
 fn gradients_agree_with_finite_differences() {
     let Some(mut device) = open() else { return };
@@ -159,7 +145,7 @@ fn twenty_steps_in_mixed_precision() {
 #[test]
 fn an_empty_batch_has_no_gradient() {
     let Some(mut device) = open() else { return };
-    let [output, grad] = there_and_back(&mut device, &Mlp::new(&[3, 5, 2], 0).unwrap(), &[], &[]);
+    let [output, grad] = network::there_and_back(&mut device, &Mlp::new(&[3, 5, 2], 0).unwrap(), &[], &[]);
     assert!(output.is_empty() && grad.iter().all(|g| *g == 0.0), "{grad:?}");
 }
 
@@ -242,12 +228,17 @@ fn updates_have_the_bits_of_the_cpu() {
     }
 }
 
+/// Points of three classes.
+fn labelled(dim: usize) -> Data {
+    let labels: Vec<usize> = (0..90).map(|k| k % 3).collect();
+    let mut values = Stream::new(3, Purpose::Data, 0).normals(90 * dim);
+    values.iter_mut().enumerate().for_each(|(k, v)| *v = 0.3 * *v + (k / dim % 3) as f32);
+    Data::labelled(values, [90, dim], &labels).unwrap()
+}
+
 /// Labels, guidance, residual blocks: everything at once.
 fn with_classes() -> Config {
-    let labels: Vec<usize> = (0..90).map(|k| k % 3).collect();
-    let mut values = Stream::new(3, Purpose::Data, 0).normals(90 * 5);
-    values.iter_mut().enumerate().for_each(|(k, v)| *v = 0.3 * *v + (k / 5 % 3) as f32);
-    let mut config = small(Data::labelled(values, [90, 5], &labels).unwrap());
+    let mut config = small(labelled(5));
     let mut classes = Classes::default();
     (classes.labels, classes.generated, classes.positives, classes.negatives) = (4, 12, 10, 6);
     (config.classes, config.blocks, config.spec) = (Some(classes), 2, DriftSpec::official());
@@ -257,11 +248,7 @@ fn with_classes() -> Config {
 
 /// Images with classes, and every kind of feature.
 fn with_features() -> Config {
-    let labels: Vec<usize> = (0..90).map(|k| k % 3).collect();
-    let mut values = Stream::new(3, Purpose::Data, 0).normals(90 * 48);
-    values.iter_mut().enumerate().for_each(|(k, v)| *v = 0.3 * *v + (k / 48 % 3) as f32);
-    let data = Data::labelled(values, [90, 48], &labels).unwrap();
-    Config { data, features: features::features(), ..with_classes() }
+    Config { data: labelled(48), features: features::features(), ..with_classes() }
 }
 
 /// The norm of what parameters differ by, as a share of their norm.

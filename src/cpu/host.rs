@@ -277,14 +277,10 @@ impl Backend for Host {
         if heads.len() != drift.heads.len() {
             return Err(Error::shape("training", "heads", [drift.heads.len()], [heads.len()]));
         }
-        let (mut loss, mut scale) = (0.0, f64::NAN);
-        for (k, (head, arrays)) in drift.heads.iter_mut().zip(heads).enumerate() {
-            let [mean, own] = head.gradient(&drift.spec, arrays)?;
-            loss += mean;
-            if k == 0 {
-                scale = own;
-            }
-        }
+        let heads = drift.heads.iter_mut().zip(heads).map(|(head, arrays)| head.gradient(&drift.spec, arrays));
+        let heads = heads.collect::<Result<Vec<[f64; 2]>>>()?;
+        let loss: f64 = heads.iter().map(|[loss, _]| loss).sum();
+        let scale = heads.first().map_or(f64::NAN, |[_, scale]| *scale);
         if !loss.is_finite() {
             return Err(Error::Diverged { step: progress.step + 1, loss });
         }

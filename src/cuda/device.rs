@@ -446,7 +446,7 @@ impl Backend for Device {
     fn set_precision(&mut self, precision: Dtype) -> Result<()> {
         check_precision(precision)?;
         let mode = if precision == Dtype::Bf16 { FULL_SUMS } else { PEDANTIC };
-        // SAFETY: the handle is cuBLAS's.
+        // SAFETY: the handle is cuBLAS's, and destroyed with this device alone.
         unsafe { blas_sys::cublasSetMathMode(self.blas.0, mode) }
             .result()
             .map_err(|error| failed_product("choosing the precision", error))?;

@@ -183,7 +183,6 @@ pub fn check<B: Backend>(backend: &mut B) {
     let mut x = wide(&x);
     for (k, got) in got.iter().enumerate() {
         let at = x[k];
-        let sample = k / dim * dim;
         let mut moved = |by: f64| {
             x[k] = at + by;
             let heads = heads_of(&features, &x, &of_heads);
@@ -192,6 +191,6 @@ pub fn check<B: Backend>(backend: &mut B) {
         let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
         x[k] = at;
         let error = (slope - f64::from(*got)).abs();
-        assert!(error <= 1e-5 * f64::from(largest), "coordinate {k} of sample {sample}: {slope} {got}");
+        assert!(error <= 1e-5 * f64::from(largest), "coordinate {} of sample {}: {slope} {got}", k % dim, k / dim);
     }
 }

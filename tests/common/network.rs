@@ -157,6 +157,20 @@ pub fn generators() -> Vec<(Architecture, usize, usize)> {
     ]
 }
 
+/// Output and gradient by the parameters, given the gradient by the output.
+pub fn there_and_back<B: Backend>(backend: &mut B, model: &Mlp, noise: &[f32], by_output: &[f32]) -> [Vec<f32>; 2] {
+    let n = noise.len() / model.input_dim();
+    let mut pass = Pass::new(backend, model.architecture(), n).unwrap();
+    *pass.noise_mut() = backend.upload("noise", noise).unwrap();
+    let parameters = backend.upload("parameters", model.parameters()).unwrap();
+    let by_output = backend.upload("gradient", by_output).unwrap();
+    let mut grad = backend.upload("gradient", &vec![f32::NAN; model.parameters().len()]).unwrap();
+    pass.forward(backend, &parameters).unwrap();
+    pass.backward(backend, &parameters, &by_output, &mut grad).unwrap();
+    let output = backend.download(pass.output(), n * model.output_dim()).unwrap();
+    [output, backend.download(&grad, model.parameters().len()).unwrap()]
+}
+
 /// In bf16 a layer's output and gradients are products of rounded operands, added up in more digits; its bias is not
 /// rounded. And f16 is refused.
 pub fn check_mixed_precision<B: Backend>(backend: &mut B) {
@@ -166,15 +180,7 @@ pub fn check_mixed_precision<B: Backend>(backend: &mut B) {
     let v = Stream::new(2, Purpose::Noise, 0).normals(n * output);
     assert!(matches!(backend.set_precision(Dtype::F16), Err(cudrift::Error::Value { .. })));
     backend.set_precision(Dtype::Bf16).unwrap();
-    let mut pass = Pass::new(backend, model.architecture(), n).unwrap();
-    *pass.noise_mut() = backend.upload("noise", &noise).unwrap();
-    let parameters = backend.upload("parameters", model.parameters()).unwrap();
-    let by_output = backend.upload("gradient", &v).unwrap();
-    let mut grad = backend.array("gradient", model.parameters().len()).unwrap();
-    pass.forward(backend, &parameters).unwrap();
-    pass.backward(backend, &parameters, &by_output, &mut grad).unwrap();
-    let got = backend.download(pass.output(), n * output).unwrap();
-    let grad = backend.download(&grad, model.parameters().len()).unwrap();
+    let [got, grad] = there_and_back(backend, &model, &noise, &v);
     backend.set_precision(Dtype::F32).unwrap();
 
     let rounded = |x: &[f32]| x.iter().map(|v| bf16::from_f32(*v).to_f64()).collect::<Vec<_>>();

@@ -7,6 +7,7 @@ mod arrays;
 mod commands;
 mod error;
 mod plot;
+mod progress;
 
 use clap::Parser;
 use clap::error::ErrorKind;

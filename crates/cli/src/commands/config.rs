@@ -256,8 +256,8 @@ fn feature(name: &str, images: Option<[usize; 2]>, own: Option<&Path>) -> Result
             Ok(Feature::Patches(Patches { size, height, width, channels: 1 }))
         }
         ["fourier", count, bandwidth] => {
-            let (count, bandwidth) = (count.parse().map_err(|_| unknown())?, bandwidth.parse().map_err(|_| unknown())?);
-            Ok(Feature::Fourier { count, bandwidth })
+            let count = count.parse().map_err(|_| unknown())?;
+            Ok(Feature::Fourier { count, bandwidth: bandwidth.parse().map_err(|_| unknown())? })
         }
         _ => Err(unknown()),
     }

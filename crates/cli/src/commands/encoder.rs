@@ -1,11 +1,11 @@
 //! `cudrift encoder`: a small network, trained on the data, whose layers are features for a drift.
 
 use super::config::{Source, data};
-use crate::error::{Error, Result, note, say};
+use crate::error::{Error, Result, say};
+use crate::progress::Progress;
 use clap::ValueEnum;
 use cudrift::classifier::{Classifier, Options};
 use cudrift::features::Encoder;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -53,8 +53,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let options = Options { hidden: args.hidden.clone(), epochs: args.epochs, noise: args.noise, ..Options::default() };
     let task = args.task.unwrap_or(if labels.is_some() { Task::Classifier } else { Task::Autoencoder });
-    let progress = Progress::new(args.epochs);
-    let each_epoch = |epochs: usize, loss: f64| progress.epoch(epochs, loss);
+    let progress = Progress::new(args.epochs as u64, 0, "{bar:32} epoch {pos}/{len}  {msg}  {eta} left");
+    let begin = Instant::now();
+    let each_epoch = |done: usize, loss: f64| {
+        progress.step(done as u64);
+        progress.show(format!("loss {loss:.2e}"), |message| {
+            let due = done.is_multiple_of(args.epochs.div_ceil(6)) || done == args.epochs;
+            due.then(|| format!("epoch {done}/{}  {message}  {:.0} s", args.epochs, begin.elapsed().as_secs_f64()))
+        });
+    };
     let encoder = match task {
         Task::Classifier => {
             let Some(labels) = labels else {
@@ -81,34 +88,4 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (shown, widths) = (args.out.display(), &args.hidden);
     say(&format!("{shown}: {} coordinates to {widths:?}; train on its features with", data.dim()))?;
     say(&format!("  cudrift train --data {} --features identity,encoder:{shown} --out DIR", args.data))
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    epochs: usize,
-    begin: Instant,
-}
-
-impl Progress {
-    fn new(epochs: usize) -> Self {
-        let bar = ProgressBar::new(epochs as u64);
-        let style = ProgressStyle::with_template("{bar:32} epoch {pos}/{len}  {msg}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style);
-        Self { bar, epochs, begin: Instant::now() }
-    }
-
-    fn epoch(&self, done: usize, loss: f64) {
-        self.bar.set_message(format!("loss {loss:.2e}"));
-        self.bar.set_position(done as u64);
-        if self.bar.is_hidden() && (done.is_multiple_of(self.epochs.div_ceil(6)) || done == self.epochs) {
-            let seconds = self.begin.elapsed().as_secs_f64();
-            note(&format!("epoch {done}/{}  loss {loss:.2e}  {seconds:.0} s", self.epochs));
-        }
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
 }

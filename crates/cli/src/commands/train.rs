@@ -5,6 +5,7 @@ use super::{Backend, KernelName, Precision, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
 use crate::plot;
+use crate::progress::Progress;
 use cudrift::backend;
 use cudrift::classifier::{self, Classifier};
 use cudrift::cpu::Host;
@@ -15,7 +16,6 @@ use cudrift::generator::Mlp;
 use cudrift::metrics::{Prdc, maximum_mean_discrepancy, median_distance, prdc, sliced_wasserstein};
 use cudrift::rng::{Purpose, Stream};
 use cudrift::train::{Profile, Step, Trainer};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -137,7 +137,8 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
     ctrlc::set_handler(move || handler.store(true, Ordering::SeqCst))
         .map_err(|error| Error::message(format!("cannot listen for Ctrl-C: {error}")))?;
 
-    let progress = Progress::new(run.steps, trainer.steps_done());
+    let first = trainer.steps_done();
+    let progress = Progress::new(run.steps, first, "{bar:32} {pos}/{len}  {msg}  {per_sec:.0}, {eta} left");
     let begin = Instant::now();
     while trainer.steps_done() < run.steps {
         trainer.step()?;
@@ -147,7 +148,11 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
             let swd = trainer.evaluate(SAMPLES, PROJECTIONS)?;
             let seconds = log.seconds_before + begin.elapsed().as_secs_f64();
             log.write(&report, swd, trainer.config().optimizer.learning_rate_at(step), seconds)?;
-            progress.log(&report, swd[0], begin.elapsed().as_secs_f64());
+            progress.show(format!("loss {:.2e}  SWD {:.3}", report.loss_ema, swd[0]), |message| {
+                let seconds = begin.elapsed().as_secs_f64();
+                let left = seconds / (step - first) as f64 * (run.steps - step) as f64;
+                Some(format!("step {step}/{}  {message}  {seconds:.0} s, {left:.0} s left", run.steps))
+            });
         }
         if step.is_multiple_of(run.checkpoint_every) {
             folder.save(&trainer)?;
@@ -440,42 +445,5 @@ fn print_profile(profile: &Profile) {
     note(&format!("{:<20} {:>9} {:>6}", "part of a step", "seconds", "share"));
     for (name, seconds) in parts {
         note(&format!("{name:<20} {seconds:>9.2} {:>5.1}%", 100.0 * seconds / total.max(f64::MIN_POSITIVE)));
-    }
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    steps: u64,
-    first: u64,
-}
-
-impl Progress {
-    fn new(steps: u64, first: u64) -> Self {
-        let bar = ProgressBar::new(steps).with_position(first);
-        let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {per_sec:.0}, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style);
-        bar.reset_eta();
-        Self { bar, steps, first }
-    }
-
-    fn log(&self, report: &Step, swd1: f64, seconds: f64) {
-        let message = format!("loss {:.2e}  SWD {swd1:.3}", report.loss_ema);
-        if self.bar.is_hidden() {
-            let done = (report.step - self.first) as f64;
-            let left = seconds / done * (self.steps - report.step) as f64;
-            note(&format!("step {}/{}  {message}  {seconds:.0} s, {left:.0} s left", report.step, self.steps));
-        } else {
-            self.bar.set_message(message);
-        }
-    }
-
-    fn step(&self, step: u64) {
-        self.bar.set_position(step);
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }
