@@ -1,6 +1,7 @@
 //! Mean-shift and kernel-score fields of two reference sets: what to compute, and the validation that backends share.
 
 use crate::{Error, Kernel, Points, Result};
+use std::ops::{Div, Mul, Sub};
 
 /// Which kernel and bandwidth make the fields of spec section 1.
 #[non_exhaustive]
@@ -99,7 +100,9 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
     }
 }
 
-/// The fields of one call, each array [n, D] but for `logz`, `[n]`.
+/// The fields of one call, each array [n, D], and numbers of each query, `[n]`.
+///
+/// The weights of a query are `w_j = k(r_j) / sum_l k(r_l)`, with those of the references inside.
 ///
 /// `T` is f64 from the reference and f32 from the CPU backend.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +123,52 @@ pub struct Field<T> {
     pub logz_p: Vec<T>,
     /// `log sum_j w_j k` over q.
     pub logz_q: Vec<T>,
+    /// The preconditioner of p, `sum_j w_j / b(r_j)` (spec 1.5, T2): tau² for the Gaussian, tau times the weighted mean
+    /// distance for Laplace.
+    pub alpha_p: Vec<T>,
+    /// The preconditioner of q.
+    pub alpha_q: Vec<T>,
+    /// `sum_j w_j k#(r_j) / k(r_j)` over p, the mass of the companion kernel over that of the kernel (spec 1.5, T4).
+    pub sharp_ratio_p: Vec<T>,
+    /// The same over q.
+    pub sharp_ratio_q: Vec<T>,
+    /// The effective sample size of p, `1 / sum_j w_j²` (spec 6.6).
+    pub ess_p: Vec<T>,
+    /// The effective sample size of q.
+    pub ess_q: Vec<T>,
     /// How many input coordinates are NaN or infinite.
     pub nonfinite: u64,
+}
+
+impl<T: Copy + Sub<Output = T> + Mul<Output = T> + Div<Output = T>> Field<T> {
+    /// The covariance residuals of p and of q, [n, D] each: what the mean shift is beside `alpha` times the score
+    /// (spec 1.5, T2; 0 for the Gaussian).
+    pub fn residuals(&self) -> [Vec<T>; 2] {
+        let dim = self.dim();
+        let residual = |shift: &[T], score: &[T], alpha: &[T]| {
+            let mut residual = shift.to_vec();
+            for ((out, score), alpha) in residual.chunks_mut(dim).zip(score.chunks(dim)).zip(alpha) {
+                out.iter_mut().zip(score).for_each(|(out, score)| *out = *out - *alpha * *score);
+            }
+            residual
+        };
+        [residual(&self.ms_p, &self.score_p, &self.alpha_p), residual(&self.ms_q, &self.score_q, &self.alpha_q)]
+    }
+
+    /// The sharp-normalised field [n, D], `V#_p - V#_q` with `V# = sum_j k (y_j - x) / sum_j k#` (spec 8.4): the gradient
+    /// of the companion masses' log ratio, and so conservative for every kernel.
+    pub fn sharp(&self) -> Vec<T> {
+        let dim = self.dim();
+        let mut sharp = self.ms_p.clone();
+        let ratios = self.sharp_ratio_p.iter().zip(&self.sharp_ratio_q);
+        for ((out, shift_q), (p, q)) in sharp.chunks_mut(dim).zip(self.ms_q.chunks(dim)).zip(ratios) {
+            out.iter_mut().zip(shift_q).for_each(|(out, shift_q)| *out = *out / *p - *shift_q / *q);
+        }
+        sharp
+    }
+
+    /// D, or 1 where there is no query.
+    fn dim(&self) -> usize {
+        self.ms_p.len().checked_div(self.alpha_p.len()).unwrap_or(1)
+    }
 }

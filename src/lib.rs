@@ -36,6 +36,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
+pub mod diagnostics;
 mod drift;
 mod dtype;
 mod error;

@@ -34,6 +34,8 @@ pub enum Purpose {
     Negatives = 11,
     /// Random Fourier features; the step is the feature's number.
     Features = 12,
+    /// Mixtures of diagnostics (step 0), and their samples.
+    Synthetic = 13,
     /// The order of a classifier's training set; the step is the epoch.
     ClassifierOrder = 32,
     /// The noise on a classifier's inputs in a training step.

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ SHAPES = {  # B, G, P, N, D, as in `cudrift bench`
 }
 PEERS = {"jax": "JAX jit", "eager": "PyTorch eager", "compile": "torch.compile"}
 STEPS, PARTS, PEER_STEPS = 2000, 3, 30  # the training: our steps, in how many parts; a peer's steps before each part
+LAPS = ["noise and data", "generator, forward", "drift", "generator, backward", "update"]  # of a step
 AGREE, EXPLAINED = 1e-4, 1e-2  # of the array's maximum; between them, a peer's own f32 error becomes a footnote
 HELP = """\
 For each shape: agreement of loss and gradient with an f64 evaluation, then rounds in which cudrift, JAX, PyTorch eager
@@ -183,16 +185,21 @@ class Worker:
 class Cudrift:
     def __init__(self, path):
         self.path = path
-        self.quick = ["--no-ceilings"] if "--no-ceilings" in self.run("bench", "--help") else []
+        self.quick = ["--no-ceilings"] if "--no-ceilings" in self.run("bench", "--help").stdout else []
 
     def run(self, *words):
         done = subprocess.run([self.path, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise Stop(f"cudrift {words[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-        return done.stdout
+        return done
+
+    def train(self, *words):
+        """The seconds of each of LAPS."""
+        shown = self.run("train", "--profile", *words).stderr
+        return [float(re.search(rf"^{name} +(\d+\.\d+) ", shown, re.M)[1]) for name in LAPS]
 
     def bench(self, letter, runs):
-        report = json.loads(self.run("bench", "--shapes", letter, "--runs", str(runs), "--json", *self.quick))
+        report = json.loads(self.run("bench", "--shapes", letter, "--runs", str(runs), "--json", *self.quick).stdout)
         return report["rows"][0]["median_ms"], report["instruction_set"]
 
 
@@ -286,16 +293,22 @@ def training(cudrift, args):
         folder = WORK / "train"
         shutil.rmtree(folder, ignore_errors=True)
         row["rounds_ms"] = {name: [] for name in workers}
+        laps = {"cudrift": [], "eager": []}
         for part in range(1, PARTS + 1):
             for name, worker in workers.items():
                 ms = 1e3 * statistics.median(worker.time(PEER_STEPS))
                 row["rounds_ms"][name].append(ms)
                 note(f"train  part {part}/{PARTS}  {name:8} {ms:9.2f} ms a step")
+            laps["eager"].append(workers["eager"].ask("time_parts", runs=PEER_STEPS)["seconds"])
             steps = str(STEPS * part // PARTS)
             start = ["--data", "swiss-roll"] if part == 1 else ["--resume"]
-            cudrift.run("train", *start, "--steps", steps, "--out", str(folder))
+            laps["cudrift"].append(cudrift.train(*start, "--steps", steps, "--out", str(folder)))
             last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
             note(f"train  part {part}/{PARTS}  cudrift  {last['seconds']:9.2f} s for {last['step']} steps")
+        row["laps_ms"] = {
+            "cudrift": [1e3 * sum(part) / STEPS for part in zip(*laps["cudrift"])],
+            "eager": [1e3 * statistics.median(part) for part in zip(*laps["eager"])],
+        }
         row["times"] = {"cudrift": last["seconds"]}  # here seconds
         for name, values in row["rounds_ms"].items():
             row["times"][name] = statistics.median(values) * STEPS / 1e3
@@ -308,9 +321,19 @@ def training(cudrift, args):
 # ---- reporting
 
 
+def markdown(lines):
+    """A table that is readable as it is."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def digits(value):
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def table(results):
-    """Markdown that is readable as it is."""
-    digits = lambda value: f"{value:.3g}" if value < 1000 else f"{value:.0f}"
     lines = [["", "B, G, P, N, D", "cudrift ms", *(f"{name} ms" for name in PEERS.values()), "times faster"]]
     for letter, row in results["rows"].items():
         times = row["times"]
@@ -321,10 +344,16 @@ def table(results):
         else:
             first = [letter, ", ".join(map(str, row["shape"]))]
         lines.append([*first, *cells, f"{row['faster']:.1f}"])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return markdown(lines)
+
+
+def table_of_parts(row):
+    """A step of the training, by its parts."""
+    lines = [["part of a training step", "cudrift ms", "PyTorch eager ms", "times faster"]]
+    ours, theirs = row["laps_ms"]["cudrift"], row["laps_ms"]["eager"]
+    for name, own, other in zip([*LAPS, "together"], [*ours, sum(ours)], [*theirs, sum(theirs)]):
+        lines.append([name, digits(own), digits(other), f"{other / own:.1f}"])
+    return markdown(lines)
 
 
 def caption(results):
@@ -339,7 +368,7 @@ def caption(results):
     if "train" in results["rows"]:
         notes.append(
             f"Training is `cudrift train --data swiss-roll`, evaluations included; PyTorch's, without them, is "
-            f"extrapolated from {PARTS * PEER_STEPS} steps."
+            f"extrapolated from {PARTS * PEER_STEPS} steps; the parts are `cudrift train --profile`'s, medians of eager ones."
         )
     for letter, row in results["rows"].items():
         errors = row["error_against_f64"]
@@ -444,7 +473,8 @@ def main():
             results["rows"][letter] = row
             print(table({"rows": {letter: row}}), flush=True)
     if results["rows"]:
-        text = table(results) + "\n\n" + caption(results)
+        tables = [table(results)] + [table_of_parts(row) for row in results["rows"].values() if "laps_ms" in row]
+        text = "\n\n".join([*tables, caption(results)])
         print("\n" + text)
         (WORK / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         draw(results, WORK / "peers.png")

@@ -2,7 +2,10 @@
 
 `torch_peer.py eager|compile THREADS`, spoken to by run.py."""
 
+import itertools
+import statistics
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -137,6 +140,30 @@ class Torch(worker.Peer):
 
         self.call = step
         self.time(5)  # compiles
+
+        def parts():
+            """The step in pieces, as `cudrift train --profile` has them: the moments between."""
+            moments = [time.perf_counter()]
+            lap = lambda: moments.append(time.perf_counter())
+            noise, data = torch.randn(2048, 32), swiss_roll(2048)
+            lap()
+            samples = generator(noise)
+            lap()
+            frozen = samples.detach().requires_grad_()
+            notebook(frozen[None], data[None]).sum().backward()
+            lap()
+            samples.backward(frozen.grad)
+            lap()
+            adam.step()
+            adam.zero_grad()
+            lap()
+            return moments
+
+        self.parts = parts
+
+    def time_parts(self, runs):
+        laps = [[end - begin for begin, end in itertools.pairwise(self.parts())] for _ in range(runs)]
+        return {"seconds": [statistics.median(lap) for lap in zip(*laps)]}
 
 
 if __name__ == "__main__":

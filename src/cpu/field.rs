@@ -1,87 +1,392 @@
 //! Mean-shift and kernel-score fields on the CPU.
+//!
+//! A task takes a few queries, and the references chunk by chunk: distances, from products of centred points or in low
+//! dimension from differences; weights relative to the nearest reference so far, in their place; and from these sums of
+//! differences in f64, which are scaled down where a later chunk has a nearer reference. Pairs much nearer to one another
+//! than to the centre go apart, by differences.
 
-use super::isa::Isa;
-use super::tile::squared_distance;
-use crate::{Element, Error, Field, FieldInputs, FieldSpec, Result};
+use super::cut::LOW_DIM;
+use super::gemm::{center_row, pack_columns, pack_rows, panel_product};
+use super::isa::{Isa, LANES};
+use super::tile::{
+    FAR, FieldSums, Shape, add_steps, difference_row, field_row, gram_row, roots, squared_distance, total,
+};
+use crate::reference::log_kernel;
+use crate::{Element, Error, Field, FieldInputs, FieldSpec, Kernel, Result};
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// The fields at every query (spec 1.4), from f32, f16 or bf16 points; one row of distances at a time.
+/// Queries of a task at most, and references of a chunk; weights and slopes of both together take half a MiB.
+const ROWS: usize = 32;
+const CHUNK: usize = 2048;
+
+/// Where a squared distance is less than this share of the squared distances from the centre, it comes from differences:
+/// products would leave it an error of 1e-5 and more.
+const NEAR: f32 = 1e-2;
+
+/// The fields at every query (spec 1.4), from f32, f16 or bf16 points.
 ///
-/// Where a query has no mass at all (only possible with the self mask and zero weights) its fields are NaN.
+/// References whose kernel is less than e^-87 of the nearest one's count nothing, whatever their weight. Where a query has
+/// no mass at all (with the self mask and zero weights, or 1.8e19 and more from every reference) its fields are NaN.
 ///
 /// # Errors
 /// A bandwidth outside its range; a self mask with sets of different sizes; a result that does not fit into memory.
 pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Result<Field<f32>> {
     inputs.validate(spec)?;
-    // Six arrays [n, D], and the rows that two of them are joined from.
-    Error::check_memory("field", "the result", inputs.x.len().checked_mul(8 * size_of::<f32>()))?;
-    let isa = Isa::detect();
+    Error::check_memory("field", "the result", bytes(inputs.shape()))?;
     let dim = inputs.dim;
-    let one_set = |y: &[T], weights: Option<&[f32]>, self_mask: bool| -> [Vec<f32>; 3] {
-        let rows: Vec<[Vec<f32>; 3]> = inputs
-            .x
-            .par_chunks(dim)
-            .enumerate()
-            .map(|(i, x)| row(isa, spec, x, y, weights, self_mask.then_some(i)))
-            .collect();
-        let join = |at: usize| rows.iter().flat_map(|row| &row[at]).copied().collect();
-        [join(0), join(1), join(2)]
-    };
-    let [ms_p, score_p, logz_p] = one_set(inputs.p, inputs.weight_p, false);
-    let [ms_q, score_q, logz_q] = one_set(inputs.q, inputs.weight_q, spec.self_mask);
+    let p = References::new(inputs.p, inputs.weight_p, dim).at(spec, inputs.x, false);
+    let q = References::new(inputs.q, inputs.weight_q, dim).at(spec, inputs.x, spec.self_mask);
     let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect();
     let nonfinite = [inputs.x, inputs.p, inputs.q]
         .iter()
         .map(|set| set.iter().filter(|v| !v.to_f32().is_finite()).count() as u64)
         .sum();
-    let (drift, score_diff) = (minus(&ms_p, &ms_q), minus(&score_p, &score_q));
-    Ok(Field { ms_p, ms_q, drift, score_p, score_q, score_diff, logz_p, logz_q, nonfinite })
+    let scalars = |set: &Set, at: usize| set.scalars.iter().map(|row| row[at]).collect();
+    Ok(Field {
+        drift: minus(&p.shift, &q.shift),
+        score_diff: minus(&p.score, &q.score),
+        logz_p: scalars(&p, 0),
+        logz_q: scalars(&q, 0),
+        alpha_p: scalars(&p, 1),
+        alpha_q: scalars(&q, 1),
+        sharp_ratio_p: scalars(&p, 2),
+        sharp_ratio_q: scalars(&q, 2),
+        ess_p: scalars(&p, 3),
+        ess_q: scalars(&q, 3),
+        ms_p: p.shift,
+        ms_q: q.shift,
+        score_p: p.score,
+        score_q: q.score,
+        nonfinite,
+    })
 }
 
-/// Mean shift `[D]`, score `[D]` and log mass [1] at one query.
-///
-/// Distances are sums of squared differences in f32; what is done once per pair or coordinate sum is done in f64.
-fn row<T: Element>(
+/// Bytes of the results, of the larger set of references, and of what the tasks work on.
+fn bytes([n, m, l, dim]: [usize; 4]) -> Option<usize> {
+    let padded = dim.next_multiple_of(LANES);
+    let each = if dim <= LOW_DIM { dim } else { dim + padded };
+    let references = m.max(l).checked_next_multiple_of(LANES)?.checked_mul(each + 2)?;
+    let task = 2 * ROWS * (CHUNK + LANES) + (ROWS + 4 * ROWS).checked_mul(dim)?;
+    let results = n.checked_mul(dim.checked_mul(6)? + 16)?;
+    let tasks = task.checked_mul(rayon::current_num_threads())?;
+    references.checked_add(results)?.checked_add(tasks)?.checked_mul(size_of::<f32>())
+}
+
+/// What one set of references gives: mean shift and score [n, D]; log mass, preconditioner, sharp mass over mass and
+/// effective sample size of each query.
+struct Set {
+    shift: Vec<f32>,
+    score: Vec<f32>,
+    scalars: Vec<[f32; 4]>,
+}
+
+/// A set of references, laid out for products.
+struct References<'a, T> {
     isa: Isa,
-    spec: &FieldSpec,
-    x: &[T],
-    y: &[T],
-    weights: Option<&[f32]>,
-    skip: Option<usize>,
-) -> [Vec<f32>; 3] {
-    let dim = x.len();
-    let mut pairs = Vec::with_capacity(y.len() / dim);
-    for (j, y) in y.chunks(dim).enumerate() {
-        let weight = weights.map_or(1.0, |w| f64::from(w[j]));
-        let r = f64::from(squared_distance(isa, x, y)).sqrt();
-        let logit = if skip == Some(j) || weight == 0.0 {
-            f64::NEG_INFINITY
-        } else {
-            crate::reference::log_kernel(spec.kernel, r, spec.bandwidth) + weight.ln()
+    points: &'a [T],
+    dim: usize,
+    /// Of each reference, relative to a power of two near the greatest; 0 for the padding of the last lane block.
+    weight: Vec<f32>,
+    /// The logarithm of that power.
+    log_weight: f64,
+    /// In low dimension: each chunk coordinate by coordinate, [D, chunk].
+    by_coordinate: Vec<f32>,
+    /// Otherwise a point amid the references, padded to whole lane blocks; squared norms of the centred ones; and these,
+    /// in panels of references [D][LANES] and of coordinates [m][LANES].
+    center: Vec<f32>,
+    norms: Vec<f32>,
+    transposed: Vec<f32>,
+    columns: Vec<f32>,
+}
+
+/// What a task needs, kept from one to the next.
+#[derive(Default)]
+struct Scratch {
+    /// Coordinates [rows, D], centred in high dimension, and their squared norms.
+    queries: Vec<f32>,
+    norms: Vec<f32>,
+    /// Weights of each query, then slopes, [2 rows, stride].
+    tile: Vec<f32>,
+    /// Sums of weights, then of slopes, times differences: [2 rows, D].
+    steps: Vec<f64>,
+    /// A panel of products, [2 rows, LANES], and the sums of the tile's rows.
+    product: Vec<f32>,
+    totals: Vec<f64>,
+    /// Near pairs of the chunk, as (row, reference).
+    near: Vec<(usize, usize)>,
+    /// Weights of the references as a query with a self mask sees them.
+    own: Vec<f32>,
+}
+
+impl<'a, T: Element> References<'a, T> {
+    fn new(points: &'a [T], weights: Option<&[f32]>, dim: usize) -> Self {
+        let isa = Isa::detect();
+        let count = points.len() / dim;
+        let padded = count.next_multiple_of(LANES);
+        let mut weight = weights.map_or_else(|| vec![1.0; count], <[f32]>::to_vec);
+        let exponent = weight.iter().fold(f32::MIN_POSITIVE, |most, w| most.max(*w)).log2().floor();
+        // In two steps, for the power itself may be none of f32.
+        let half = (-0.5 * exponent).exp2();
+        weight.iter_mut().for_each(|w| *w = *w * half * half);
+        weight.resize(padded, 0.0);
+        let mut set = Self {
+            isa,
+            points,
+            dim,
+            weight,
+            log_weight: f64::from(exponent) * std::f64::consts::LN_2,
+            by_coordinate: Vec::new(),
+            center: Vec::new(),
+            norms: Vec::new(),
+            transposed: Vec::new(),
+            columns: Vec::new(),
         };
-        pairs.push((logit, r));
-    }
-    let max = pairs.iter().fold(f64::NEG_INFINITY, |m, (l, _)| if *l > m || l.is_nan() { *l } else { m });
-    let mass: f64 = pairs.iter().map(|(l, _)| (l - max).exp()).sum();
-    let mut shift = vec![0.0f64; dim];
-    let mut score = vec![0.0f64; dim];
-    for ((logit, r), y) in pairs.iter().zip(y.chunks(dim)) {
-        if *logit == f64::NEG_INFINITY {
-            continue;
+        if dim <= LOW_DIM {
+            set.by_coordinate = vec![0.0; padded * dim];
+            for (chunk, points) in set.by_coordinate.chunks_mut(CHUNK * dim).zip(points.chunks(CHUNK * dim)) {
+                let width = chunk.len() / dim;
+                for (j, point) in points.chunks_exact(dim).enumerate() {
+                    point.iter().enumerate().for_each(|(k, v)| chunk[k * width + j] = v.to_f32());
+                }
+            }
+            return set;
         }
-        let weight = (logit - max).exp() / mass;
-        let slope =
-            if *r == 0.0 { 0.0 } else { weight * crate::reference::score_slope(spec.kernel, *r, spec.bandwidth) / r };
-        for ((shift, score), (x, y)) in shift.iter_mut().zip(&mut score).zip(x.iter().zip(y)) {
-            let step = f64::from(y.to_f32() - x.to_f32());
-            *shift += weight * step;
-            *score += slope * step;
+        set.center = (0..dim).map(|k| median(points.iter().skip(k).step_by(dim * (count / 32).max(1)))).collect();
+        set.norms = vec![0.0; padded];
+        set.transposed = vec![0.0; padded * dim];
+        let center = &set.center[..];
+        (set.transposed.par_chunks_exact_mut(dim * LANES), set.norms.par_chunks_exact_mut(LANES))
+            .into_par_iter()
+            .zip(points.par_chunks(dim * LANES))
+            .for_each_init(Vec::new, |rows, ((panel, norms), points)| {
+                rows.resize(dim * LANES, 0.0);
+                let each = points.chunks_exact(dim).zip(rows.chunks_exact_mut(dim)).zip(norms);
+                each.for_each(|((point, row), norm)| *norm = center_row(isa, point, center, row));
+                pack_rows(isa, points.len() / dim, rows, dim, dim, panel);
+            });
+        // Panels of neighbouring coordinates together, because their cache lines are.
+        const TOGETHER: usize = 4;
+        set.center.resize(dim.next_multiple_of(LANES), 0.0);
+        set.columns = vec![0.0; count * set.center.len()];
+        let stride = count * LANES;
+        let each = set.columns.par_chunks_mut(TOGETHER * stride).zip(set.center.par_chunks(TOGETHER * LANES));
+        each.enumerate().for_each(|(at, (panels, offset))| {
+            pack_columns(isa, points, dim, at * TOGETHER * LANES, stride, offset, panels);
+        });
+        set
+    }
+
+    /// The fields of this set at queries `x` [n, D].
+    fn at(&self, spec: &FieldSpec, x: &[T], self_mask: bool) -> Set {
+        let dim = self.dim;
+        let n = x.len() / dim;
+        // The bits of a query do not depend on which others are in its task.
+        let rows = n.div_ceil(rayon::current_num_threads()).clamp(1, ROWS);
+        let mut set = Set { shift: vec![0.0; x.len()], score: vec![0.0; x.len()], scalars: vec![[0.0; 4]; n] };
+        (
+            x.par_chunks(rows * dim),
+            set.shift.par_chunks_mut(rows * dim),
+            set.score.par_chunks_mut(rows * dim),
+            set.scalars.par_chunks_mut(rows),
+        )
+            .into_par_iter()
+            .enumerate()
+            .for_each_init(Scratch::default, |scratch, (at, (x, shift, score, scalars))| {
+                let first = self_mask.then_some(at * rows);
+                let sums = self.sums(spec, x, first, scratch);
+                self.finish(spec, &sums, &scratch.steps, (shift, score, scalars));
+            });
+        set
+    }
+
+    /// The nearest reference of each of a few queries and sums relative to its kernel, with `steps` in the scratch; with a
+    /// self mask, the first query has this number.
+    fn sums(&self, spec: &FieldSpec, x: &[T], first: Option<usize>, scratch: &mut Scratch) -> Vec<(f32, FieldSums)> {
+        let dim = self.dim;
+        let n = x.len() / dim;
+        // A Gaussian's score is its mean shift, but for a factor.
+        let parts = if spec.kernel == Kernel::Gaussian { 1 } else { 2 };
+        scratch.queries.resize(x.len(), 0.0);
+        scratch.norms.resize(n, 0.0);
+        let queries = scratch.queries.chunks_exact_mut(dim).zip(&mut scratch.norms);
+        for (x, (query, norm)) in x.chunks_exact(dim).zip(queries) {
+            if self.center.is_empty() {
+                query.iter_mut().zip(x).for_each(|(query, v)| *query = v.to_f32());
+            } else {
+                *norm = center_row(self.isa, x, &self.center[..dim], query);
+            }
+        }
+        scratch.steps.clear();
+        scratch.steps.resize(parts * n * dim, 0.0);
+        let mut sums = vec![(FAR, FieldSums::default()); n];
+        for start in (0..self.weight.len()).step_by(CHUNK) {
+            let chunk = start..self.weight.len().min(start + CHUNK);
+            // Rows a power of two apart would meet in the same sets of a cache.
+            let stride = chunk.len() + LANES;
+            scratch.tile.resize(2 * n * stride, 0.0);
+            self.distances(x, chunk.clone(), scratch);
+            self.weights(spec, first, chunk.clone(), &mut sums, scratch);
+            self.add_steps(parts, x, chunk, scratch);
+        }
+        sums
+    }
+
+    /// Squared distances into the tile, and which of its pairs are near.
+    fn distances(&self, x: &[T], chunk: Range<usize>, scratch: &mut Scratch) {
+        let (dim, width, stride) = (self.dim, chunk.len(), chunk.len() + LANES);
+        let Scratch { queries, norms: query_norms, tile, near, .. } = scratch;
+        near.clear();
+        if self.center.is_empty() {
+            let soa = &self.by_coordinate[chunk.start * dim..][..width * dim];
+            for (row, x) in tile.chunks_exact_mut(stride).zip(queries.chunks_exact(dim)) {
+                difference_row(self.isa, &mut row[..width], x, soa);
+            }
+            return;
+        }
+        let panels = self.transposed[chunk.start * dim..][..width * dim].chunks_exact(dim * LANES);
+        for (at, panel) in panels.enumerate() {
+            let n = query_norms.len();
+            panel_product(self.isa, n, (queries, dim), panel, (&mut tile[at * LANES..], stride));
+        }
+        let norms = &self.norms[chunk.clone()];
+        let count = self.points.len() / dim - chunk.start;
+        for (i, (row, norm)) in tile.chunks_exact_mut(stride).zip(&*query_norms).enumerate() {
+            if !gram_row(self.isa, &mut row[..width], *norm, norms, NEAR) {
+                continue;
+            }
+            for (j, other) in norms.iter().enumerate().take(count) {
+                if row[j] < NEAR * (norm + other) {
+                    let point = &self.points[(chunk.start + j) * dim..][..dim];
+                    row[j] = squared_distance(self.isa, &x[i * dim..][..dim], point);
+                    near.push((i, j));
+                }
+            }
         }
     }
-    if max == f64::NEG_INFINITY {
-        shift.fill(f64::NAN);
-        score.fill(f64::NAN);
+
+    /// Weights and slopes in the place of squared distances, with their sums.
+    fn weights(
+        &self,
+        spec: &FieldSpec,
+        first: Option<usize>,
+        chunk: Range<usize>,
+        sums: &mut [(f32, FieldSums)],
+        scratch: &mut Scratch,
+    ) {
+        let (width, stride, n) = (chunk.len(), chunk.len() + LANES, sums.len());
+        let shape = Shape::new(spec.kernel, spec.bandwidth);
+        let Scratch { tile, steps, own, .. } = scratch;
+        let (tile, slopes) = tile.split_at_mut(n * stride);
+        for (i, (least, sums)) in sums.iter_mut().enumerate() {
+            let (row, slopes) = (&mut tile[i * stride..][..width], &mut slopes[i * stride..][..width]);
+            let masked = first.map(|first| first + i).filter(|j| chunk.contains(j));
+            let mut weight = &self.weight[chunk.clone()];
+            if let Some(j) = masked {
+                own.clear();
+                own.extend(weight);
+                own[j - chunk.start] = 0.0;
+                weight = own;
+            }
+            let min = roots(self.isa, row, weight);
+            if min < *least {
+                let log = |d: f32| log_kernel(spec.kernel, f64::from(d), spec.bandwidth);
+                let fade = (log(*least) - log(min)).exp();
+                sums.fade(fade);
+                let own = steps.chunks_exact_mut(self.dim).skip(i).step_by(n);
+                own.flatten().for_each(|step| *step *= fade);
+                *least = min;
+            }
+            sums.add(&field_row(self.isa, shape, *least, weight, row, slopes));
+        }
     }
-    let narrow = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect();
-    [narrow(shift), narrow(score), vec![(max + mass.ln()) as f32]]
+
+    /// Adds weights and slopes times differences.
+    fn add_steps(&self, parts: usize, x: &[T], chunk: Range<usize>, scratch: &mut Scratch) {
+        let (dim, width, stride) = (self.dim, chunk.len(), chunk.len() + LANES);
+        let Scratch { queries, tile, steps, product, totals, near, .. } = scratch;
+        let n = queries.len() / dim;
+        if self.center.is_empty() {
+            let soa = &self.by_coordinate[chunk.start * dim..][..width * dim];
+            let each = tile.chunks_exact(stride).zip(queries.chunks_exact(dim).cycle());
+            each.zip(steps.chunks_exact_mut(dim))
+                .for_each(|((a, x), steps)| add_steps(self.isa, &a[..width], x, soa, steps));
+            return;
+        }
+        for &(i, j) in &*near {
+            let (x, y) = (&x[i * dim..][..dim], &self.points[(chunk.start + j) * dim..][..dim]);
+            for part in 0..parts {
+                let a = f64::from(std::mem::take(&mut tile[(part * n + i) * stride + j]));
+                let steps = steps[(part * n + i) * dim..][..dim].iter_mut();
+                steps.zip(x.iter().zip(y)).for_each(|(step, (x, y))| *step += a * f64::from(y.to_f32() - x.to_f32()));
+            }
+        }
+        totals.clear();
+        totals.extend(tile.chunks_exact(stride).take(parts * n).map(|row| total(self.isa, &row[..width])));
+        product.resize(parts * n * LANES, 0.0);
+        // References beyond the last are in no panel.
+        let count = self.points.len() / dim;
+        let present = chunk.start * LANES..chunk.end.min(count) * LANES;
+        for (at, panel) in self.columns.chunks_exact(count * LANES).enumerate() {
+            panel_product(self.isa, parts * n, (tile, stride), &panel[present.clone()], (product, LANES));
+            let k = at * LANES..dim.min((at + 1) * LANES);
+            let rows = steps.chunks_exact_mut(dim).zip(queries.chunks_exact(dim).cycle());
+            for ((steps, x), (product, total)) in rows.zip(product.chunks_exact(LANES).zip(&*totals)) {
+                let each = steps[k.clone()].iter_mut().zip(product).zip(&x[k.clone()]);
+                each.for_each(|((step, product), x)| *step += f64::from(*product) - total * f64::from(*x));
+            }
+        }
+    }
+
+    /// The fields of a few queries.
+    fn finish(
+        &self,
+        spec: &FieldSpec,
+        sums: &[(f32, FieldSums)],
+        steps: &[f64],
+        (shift, score, scalars): (&mut [f32], &mut [f32], &mut [[f32; 4]]),
+    ) {
+        let dim = self.dim;
+        // Where there are no slopes, the score is this much of the mean shift.
+        let (shifts, slopes) = steps.split_at(sums.len() * dim);
+        let (slopes, factor) = match spec.kernel {
+            Kernel::Gaussian => (shifts, 1.0 / (spec.bandwidth * spec.bandwidth)),
+            _ => (slopes, 1.0),
+        };
+        let rows = shift.chunks_exact_mut(dim).zip(score.chunks_exact_mut(dim)).zip(scalars);
+        let steps = shifts.chunks_exact(dim).zip(slopes.chunks_exact(dim));
+        for (((least, sums), ((shift, score), scalars)), (shifts, slopes)) in sums.iter().zip(rows).zip(steps) {
+            let FieldSums { mass, alpha, sharp, square } = *sums;
+            let narrow = |to: &mut [f32], from: &[f64], factor: f64| {
+                to.iter_mut().zip(from).for_each(|(to, v)| *to = (v * factor) as f32);
+            };
+            narrow(shift, shifts, 1.0 / mass);
+            narrow(score, slopes, factor / mass);
+            let log = mass.ln() + log_kernel(spec.kernel, f64::from(*least), spec.bandwidth) + self.log_weight;
+            *scalars = [log, alpha / mass, sharp / mass, mass * mass / square].map(|v| v as f32);
+        }
+    }
+}
+
+/// The median of a few numbers; 0 where it is not finite. A stray point, unlike in a mean, does not move it.
+fn median<'a, T: Element>(values: impl Iterator<Item = &'a T>) -> f32 {
+    let mut values: Vec<f32> = values.map(|v| v.to_f32()).collect();
+    let at = values.len() / 2;
+    let (_, middle, _) = values.select_nth_unstable_by(at, f32::total_cmp);
+    if middle.is_finite() { *middle } else { 0.0 }
+}
+
+impl FieldSums {
+    fn fade(&mut self, by: f64) {
+        let Self { mass, alpha, sharp, square } = self;
+        [mass, alpha, sharp].into_iter().for_each(|sum| *sum *= by);
+        *square *= by * by;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.mass += other.mass;
+        self.alpha += other.alpha;
+        self.sharp += other.sharp;
+        self.square += other.square;
+    }
 }

@@ -452,6 +452,126 @@ per_isa! {
     }
 }
 
+/// Sums over the weights w of [`field_row`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FieldSums {
+    pub(crate) mass: f64,
+    /// sum w / b(r)
+    pub(crate) alpha: f64,
+    /// sum w k#(r) / k(r)
+    pub(crate) sharp: f64,
+    /// sum w²
+    pub(crate) square: f64,
+}
+
+per_isa! {
+    /// Distances from squared ones, in place; the smallest of those with a weight above 0, [`FAR`] where there is none.
+    fn roots(row: &mut [f32], weight: &[f32]) -> f32 {
+        let (mut min, far) = (V::splat(FAR), V::splat(FAR));
+        for at in (0..row.len()).step_by(LANES) {
+            let d = load::<V>(row, at).sqrt();
+            // A NaN stays.
+            let d = far.if_less(d, far, d);
+            min = V::zero().if_less(load(weight, at), d, far).smaller(min);
+            store(d, row, at);
+        }
+        min.least()
+    }
+}
+
+#[inline(always)]
+fn field_row_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    min: f32,
+    weight: &[f32],
+    row: &mut [f32],
+    slopes: &mut [f32],
+) -> FieldSums {
+    let [mut mass, mut alpha, mut sharp, mut square] = [V::wide_zero(); 4];
+    let (zero, one, far) = (V::zero(), V::splat(1.0), V::splat(FAR));
+    let (unit, min, rate) = (V::splat(1.0 / rate), V::splat(min), V::splat(rate));
+    let third = V::splat(1.0 / 3.0);
+    // The polynomial at the minimum goes out of every weight.
+    let least = one.div(times_poly::<V, KERNEL>(min, rate, one));
+    for at in (0..row.len()).step_by(LANES) {
+        let d = load::<V>(row, at);
+        let near = relative::<V, KERNEL>(min, d).mul(rate);
+        // What has no weight may be nearer than the minimum; a NaN stays.
+        let e = exp(zero.if_less(near, zero, near));
+        let w = times_poly::<V, KERNEL>(d, rate, e.mul(least)).mul(load(weight, at));
+        // Nothing is there at a distance without a finite square.
+        let w = d.if_less(far, w, w.sub(w));
+        mass = w.wide_mul_add(one, mass);
+        square = w.wide_mul_add(w, square);
+        store(w, row, at);
+        if KERNEL == GAUSSIAN {
+            continue;
+        }
+        // b(r), 1 / b(r) and k#(r) / k(r) of spec 1.3 and 1.5 (T4); the quotients of polynomials so that none overflows.
+        let z = d.mul(rate);
+        let (b, inverse) = match KERNEL {
+            LAPLACE => (zero.if_less(d, rate.div(d), zero), d.mul(unit)),
+            MATERN32 => {
+                let p1 = one.add(z);
+                let s = z.mul(z.div(p1)).mul_add(third, one);
+                sharp = w.wide_mul_add(s.mul(V::splat(3.0)).mul(unit).mul(unit), sharp);
+                (rate.div(p1).mul(rate), p1.mul(unit).mul(unit))
+            }
+            _ => {
+                let s = z.mul(z.div(one.add(z))).mul_add(third, one);
+                let ratio = z.mul(z.div(s)).mul_add(V::splat(1.0 / 15.0), one);
+                sharp = w.wide_mul_add(ratio.mul(V::splat(5.0)).mul(unit).mul(unit), sharp);
+                let s3 = s.mul(V::splat(3.0));
+                (rate.div(s3).mul(rate), s3.mul(unit).mul(unit))
+            }
+        };
+        alpha = w.wide_mul_add(inverse, alpha);
+        store(w.mul(b), slopes, at);
+    }
+    let [mass, mut alpha, mut sharp, square] = [mass, alpha, sharp, square].map(V::wide_sum);
+    let tau = 1.0 / f64::from(rate.least());
+    if KERNEL == GAUSSIAN {
+        alpha = 0.5 * tau * mass;
+        sharp = alpha;
+    } else if KERNEL == LAPLACE {
+        sharp = tau.mul_add(tau * mass, alpha);
+    }
+    FieldSums { mass, alpha, sharp, square }
+}
+
+per_isa! {
+    /// Weights `w_j k_j / k(min)` in the place of distances, and but for the Gaussian `slopes`, those times b(r) (0 at
+    /// r = 0).
+    fn field_row(shape: Shape, min: f32, weight: &[f32], row: &mut [f32], slopes: &mut [f32]) -> FieldSums {
+        for_kernel!(shape.kernel, field_row_of(shape.rate, min, weight, row, slopes))
+    }
+}
+
+per_isa! {
+    /// sum_j a_j in f64, for whole lane blocks.
+    fn total(a: &[f32]) -> f64 {
+        let mut sum = V::wide_zero();
+        for a in a.as_chunks::<LANES>().0 {
+            sum = V::load(a).wide_mul_add(V::splat(1.0), sum);
+        }
+        V::wide_sum(sum)
+    }
+}
+
+per_isa! {
+    /// Adds `sum_j a_j (y_kj - x_k)` to each coordinate of `sums`, for points stored coordinate by coordinate.
+    fn add_steps(a: &[f32], x: &[f32], soa: &[f32], sums: &mut [f64]) {
+        for (k, (&x, sum)) in x.iter().zip(sums).enumerate() {
+            let y = &soa[k * a.len()..][..a.len()];
+            let (x, mut steps) = (V::splat(x), V::zero());
+            for at in (0..a.len()).step_by(LANES) {
+                steps = load::<V>(a, at).mul_add(load::<V>(y, at).sub(x), steps);
+            }
+            *sum += f64::from(steps.sum());
+        }
+    }
+}
+
 per_isa! {
     /// Adds the squares of each row of a panel [n, LANES] to `squares`.
     fn row_squares(panel: &[f32], squares: &mut [f64]) {

@@ -1,6 +1,7 @@
 //! Mean-shift and kernel-score fields of spec section 1.4.
 
-use super::{distance, log_kernel, log_sum_exp, score_slope};
+use super::{distance, log_kernel, log_sum_exp};
+use crate::Kernel;
 use crate::{Field, FieldInputs, FieldSpec, Result};
 
 /// The fields at every query, in f64 (spec 1.3, 1.4).
@@ -9,54 +10,128 @@ use crate::{Field, FieldInputs, FieldSpec, Result};
 /// A bandwidth outside its range; a self mask with sets of different sizes.
 pub fn field(spec: &FieldSpec, inputs: &FieldInputs<'_, f64>) -> Result<Field<f64>> {
     inputs.validate(spec)?;
-    let dim = inputs.dim;
-    let [ms_p, score_p, logz_p] = one_set(spec, inputs.x, inputs.p, inputs.weight_p, dim, false);
-    let [ms_q, score_q, logz_q] = one_set(spec, inputs.x, inputs.q, inputs.weight_q, dim, spec.self_mask);
+    let p = one_set(spec, inputs.x, inputs.p, inputs.weight_p, inputs.dim, false);
+    let q = one_set(spec, inputs.x, inputs.q, inputs.weight_q, inputs.dim, spec.self_mask);
     let minus = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect();
     let all = [inputs.x, inputs.p, inputs.q];
-    let nonfinite = all.iter().flat_map(|s| s.iter()).filter(|v| !v.is_finite()).count() as u64;
-    let (drift, score_diff) = (minus(&ms_p, &ms_q), minus(&score_p, &score_q));
-    Ok(Field { ms_p, ms_q, drift, score_p, score_q, score_diff, logz_p, logz_q, nonfinite })
+    Ok(Field {
+        drift: minus(&p.shift, &q.shift),
+        score_diff: minus(&p.score, &q.score),
+        ms_p: p.shift,
+        ms_q: q.shift,
+        score_p: p.score,
+        score_q: q.score,
+        logz_p: p.logz,
+        logz_q: q.logz,
+        alpha_p: p.alpha,
+        alpha_q: q.alpha,
+        sharp_ratio_p: p.sharp_ratio,
+        sharp_ratio_q: q.sharp_ratio,
+        ess_p: p.ess,
+        ess_q: q.ess,
+        nonfinite: all.iter().flat_map(|s| s.iter()).filter(|v| !v.is_finite()).count() as u64,
+    })
 }
 
-/// Mean shift [n, D], score [n, D] and log mass `[n]` of one reference set.
-fn one_set(
-    spec: &FieldSpec,
-    x: &[f64],
-    y: &[f64],
-    weights: Option<&[f32]>,
-    dim: usize,
-    self_mask: bool,
-) -> [Vec<f64>; 3] {
-    let mut ms = vec![0.0; x.len()];
-    let mut score = vec![0.0; x.len()];
-    let mut logz = Vec::new();
+/// What one reference set gives: mean shift and score [n, D], the rest `[n]`.
+#[derive(Default)]
+struct Set {
+    shift: Vec<f64>,
+    score: Vec<f64>,
+    logz: Vec<f64>,
+    alpha: Vec<f64>,
+    sharp_ratio: Vec<f64>,
+    ess: Vec<f64>,
+}
+
+fn one_set(spec: &FieldSpec, x: &[f64], y: &[f64], weights: Option<&[f32]>, dim: usize, self_mask: bool) -> Set {
+    let FieldSpec { kernel, bandwidth: tau, .. } = *spec;
+    let mut set = Set { shift: vec![0.0; x.len()], score: vec![0.0; x.len()], ..Set::default() };
     for (i, x_i) in x.chunks(dim).enumerate() {
         let logits = y.chunks(dim).enumerate().map(|(j, y_j)| {
             if self_mask && i == j {
                 return f64::NEG_INFINITY;
             }
             let w = weights.map_or(1.0, |w| f64::from(w[j]));
-            log_kernel(spec.kernel, distance(x_i, y_j), spec.bandwidth) + w.ln()
+            log_kernel(kernel, distance(x_i, y_j), tau) + w.ln()
         });
         let lse = log_sum_exp(logits.clone());
+        let [mut alpha, mut sharp, mut squares] = [0.0; 3];
         for (j, (logit, y_j)) in logits.zip(y.chunks(dim)).enumerate() {
             if self_mask && i == j {
                 continue;
             }
             let weight = (logit - lse).exp(); // w_j of spec 1.4
             let r = distance(x_i, y_j);
-            let slope = score_slope(spec.kernel, r, spec.bandwidth);
+            let slope = score_slope(kernel, r, tau);
             for k in 0..dim {
                 let step = y_j[k] - x_i[k];
-                ms[i * dim + k] += weight * step;
+                set.shift[i * dim + k] += weight * step;
                 // b(r) (y - x), a unit vector times psi'(r), and 0 at r = 0
                 if r != 0.0 {
-                    score[i * dim + k] += weight * slope * step / r;
+                    set.score[i * dim + k] += weight * slope * step / r;
                 }
             }
+            alpha += weight * inverse_weight(kernel, r, tau);
+            sharp += weight * sharp_ratio(kernel, r, tau);
+            squares += weight * weight;
         }
-        logz.push(lse);
+        set.logz.push(lse);
+        set.alpha.push(alpha);
+        set.sharp_ratio.push(sharp);
+        set.ess.push(1.0 / squares);
     }
-    [ms, score, logz]
+    set
+}
+
+/// b(r) r = psi'(r): the score weight times the distance (spec 1.3), finite for every kernel at every r.
+fn score_slope(kernel: Kernel, r: f64, tau: f64) -> f64 {
+    match kernel {
+        Kernel::Laplace => 1.0 / tau,
+        Kernel::Gaussian => r / (tau * tau),
+        Kernel::Matern32 => {
+            let c = 3f64.sqrt() / tau;
+            c * c * r / (1.0 + c * r)
+        }
+        Kernel::Matern52 => {
+            let c = 5f64.sqrt() / tau;
+            let cr = c * r;
+            c * c / 3.0 * r * (1.0 + cr) / (1.0 + cr + cr * cr / 3.0)
+        }
+    }
+}
+
+/// k#(r) / k(r) for the companion kernel `k#(r) = int_r^inf t k(t) dt` (spec 1.5, T4).
+fn sharp_ratio(kernel: Kernel, r: f64, tau: f64) -> f64 {
+    match kernel {
+        Kernel::Laplace => tau * (r + tau),
+        Kernel::Gaussian => tau * tau,
+        Kernel::Matern32 => {
+            let c = 3f64.sqrt() / tau;
+            let cr = c * r;
+            3.0 / (c * c) * (1.0 + cr + cr * cr / 3.0) / (1.0 + cr)
+        }
+        Kernel::Matern52 => {
+            let c = 5f64.sqrt() / tau;
+            let cr = c * r;
+            5.0 / (c * c) * (1.0 + cr + 0.4 * cr * cr + cr * cr * cr / 15.0) / (1.0 + cr + cr * cr / 3.0)
+        }
+    }
+}
+
+/// 1 / b(r) (spec 1.3), finite at r = 0.
+fn inverse_weight(kernel: Kernel, r: f64, tau: f64) -> f64 {
+    match kernel {
+        Kernel::Laplace => tau * r,
+        Kernel::Gaussian => tau * tau,
+        Kernel::Matern32 => {
+            let c = 3f64.sqrt() / tau;
+            (1.0 + c * r) / (c * c)
+        }
+        Kernel::Matern52 => {
+            let c = 5f64.sqrt() / tau;
+            let cr = c * r;
+            3.0 / (c * c) * (1.0 + cr + cr * cr / 3.0) / (1.0 + cr)
+        }
+    }
 }

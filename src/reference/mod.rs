@@ -31,23 +31,6 @@ pub(crate) fn log_kernel(kernel: Kernel, r: f64, tau: f64) -> f64 {
     }
 }
 
-/// b(r) r = psi'(r): the score weight times the distance (spec 1.3), finite for every kernel at every r.
-pub(crate) fn score_slope(kernel: Kernel, r: f64, tau: f64) -> f64 {
-    match kernel {
-        Kernel::Laplace => 1.0 / tau,
-        Kernel::Gaussian => r / (tau * tau),
-        Kernel::Matern32 => {
-            let c = 3f64.sqrt() / tau;
-            c * c * r / (1.0 + c * r)
-        }
-        Kernel::Matern52 => {
-            let c = 5f64.sqrt() / tau;
-            let cr = c * r;
-            c * c / 3.0 * r * (1.0 + cr) / (1.0 + cr + cr * cr / 3.0)
-        }
-    }
-}
-
 /// log sum exp; minus infinity where every term is.
 fn log_sum_exp(terms: impl Iterator<Item = f64> + Clone) -> f64 {
     let max = terms.clone().fold(f64::NEG_INFINITY, |m, l| if l > m || l.is_nan() { l } else { m });

@@ -1,6 +1,8 @@
 //! Pictures: generated points beside the data, and the curves of a run.
 
 use crate::error::{Error, Result};
+use cudrift::diagnostics::Alignment;
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use std::path::Path;
@@ -225,4 +227,104 @@ pub(crate) fn loss(path: &Path, points: &[Point]) -> Result<()> {
         chart.draw_series(LineSeries::new(line, GENERATED.stroke_width(2))).map_err(|e| e.to_string())?;
         Ok(())
     })
+}
+
+/// A quantity, how it is drawn, and its name.
+type Curve = (&'static str, fn(&Alignment) -> f64, RGBColor);
+
+/// What `cudrift diagnose` measures, over the number of dimensions: errors, their share of the drift, the angle, and the
+/// ratios that the theory puts at 1.
+pub(crate) fn alignment(path: &Path, rows: &[(usize, Alignment)]) -> Result<()> {
+    let panels: [(&str, bool, &[Curve]); 4] = [
+        (
+            "absolute error, and residual",
+            true,
+            &[("absolute", |a| a.absolute, GENERATED), ("residual", |a| a.residual, DATA)],
+        ),
+        ("error relative to the drift", true, &[("relative", |a| a.relative, GENERATED)]),
+        ("1 - cosine", true, &[("1 - cosine", |a| 1.0 - a.cosine, GENERATED)]),
+        (
+            "ratios",
+            false,
+            &[
+                ("alpha p / alpha q", |a| a.alpha[0] / a.alpha[1], DATA),
+                ("C* / C", |a| a.c_star / a.c_theory, GENERATED),
+            ],
+        ),
+    ];
+    let dims = || rows.iter().map(|(dim, _)| *dim as f64);
+    let across = dims().fold(f64::INFINITY, f64::min) * 0.8..dims().fold(0.0, f64::max) * 1.25;
+    picture(path, |root| {
+        for (panel, (title, logarithmic, curves)) in root.split_evenly((2, 2)).iter().zip(panels) {
+            let shown = |value: f64| value.is_finite() && (value > 0.0 || !logarithmic);
+            let values = curves.iter().flat_map(|(_, pick, _)| rows.iter().map(|(_, row)| pick(row)));
+            let (low, high) = values
+                .filter(|value| shown(*value))
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+            let range = match low <= high {
+                true if logarithmic => low * 0.5..high * 2.0,
+                true => low.min(0.9) - 0.1..high.max(1.1) + 0.1,
+                false => 0.1..10.0,
+            };
+            let mut builder = ChartBuilder::on(panel);
+            builder
+                .caption(title, ("sans-serif", 20).into_font().color(&INK))
+                .margin(12)
+                .x_label_area_size(36)
+                .y_label_area_size(64);
+            let across = across.clone().log_scale();
+            if logarithmic {
+                let chart = builder.build_cartesian_2d(across, range.log_scale()).map_err(|e| e.to_string())?;
+                over_dimensions(chart, curves, rows, shown, |v| format!("{v:.0e}"))?;
+            } else {
+                let chart = builder.build_cartesian_2d(across, range).map_err(|e| e.to_string())?;
+                over_dimensions(chart, curves, rows, shown, |v| format!("{v:.1}"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Draws the curves, and marks the dimensions that were measured.
+fn over_dimensions<'a, 'b: 'a, X, Y>(
+    mut chart: ChartContext<'a, BitMapBackend<'b>, Cartesian2d<X, Y>>,
+    curves: &[Curve],
+    rows: &[(usize, Alignment)],
+    shown: impl Fn(f64) -> bool,
+    format: fn(f64) -> String,
+) -> std::result::Result<(), String>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let label = || ("sans-serif", 13).into_font().color(&INK);
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc("D")
+        .x_label_formatter(&|v| format!("{v:.0}"))
+        .y_label_formatter(&|v| format(*v))
+        .label_style(label())
+        .draw()
+        .map_err(|e| e.to_string())?;
+    for (name, pick, color) in curves {
+        let points = || rows.iter().map(|(dim, row)| (*dim as f64, pick(row))).filter(|(_, v)| shown(*v));
+        let color = *color;
+        chart
+            .draw_series(LineSeries::new(points(), color.stroke_width(2)))
+            .map_err(|e| e.to_string())?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
+        chart.draw_series(points().map(|p| Circle::new(p, 3, color.filled()))).map_err(|e| e.to_string())?;
+    }
+    if curves.len() > 1 {
+        chart
+            .configure_series_labels()
+            .label_font(label())
+            .background_style(WHITE.mix(0.9))
+            .border_style(INK.mix(0.3))
+            .draw()
+            .map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }

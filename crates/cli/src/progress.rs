@@ -23,6 +23,11 @@ impl Progress {
         }
     }
 
+    /// A line that stays, above the bar.
+    pub(crate) fn note(&self, line: &str) {
+        self.0.suspend(|| note(line));
+    }
+
     pub(crate) fn step(&self, done: u64) {
         self.0.set_position(done);
     }

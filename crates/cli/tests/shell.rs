@@ -8,9 +8,14 @@ use std::process::Stdio;
 
 #[test]
 fn help_and_version() {
-    for args in
-        [&["--help"][..], &["train", "--help"], &["drift", "--help"], &["field", "--help"], &["bench", "--help"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["train", "--help"],
+        &["drift", "--help"],
+        &["field", "--help"],
+        &["diagnose", "--help"],
+        &["bench", "--help"],
+    ] {
         let output = succeeds(args);
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage:"), "{args:?}");
         assert!(output.stderr.is_empty());

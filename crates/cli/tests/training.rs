@@ -82,6 +82,17 @@ fn a_run_writes_what_the_contract_says() {
     assert!(stderr.contains("step 23/23") && stderr.contains("generator, backward"), "{stderr}");
 }
 
+/// Samples far nearer to one another than to the data see nothing else at a low temperature.
+#[test]
+fn a_drift_that_moves_nothing_is_told_once() {
+    let folder = Folder::new();
+    for (name, temperature, notes) in [("cold", "0.001", 1), ("warm", "0.05", 0)] {
+        let output = succeeds(&texts(&train(&folder, name, &["--steps", "12", "--temperatures", temperature])));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(stderr.matches("the drift moves no sample").count(), notes, "{stderr}");
+    }
+}
+
 #[test]
 fn the_defaults_are_the_notebooks() {
     let folder = Folder::new();

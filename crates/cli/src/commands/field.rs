@@ -5,13 +5,16 @@ use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
 use cudrift::{FieldInputs, FieldSpec, cpu};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 #[command(
     after_help = "In:   x [n,D], p [m,D], q [l,D]; optional weight_p [m], weight_q [l]. Keys that begin with ref_, official_\n      \
                         or gauss_h, laplace_h, matern32_h, matern52_h are results and skipped.\n\
-                  Out:  ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q [n], nonfinite [].\n\n\
+                  Out:  ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q [n], nonfinite [];\n      \
+                        residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
+                        sharp [n,D], the drift over companion masses, and its sharp_ratio_p, sharp_ratio_q [n];\n      \
+                        ess_p, ess_q [n], effective sample sizes.\n\n\
                   Example: cudrift field --in points.npz --out field.npz --kernel laplace --bandwidth 0.5"
 )]
 pub(crate) struct Args {
@@ -21,7 +24,7 @@ pub(crate) struct Args {
     /// Where the result goes
     #[arg(long, value_name = "RESULT.npz")]
     out: PathBuf,
-    /// Which field is meant; both write the same arrays
+    /// Which field is meant; all write the same arrays
     #[arg(long, value_enum, default_value = "mean-shift")]
     field: FieldName,
     /// The kernel
@@ -41,50 +44,86 @@ enum FieldName {
     MeanShift,
     /// Kernel score, the gradient of the log mass
     Score,
+    /// Mean shift over the companion kernel's mass, which makes it a gradient
+    Sharp,
 }
 
 /// How the golden files' own results begin.
 const RESULTS: [&str; 4] = ["gauss_h", "laplace_h", "matern32_h", "matern52_h"];
 
+/// Queries and two sets of points, as a file has them.
+pub(super) struct Case {
+    x: (Vec<f32>, [usize; 2]),
+    p: (Vec<f32>, [usize; 2]),
+    q: (Vec<f32>, [usize; 2]),
+    weight_p: Option<Vec<f32>>,
+    weight_q: Option<Vec<f32>>,
+}
+
+impl Case {
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let keys = ["x", "p", "q", "weight_p", "weight_q"];
+        let skipped = |key: &str| is_reference(key) || RESULTS.iter().any(|prefix| key.starts_with(prefix));
+        let mut arrays = read_npz(path, &keys, skipped)?;
+        let mut points = |name: &str| -> Result<(Vec<f32>, [usize; 2])> {
+            let array = arrays
+                .remove(name)
+                .ok_or_else(|| Error::format(path, format!("key {name:?} is missing; x, p and q are needed")))?;
+            let shape = array.extents(path, name, "[count, D]")?;
+            Ok((array.into_f32(), shape))
+        };
+        let (x, p, q) = (points("x")?, points("p")?, points("q")?);
+        let mut weights = |name: &str| -> Result<Option<Vec<f32>>> {
+            let Some(array) = arrays.remove(name) else { return Ok(None) };
+            let [_] = array.extents::<1>(path, name, "[count]")?;
+            Ok(Some(array.into_f32()))
+        };
+        Ok(Self { x, p, q, weight_p: weights("weight_p")?, weight_q: weights("weight_q")? })
+    }
+
+    pub(super) fn inputs(&self) -> Result<FieldInputs<'_, f32>> {
+        let Self { x, p, q, weight_p, weight_q } = self;
+        let inputs = FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?;
+        Ok(inputs.weights(weight_p.as_deref(), weight_q.as_deref())?)
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let keys = ["x", "p", "q", "weight_p", "weight_q"];
-    let mut arrays =
-        read_npz(&args.input, &keys, |key| is_reference(key) || RESULTS.iter().any(|prefix| key.starts_with(prefix)))?;
-    let mut points = |name: &str| -> Result<(Vec<f32>, [usize; 2])> {
-        let array = arrays
-            .remove(name)
-            .ok_or_else(|| Error::format(&args.input, format!("key {name:?} is missing; x, p and q are needed")))?;
-        let shape = array.extents(&args.input, name, "[count, D]")?;
-        Ok((array.into_f32(), shape))
-    };
-    let (x, p, q) = (points("x")?, points("p")?, points("q")?);
-    let mut weights = |name: &str| -> Result<Option<Vec<f32>>> {
-        let Some(array) = arrays.remove(name) else { return Ok(None) };
-        let [_] = array.extents::<1>(&args.input, name, "[count]")?;
-        Ok(Some(array.into_f32()))
-    };
-    let (weight_p, weight_q) = (weights("weight_p")?, weights("weight_q")?);
+    let case = Case::read(&args.input)?;
     let mut spec = FieldSpec::new(args.kernel.into(), args.bandwidth);
     spec.self_mask = args.self_mask;
-    let inputs =
-        FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?.weights(weight_p.as_deref(), weight_q.as_deref())?;
-    // Both fields come from one pass over the pairs; --field says which one the caller is after.
-    let (FieldName::MeanShift | FieldName::Score) = args.field;
-    let field = cpu::field(&spec, &inputs)?;
-    let (n, nonfinite) = (x.1[0], i64::try_from(field.nonfinite).unwrap_or(i64::MAX));
-    let vector = |values| (x.1.to_vec(), Output::F32(values));
-    let arrays = [
-        ("ms_p", vector(&field.ms_p)),
-        ("ms_q", vector(&field.ms_q)),
-        ("drift", vector(&field.drift)),
-        ("score_p", vector(&field.score_p)),
-        ("score_q", vector(&field.score_q)),
-        ("score_diff", vector(&field.score_diff)),
-        ("logz_p", (vec![n], Output::F32(&field.logz_p))),
-        ("logz_q", (vec![n], Output::F32(&field.logz_q))),
-        ("nonfinite", (vec![], Output::I64(&[nonfinite]))),
+    // All fields come from one pass over the pairs; --field says which one the caller is after.
+    let (FieldName::MeanShift | FieldName::Score | FieldName::Sharp) = args.field;
+    let field = cpu::field(&spec, &case.inputs()?)?;
+    let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
+    let ([residual_p, residual_q], sharp) = (field.residuals(), field.sharp());
+    let shape = case.x.1;
+    let vectors = [
+        ("ms_p", &field.ms_p),
+        ("ms_q", &field.ms_q),
+        ("drift", &field.drift),
+        ("score_p", &field.score_p),
+        ("score_q", &field.score_q),
+        ("score_diff", &field.score_diff),
+        ("residual_p", &residual_p),
+        ("residual_q", &residual_q),
+        ("sharp", &sharp),
     ];
-    write_npz(&args.out, &arrays.map(|(name, (shape, values))| (name, shape, values)))?;
+    let numbers = [
+        ("logz_p", &field.logz_p),
+        ("logz_q", &field.logz_q),
+        ("alpha_p", &field.alpha_p),
+        ("alpha_q", &field.alpha_q),
+        ("sharp_ratio_p", &field.sharp_ratio_p),
+        ("sharp_ratio_q", &field.sharp_ratio_q),
+        ("ess_p", &field.ess_p),
+        ("ess_q", &field.ess_q),
+    ];
+    let vectors = vectors.map(|(name, values)| (name, shape.to_vec(), Output::F32(values)));
+    let numbers = numbers.map(|(name, values)| (name, vec![shape[0]], Output::F32(values)));
+    let mut arrays: Vec<_> = vectors.into_iter().chain(numbers).collect();
+    arrays.push(("nonfinite", vec![], Output::I64(std::slice::from_ref(&nonfinite))));
+    write_npz(&args.out, &arrays)?;
     warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
     Ok(())
 }

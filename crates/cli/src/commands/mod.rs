@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod diagnose;
 mod doctor;
 mod drift;
 mod encoder;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Drift(drift::Args),
     /// Compute mean-shift and kernel-score fields of two point sets
     Field(field::Args),
+    /// Measure how near the drift is to a multiple of the score discrepancy
+    Diagnose(diagnose::Args),
     /// Draw samples from a trained generator
     Sample(sample::Args),
     /// Say what this machine offers, and what to do about what is missing
@@ -38,6 +41,7 @@ impl Command {
             Self::Encoder(args) => encoder::run(&args),
             Self::Drift(args) => drift::run(&args),
             Self::Field(args) => field::run(&args),
+            Self::Diagnose(args) => diagnose::run(&args),
             Self::Sample(args) => sample::run(&args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Bench(args) => bench::run(&args),

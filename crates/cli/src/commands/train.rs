@@ -16,6 +16,7 @@ use cudrift::generator::Mlp;
 use cudrift::metrics::{Prdc, maximum_mean_discrepancy, median_distance, prdc, sliced_wasserstein};
 use cudrift::rng::{Purpose, Stream};
 use cudrift::train::{Profile, Step, Trainer};
+use cudrift::{DriftSpec, FeatureScale};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -140,6 +141,7 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
     let first = trainer.steps_done();
     let progress = Progress::new(run.steps, first, "{bar:32} {pos}/{len}  {msg}  {per_sec:.0}, {eta} left");
     let begin = Instant::now();
+    let mut told = false;
     while trainer.steps_done() < run.steps {
         trainer.step()?;
         let step = trainer.steps_done();
@@ -148,6 +150,15 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
             let swd = trainer.evaluate(SAMPLES, PROJECTIONS)?;
             let seconds = log.seconds_before + begin.elapsed().as_secs_f64();
             log.write(&report, swd, trainer.config().optimizer.learning_rate_at(step), seconds)?;
+            if !told && moves_nothing(&trainer.config().spec, report.loss, swd[0]) {
+                told = true;
+                progress.note(&format!(
+                    "note: at step {step} the drift moves no sample (loss {:.0e}): at these temperatures samples see one \
+                     another and no data; give --temperatures nearer to their distance from the data, about {:.2}, or \
+                     anneal from there (annealing_rate in --config)",
+                    report.loss, swd[0]
+                ));
+            }
             progress.show(format!("loss {:.2e}  SWD {:.3}", report.loss_ema, swd[0]), |message| {
                 let seconds = begin.elapsed().as_secs_f64();
                 let left = seconds / (step - first) as f64 * (run.steps - step) as f64;
@@ -175,6 +186,13 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
         print_profile(&profile);
     }
     Ok(())
+}
+
+/// Would a million such steps not lead the samples to the data, which lie `swd` away? The loss is the mean square of the
+/// drift, in units of the samples' own scale unless that is raw.
+fn moves_nothing(spec: &DriftSpec, loss: f64, swd: f64) -> bool {
+    let unit = if spec.feature_scale == FeatureScale::Raw { swd } else { 1.0 };
+    loss.sqrt() < 1e-6 * unit
 }
 
 /// Everything that a run writes.

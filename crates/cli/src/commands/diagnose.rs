@@ -1,0 +1,170 @@
+//! `cudrift diagnose`: how near the drift is to a multiple of the score discrepancy.
+
+use super::field::Case;
+use super::{KernelName, warn_nonfinite};
+use crate::error::{Error, Result, say};
+use crate::plot;
+use crate::progress::Progress;
+use clap::ValueEnum;
+use cudrift::diagnostics::{Alignment, SetUp, Synthetic, log_log_slope};
+use cudrift::{FieldSpec, cpu};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "A mean shift is V = alpha s + delta, exactly: a preconditioner times the kernel score, and a residual. Where\n\
+                  distances agree, as in many dimensions, the drift V_p - V_q is C times the score discrepancy.\n\
+                  Columns, means over queries: absolute |drift - C scores|², relative (over |drift|²), cosine, alpha p/q,\n\
+                  C*/C (least squares over theory), residual |delta_p - delta_q|², effective sample sizes.\n\n\
+                  Examples: cudrift diagnose --synthetic ring,raw --out runs/view\n          \
+                            cudrift diagnose --in points.npz --kernel laplace --bandwidth 0.5"
+)]
+pub(crate) struct Args {
+    /// Two Gaussian mixtures, whose samples are drawn here; both with a comma
+    #[arg(long, value_enum, value_delimiter = ',', required_unless_present = "input", conflicts_with = "input")]
+    synthetic: Vec<SyntheticName>,
+    /// Or your points: queries x [n,D], and the two sets p [m,D] and q [l,D]
+    #[arg(long = "in", value_name = "CASE.npz", requires = "bandwidth")]
+    input: Option<PathBuf>,
+    /// Numbers of dimensions
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 8, 32, 128, 512, 2048], conflicts_with = "input")]
+    dims: Vec<usize>,
+    /// Draws of mixtures and samples, whose mean is shown
+    #[arg(long, default_value_t = 3, conflicts_with = "input", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// Samples of p, and of q
+    #[arg(long, default_value_t = SetUp::default().references, conflicts_with = "input")]
+    references: usize,
+    /// Samples of q where the fields are taken
+    #[arg(long, default_value_t = SetUp::default().queries, conflicts_with = "input")]
+    queries: usize,
+    /// The kernel
+    #[arg(long, value_enum, default_value = "laplace")]
+    kernel: KernelName,
+    /// Length scale of the kernel: in units of your distance; of the queries' mean norm where samples are drawn (default 0.5)
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    bandwidth: Option<f64>,
+    /// Leave out term j = i of q, which then has as many points as x
+    #[arg(long, requires = "input")]
+    self_mask: bool,
+    /// A folder for ring.csv and ring.png, or raw
+    #[arg(long, value_name = "DIR", conflicts_with = "input")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SyntheticName {
+    /// Six modes on a ring in a random plane; q is p rotated by 15 degrees
+    Ring,
+    /// Six modes of p and four of q at several radii in random directions
+    Raw,
+}
+
+impl SyntheticName {
+    fn named(self) -> (Synthetic, &'static str) {
+        match self {
+            Self::Ring => (Synthetic::Ring, "ring"),
+            Self::Raw => (Synthetic::Raw, "raw"),
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let (Some(path), Some(bandwidth)) = (&args.input, args.bandwidth) {
+        let case = Case::read(path)?;
+        let inputs = case.inputs()?;
+        let mut spec = FieldSpec::new(args.kernel.into(), bandwidth);
+        spec.self_mask = args.self_mask;
+        let field = cpu::field(&spec, &inputs)?;
+        warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
+        let [.., dim] = inputs.shape();
+        return say(&table(&[(dim, Alignment::new(&field)?)]));
+    }
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder).map_err(|source| Error::io("create", folder, source))?;
+    }
+    for name in &args.synthetic {
+        let (set, name) = name.named();
+        let (csv, means) = measure(args, set, name)?;
+        say(&format!("{name}\n{}", table(&means)))?;
+        let high: Vec<_> = means.iter().filter(|(dim, _)| *dim >= 32).collect();
+        if high.len() >= 2 {
+            let slope = log_log_slope(high.iter().map(|(dim, row)| (*dim as f64, row.relative)));
+            say(&format!("slope of log relative over log D from 32 on: {slope:.2} (the theory's bound falls as 1/D)"))?;
+        }
+        if let Some(folder) = &args.out {
+            cudrift::files::write_atomically(&folder.join(format!("{name}.csv")), csv.as_bytes())?;
+            let picture = folder.join(format!("{name}.png"));
+            plot::alignment(&picture, &means)?;
+            say(&format!("{} and {name}.csv are written", picture.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of text for each draw, and the mean over draws for each number of dimensions.
+fn measure(args: &Args, set: Synthetic, name: &str) -> Result<(String, Vec<(usize, Alignment)>)> {
+    let set_up = SetUp {
+        kernel: args.kernel.into(),
+        references: args.references,
+        queries: args.queries,
+        bandwidth: args.bandwidth.unwrap_or(SetUp::default().bandwidth),
+        seed: 0,
+    };
+    let mut dims = args.dims.clone();
+    dims.sort_unstable();
+    dims.dedup();
+    let progress = Progress::new(dims.len() as u64 * args.seeds, 0, "{bar:32} {pos}/{len}  {msg}  {eta} left");
+    let mut csv =
+        "D,seed,absolute,relative,cosine,alpha_p,alpha_q,c_theory,c_star,residual,drift,score,ess_p,ess_q\n".to_owned();
+    let mut means: Vec<(usize, Alignment)> = Vec::new();
+    for dim in dims {
+        let mut draws = Vec::new();
+        for seed in 0..args.seeds {
+            let draw = set.measure(dim, &SetUp { seed, ..set_up })?;
+            let Alignment { absolute, relative, cosine, alpha: [p, q], c_theory, c_star, .. } = draw;
+            let Alignment { residual, drift, score, ess: [ess_p, ess_q], .. } = draw;
+            let row = [absolute, relative, cosine, p, q, c_theory, c_star, residual, drift, score, ess_p, ess_q];
+            csv += &row.iter().fold(format!("{dim},{seed}"), |line, value| line + &format!(",{value:e}"));
+            csv.push('\n');
+            draws.push(draw);
+            progress.step(means.len() as u64 * args.seeds + seed + 1);
+            let last = seed + 1 == args.seeds;
+            progress.show(format!("{name} in {dim} dimensions"), |text| last.then(|| format!("{text}: done")));
+        }
+        means.push((dim, mean(&draws)));
+    }
+    progress.finish();
+    Ok((csv, means))
+}
+
+fn mean(draws: &[Alignment]) -> Alignment {
+    let of = |pick: fn(&Alignment) -> f64| draws.iter().map(pick).sum::<f64>() / draws.len() as f64;
+    Alignment {
+        alpha: [of(|d| d.alpha[0]), of(|d| d.alpha[1])],
+        c_theory: of(|d| d.c_theory),
+        c_star: of(|d| d.c_star),
+        absolute: of(|d| d.absolute),
+        relative: of(|d| d.relative),
+        cosine: of(|d| d.cosine),
+        residual: of(|d| d.residual),
+        drift: of(|d| d.drift),
+        score: of(|d| d.score),
+        ess: [of(|d| d.ess[0]), of(|d| d.ess[1])],
+    }
+}
+
+fn table(rows: &[(usize, Alignment)]) -> String {
+    let head = "|    D | absolute | relative | cosine | alpha p/q |  C*/C | residual |  ESS p |  ESS q |\n\
+                |-----:|---------:|---------:|-------:|----------:|------:|---------:|-------:|-------:|";
+    rows.iter().fold(head.to_owned(), |text, (dim, row)| {
+        let Alignment { absolute, relative, cosine, alpha: [p, q], c_theory, c_star, residual, ess, .. } = row;
+        text + &format!(
+            "\n| {dim:>4} | {absolute:>8.2e} | {relative:>8.2e} | {cosine:>6.4} | {:>9.3} | {:>5.3} | {residual:>8.1e} | {:>6.0} | {:>6.0} |",
+            p / q,
+            c_star / c_theory,
+            ess[0],
+            ess[1]
+        )
+    })
+}
