@@ -141,10 +141,10 @@ fn streams_wait_for_each_other() {
     }
 }
 
-/// Every allocation, copy, launch, module and object of a call fails once: the answer is an error that says so, the next
-/// call is right unless the context is lost, and nothing is left behind where `frees` says so.
-fn failing(test: &str, call: &str, lost: bool, frees: bool) {
-    for number in 1.. {
+/// Each allocation, copy, launch, module or object of a call, or one out of so many, fails once: the answer is an error that
+/// says so, the next call is right unless the context is lost, and nothing is left behind where `frees` says so.
+fn failing(test: &str, call: &str, lost: bool, frees: bool, one_of: usize) {
+    for number in (1..).step_by(one_of) {
         let order = format!("{call}:{number}");
         let fail = |child: &mut Command| {
             child.env("CUDRIFT_SIM_FAIL", &order).env("CUDRIFT_SIM_LEAKS", "1");
@@ -192,35 +192,59 @@ fn fails_cleanly(lost: bool) {
 
 #[test]
 fn failing_allocations() {
-    failing("failing_allocations", "alloc", false, true);
+    failing("failing_allocations", "alloc", false, true, 4);
 }
 
 #[test]
 fn failing_copies() {
     // A lost context frees nothing any more.
-    failing("failing_copies", "copy", true, false);
+    failing("failing_copies", "copy", true, false, 4);
 }
 
 #[test]
 fn failing_launches() {
-    failing("failing_launches", "launch", false, true);
+    failing("failing_launches", "launch", false, true, 4);
 }
 
 #[test]
 fn dying_kernels() {
-    failing("dying_kernels", "kernel", true, false);
+    failing("dying_kernels", "kernel", true, false, 4);
+}
+
+#[test]
+#[ignore = "half a minute: `cargo xtask test --full` runs it"]
+fn every_failing_allocation() {
+    failing("every_failing_allocation", "alloc", false, true, 1);
+}
+
+#[test]
+#[ignore = "half a minute: `cargo xtask test --full` runs it"]
+fn every_failing_copy() {
+    failing("every_failing_copy", "copy", true, false, 1);
+}
+
+#[test]
+#[ignore = "half a minute: `cargo xtask test --full` runs it"]
+fn every_failing_launch() {
+    failing("every_failing_launch", "launch", false, true, 1);
+}
+
+#[test]
+#[ignore = "half a minute: `cargo xtask test --full` runs it"]
+fn every_dying_kernel() {
+    failing("every_dying_kernel", "kernel", true, false, 1);
 }
 
 #[test]
 fn failing_modules() {
-    failing("failing_modules", "module", false, true);
+    failing("failing_modules", "module", false, true, 1);
 }
 
 #[test]
 #[ignore = "half a minute: `cargo xtask test --full` runs it"]
 fn failing_objects() {
     // cudarc makes a slice's events after its memory, and keeps that where an event fails (0.19.10, `CudaStream::alloc`).
-    failing("failing_objects", "object", false, false);
+    failing("failing_objects", "object", false, false, 1);
 }
 
 /// With less and less memory: an error that says what does not fit, or the right answer.
