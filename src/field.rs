@@ -20,9 +20,16 @@ impl FieldSpec {
     pub fn new(kernel: Kernel, bandwidth: f64) -> Self {
         Self { kernel, bandwidth, self_mask: false }
     }
+
+    /// A bandwidth that grows with the number of dimensions, `base D^exponent` (spec 1.6): with the exponent 1/2 the
+    /// kernel's exponents keep their size where distances grow like the root of D.
+    pub fn for_dimension(kernel: Kernel, base: f64, exponent: f64, dim: usize) -> Self {
+        Self::new(kernel, base * (dim as f64).powf(exponent))
+    }
 }
 
-/// The points of a field: queries x [n, D], references p [m, D] and q [l, D], and the references' weights.
+/// The points of a field: queries x [n, D], references p [m, D] and q [l, D], the references' weights, and the queries'
+/// bandwidths where each has its own.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldInputs<'a, T> {
     pub(crate) x: &'a [T],
@@ -30,6 +37,7 @@ pub struct FieldInputs<'a, T> {
     pub(crate) q: &'a [T],
     pub(crate) weight_p: Option<&'a [f32]>,
     pub(crate) weight_q: Option<&'a [f32]>,
+    pub(crate) bandwidths: Option<&'a [f32]>,
     pub(crate) dim: usize,
 }
 
@@ -55,7 +63,7 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
                 ));
             }
         }
-        Ok(Self { x: x.0, p: p.0, q: q.0, weight_p: None, weight_q: None, dim })
+        Ok(Self { x: x.0, p: p.0, q: q.0, weight_p: None, weight_q: None, bandwidths: None, dim })
     }
 
     /// Sets the weights of p, `[m]`, and of q, `[l]`; absent means 1.
@@ -80,14 +88,33 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
         Ok(self)
     }
 
+    /// Gives every query a bandwidth of its own, `[n]`, in the place of the spec's.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] on a wrong length; [`Error::Value`] where one is outside 1e-12 to 1e12.
+    pub fn bandwidths(mut self, bandwidths: &'a [f32]) -> Result<Self> {
+        let [n, ..] = self.shape();
+        if bandwidths.len() != n {
+            return Err(Error::shape("field", "bandwidths", [n], [bandwidths.len()]));
+        }
+        bandwidths.iter().try_for_each(|h| check_bandwidth(f64::from(*h)))?;
+        self.bandwidths = Some(bandwidths);
+        Ok(self)
+    }
+
+    /// That of query `i`.
+    pub(crate) fn bandwidth(&self, spec: &FieldSpec, i: usize) -> f64 {
+        self.bandwidths.map_or(spec.bandwidth, |own| f64::from(own[i]))
+    }
+
     /// [n, m, l, D].
     pub fn shape(&self) -> [usize; 4] {
         [self.x.len() / self.dim, self.p.len() / self.dim, self.q.len() / self.dim, self.dim]
     }
 
     pub(crate) fn validate(&self, spec: &FieldSpec) -> Result<()> {
-        if !(1e-12..=1e12).contains(&spec.bandwidth) {
-            return Err(Error::value("field", "bandwidth", "a number between 1e-12 and 1e12", spec.bandwidth));
+        if self.bandwidths.is_none() {
+            check_bandwidth(spec.bandwidth)?;
         }
         let [n, _, l, dim] = self.shape();
         if spec.self_mask && n != l {
@@ -98,6 +125,14 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
         }
         Ok(())
     }
+}
+
+fn check_bandwidth(bandwidth: f64) -> Result<()> {
+    // f32's 1e-12 is a little less.
+    if !(0.999_999e-12..=1.000_001e12).contains(&bandwidth) {
+        return Err(Error::value("field", "bandwidth", "a number between 1e-12 and 1e12", bandwidth));
+    }
+    Ok(())
 }
 
 /// The fields of one call, each array [n, D], and numbers of each query, `[n]`.

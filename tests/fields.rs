@@ -450,6 +450,37 @@ fn extreme_distances_weights_and_bandwidths() {
     }
 }
 
+/// A bandwidth for each query gives each the field of its own.
+#[test]
+fn bandwidths_of_queries() {
+    for dim in [2, 20] {
+        for kernel in Kernel::ALL {
+            let sets = Sets::random(15, [5, 40, 30, dim], false);
+            let bandwidths = [0.3, 0.5, 1.0, 2.0, 7.0];
+            let inputs = sets.inputs_of([&sets.x, &sets.p, &sets.q]).bandwidths(&bandwidths).unwrap();
+            let all = cpu::field(&FieldSpec::new(kernel, f64::NAN), &inputs).unwrap();
+            let wide = [&sets.x, &sets.p, &sets.q].map(|set| set.iter().map(|v| f64::from(*v)).collect::<Vec<_>>());
+            let inputs = sets.inputs_of(wide.each_ref().map(|set| &set[..])).bandwidths(&bandwidths).unwrap();
+            agree(
+                &format!("{kernel} {dim}"),
+                &all,
+                &reference::field(&FieldSpec::new(kernel, 1.0), &inputs).unwrap(),
+                5e-6,
+            );
+            for (i, h) in bandwidths.iter().enumerate() {
+                let inputs = sets.inputs_of([&sets.x[i * dim..][..dim], &sets.p, &sets.q]);
+                let one = cpu::field(&FieldSpec::new(kernel, f64::from(*h)), &inputs).unwrap();
+                assert_eq!(one.score_diff, all.score_diff[i * dim..][..dim]);
+                assert_eq!((one.logz_p[0], one.ess_q[0]), (all.logz_p[i], all.ess_q[i]));
+            }
+        }
+    }
+    let sets = Sets::random(15, [2, 4, 3, 2], false);
+    let inputs = || sets.inputs_of([&sets.x, &sets.p, &sets.q]);
+    assert!(inputs().bandwidths(&[1.0]).is_err() && inputs().bandwidths(&[1.0, -1.0]).is_err());
+    assert_eq!(FieldSpec::for_dimension(Kernel::Laplace, 0.3, 0.5, 16).bandwidth, 1.2);
+}
+
 #[test]
 fn no_queries_have_no_fields() {
     for dim in [2, 20] {

@@ -35,8 +35,8 @@ pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Resul
     inputs.validate(spec)?;
     Error::check_memory("field", "the result", bytes(inputs.shape()))?;
     let dim = inputs.dim;
-    let p = References::new(inputs.p, inputs.weight_p, dim).at(spec, inputs.x, false);
-    let q = References::new(inputs.q, inputs.weight_q, dim).at(spec, inputs.x, spec.self_mask);
+    let p = References::new(inputs.p, inputs.weight_p, dim).at(spec, inputs, false);
+    let q = References::new(inputs.q, inputs.weight_q, dim).at(spec, inputs, spec.self_mask);
     let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect();
     let nonfinite = [inputs.x, inputs.p, inputs.q]
         .iter()
@@ -103,6 +103,8 @@ struct References<'a, T> {
 /// What a task needs, kept from one to the next.
 #[derive(Default)]
 struct Scratch {
+    /// Of each query.
+    bandwidths: Vec<f64>,
     /// Coordinates [rows, D], centred in high dimension, and their squared norms.
     queries: Vec<f32>,
     norms: Vec<f32>,
@@ -177,9 +179,9 @@ impl<'a, T: Element> References<'a, T> {
         set
     }
 
-    /// The fields of this set at queries `x` [n, D].
-    fn at(&self, spec: &FieldSpec, x: &[T], self_mask: bool) -> Set {
-        let dim = self.dim;
+    /// The fields of this set at the queries.
+    fn at(&self, spec: &FieldSpec, inputs: &FieldInputs<'_, T>, self_mask: bool) -> Set {
+        let (x, dim) = (inputs.x, self.dim);
         let n = x.len() / dim;
         // The bits of a query do not depend on which others are in its task.
         let rows = n.div_ceil(rayon::current_num_threads()).clamp(1, ROWS);
@@ -193,20 +195,20 @@ impl<'a, T: Element> References<'a, T> {
             .into_par_iter()
             .enumerate()
             .for_each_init(Scratch::default, |scratch, (at, (x, shift, score, scalars))| {
-                let first = self_mask.then_some(at * rows);
-                let sums = self.sums(spec, x, first, scratch);
-                self.finish(spec, &sums, &scratch.steps, (shift, score, scalars));
+                let task = Task { kernel: spec.kernel, self_mask, first: at * rows, x };
+                scratch.bandwidths.clear();
+                scratch.bandwidths.extend((0..scalars.len()).map(|i| inputs.bandwidth(spec, task.first + i)));
+                let sums = self.sums(&task, scratch);
+                self.finish(&task, &sums, scratch, (shift, score, scalars));
             });
         set
     }
 
-    /// The nearest reference of each of a few queries and sums relative to its kernel, with `steps` in the scratch; with a
-    /// self mask, the first query has this number.
-    fn sums(&self, spec: &FieldSpec, x: &[T], first: Option<usize>, scratch: &mut Scratch) -> Vec<(f32, FieldSums)> {
-        let dim = self.dim;
+    /// The nearest reference of each of a few queries and sums relative to its kernel, with `steps` in the scratch.
+    fn sums(&self, task: &Task<'_, T>, scratch: &mut Scratch) -> Vec<(f32, FieldSums)> {
+        let (x, dim) = (task.x, self.dim);
         let n = x.len() / dim;
-        // A Gaussian's score is its mean shift, but for a factor.
-        let parts = if spec.kernel == Kernel::Gaussian { 1 } else { 2 };
+        let parts = task.parts();
         scratch.queries.resize(x.len(), 0.0);
         scratch.norms.resize(n, 0.0);
         let queries = scratch.queries.chunks_exact_mut(dim).zip(&mut scratch.norms);
@@ -226,7 +228,7 @@ impl<'a, T: Element> References<'a, T> {
             let stride = chunk.len() + LANES;
             scratch.tile.resize(2 * n * stride, 0.0);
             self.distances(x, chunk.clone(), scratch);
-            self.weights(spec, first, chunk.clone(), &mut sums, scratch);
+            self.weights(task, chunk.clone(), &mut sums, scratch);
             self.add_steps(parts, x, chunk, scratch);
         }
         sums
@@ -266,38 +268,29 @@ impl<'a, T: Element> References<'a, T> {
     }
 
     /// Weights and slopes in the place of squared distances, with their sums.
-    fn weights(
-        &self,
-        spec: &FieldSpec,
-        first: Option<usize>,
-        chunk: Range<usize>,
-        sums: &mut [(f32, FieldSums)],
-        scratch: &mut Scratch,
-    ) {
+    fn weights(&self, task: &Task<'_, T>, chunk: Range<usize>, sums: &mut [(f32, FieldSums)], scratch: &mut Scratch) {
         let (width, stride, n) = (chunk.len(), chunk.len() + LANES, sums.len());
-        let shape = Shape::new(spec.kernel, spec.bandwidth);
-        let Scratch { tile, steps, own, .. } = scratch;
+        let Scratch { bandwidths, tile, steps, own, .. } = scratch;
         let (tile, slopes) = tile.split_at_mut(n * stride);
-        for (i, (least, sums)) in sums.iter_mut().enumerate() {
+        for (i, ((least, sums), bandwidth)) in sums.iter_mut().zip(&*bandwidths).enumerate() {
             let (row, slopes) = (&mut tile[i * stride..][..width], &mut slopes[i * stride..][..width]);
-            let masked = first.map(|first| first + i).filter(|j| chunk.contains(j));
             let mut weight = &self.weight[chunk.clone()];
-            if let Some(j) = masked {
+            if task.self_mask && chunk.contains(&(task.first + i)) {
                 own.clear();
                 own.extend(weight);
-                own[j - chunk.start] = 0.0;
+                own[task.first + i - chunk.start] = 0.0;
                 weight = own;
             }
             let min = roots(self.isa, row, weight);
             if min < *least {
-                let log = |d: f32| log_kernel(spec.kernel, f64::from(d), spec.bandwidth);
+                let log = |d: f32| log_kernel(task.kernel, f64::from(d), *bandwidth);
                 let fade = (log(*least) - log(min)).exp();
                 sums.fade(fade);
                 let own = steps.chunks_exact_mut(self.dim).skip(i).step_by(n);
                 own.flatten().for_each(|step| *step *= fade);
                 *least = min;
             }
-            sums.add(&field_row(self.isa, shape, *least, weight, row, slopes));
+            sums.add(&field_row(self.isa, Shape::new(task.kernel, *bandwidth), *least, weight, row, slopes));
         }
     }
 
@@ -341,30 +334,44 @@ impl<'a, T: Element> References<'a, T> {
     /// The fields of a few queries.
     fn finish(
         &self,
-        spec: &FieldSpec,
+        task: &Task<'_, T>,
         sums: &[(f32, FieldSums)],
-        steps: &[f64],
+        scratch: &Scratch,
         (shift, score, scalars): (&mut [f32], &mut [f32], &mut [[f32; 4]]),
     ) {
-        let dim = self.dim;
-        // Where there are no slopes, the score is this much of the mean shift.
-        let (shifts, slopes) = steps.split_at(sums.len() * dim);
-        let (slopes, factor) = match spec.kernel {
-            Kernel::Gaussian => (shifts, 1.0 / (spec.bandwidth * spec.bandwidth)),
-            _ => (slopes, 1.0),
-        };
-        let rows = shift.chunks_exact_mut(dim).zip(score.chunks_exact_mut(dim)).zip(scalars);
-        let steps = shifts.chunks_exact(dim).zip(slopes.chunks_exact(dim));
-        for (((least, sums), ((shift, score), scalars)), (shifts, slopes)) in sums.iter().zip(rows).zip(steps) {
+        let (n, dim) = (sums.len(), self.dim);
+        for (i, ((least, sums), bandwidth)) in sums.iter().zip(&scratch.bandwidths).enumerate() {
             let FieldSums { mass, alpha, sharp, square } = *sums;
+            let own = i * dim..(i + 1) * dim;
+            let steps = |row: usize| &scratch.steps[row * dim..][..dim];
+            // Where there are no slopes, the score is this much of the mean shift.
+            let (slopes, factor) = match task.kernel {
+                Kernel::Gaussian => (steps(i), 1.0 / (bandwidth * bandwidth)),
+                _ => (steps(n + i), 1.0),
+            };
             let narrow = |to: &mut [f32], from: &[f64], factor: f64| {
                 to.iter_mut().zip(from).for_each(|(to, v)| *to = (v * factor) as f32);
             };
-            narrow(shift, shifts, 1.0 / mass);
-            narrow(score, slopes, factor / mass);
-            let log = mass.ln() + log_kernel(spec.kernel, f64::from(*least), spec.bandwidth) + self.log_weight;
-            *scalars = [log, alpha / mass, sharp / mass, mass * mass / square].map(|v| v as f32);
+            narrow(&mut shift[own.clone()], steps(i), 1.0 / mass);
+            narrow(&mut score[own], slopes, factor / mass);
+            let log = mass.ln() + log_kernel(task.kernel, f64::from(*least), *bandwidth) + self.log_weight;
+            scalars[i] = [log, alpha / mass, sharp / mass, mass * mass / square].map(|v| v as f32);
         }
+    }
+}
+
+/// A few queries [rows, D], and the number of the first.
+struct Task<'a, T> {
+    kernel: Kernel,
+    self_mask: bool,
+    first: usize,
+    x: &'a [T],
+}
+
+impl<T> Task<'_, T> {
+    /// Weights, and slopes: a Gaussian's score is its mean shift, but for a factor.
+    fn parts(&self) -> usize {
+        if self.kernel == Kernel::Gaussian { 1 } else { 2 }
     }
 }
 

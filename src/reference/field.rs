@@ -10,8 +10,8 @@ use crate::{Field, FieldInputs, FieldSpec, Result};
 /// A bandwidth outside its range; a self mask with sets of different sizes.
 pub fn field(spec: &FieldSpec, inputs: &FieldInputs<'_, f64>) -> Result<Field<f64>> {
     inputs.validate(spec)?;
-    let p = one_set(spec, inputs.x, inputs.p, inputs.weight_p, inputs.dim, false);
-    let q = one_set(spec, inputs.x, inputs.q, inputs.weight_q, inputs.dim, spec.self_mask);
+    let p = one_set(spec, inputs, inputs.p, inputs.weight_p, false);
+    let q = one_set(spec, inputs, inputs.q, inputs.weight_q, spec.self_mask);
     let minus = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect();
     let all = [inputs.x, inputs.p, inputs.q];
     Ok(Field {
@@ -44,10 +44,17 @@ struct Set {
     ess: Vec<f64>,
 }
 
-fn one_set(spec: &FieldSpec, x: &[f64], y: &[f64], weights: Option<&[f32]>, dim: usize, self_mask: bool) -> Set {
-    let FieldSpec { kernel, bandwidth: tau, .. } = *spec;
+fn one_set(
+    spec: &FieldSpec,
+    inputs: &FieldInputs<'_, f64>,
+    y: &[f64],
+    weights: Option<&[f32]>,
+    self_mask: bool,
+) -> Set {
+    let (kernel, x, dim) = (spec.kernel, inputs.x, inputs.dim);
     let mut set = Set { shift: vec![0.0; x.len()], score: vec![0.0; x.len()], ..Set::default() };
     for (i, x_i) in x.chunks(dim).enumerate() {
+        let tau = inputs.bandwidth(spec, i);
         let logits = y.chunks(dim).enumerate().map(|(j, y_j)| {
             if self_mask && i == j {
                 return f64::NEG_INFINITY;

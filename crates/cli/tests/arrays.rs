@@ -352,6 +352,29 @@ fn empty_batches_and_weights_in_the_notebook() {
     assert_eq!(read_npz(&folder.path("out.npz")), want);
 }
 
+/// A bandwidth of each query from the file, one for all from the flag, the median, and its growth with D.
+#[test]
+fn bandwidths_of_fields() {
+    let folder = Folder::new();
+    let (path, out) = (folder.path("case.npz"), folder.text("out.npz"));
+    let points = |n: usize, shift: f32| npy_f32(&[n, 4], &wave(4 * n, shift));
+    let entries = [("x", points(3, 0.3)), ("p", points(4, 0.1)), ("q", points(5, 0.7))];
+    write_npz(&path, &[&entries[..], &[("bandwidth", npy_f32(&[3], &[0.5, 2.0, 1.0]))]].concat());
+    let case = path.to_str().unwrap();
+    let drift = |extra: &[&str]| {
+        succeeds(&[&["field", "--in", case, "--out", &out][..], extra].concat());
+        read_npz(&folder.path("out.npz"))["drift"].2.clone()
+    };
+    let own = drift(&[]);
+    let one = drift(&["--bandwidth", "2"]);
+    assert_eq!(own[4..8], one[4..8]);
+    assert_ne!(own[..4], one[..4]);
+    assert_eq!(drift(&["--bandwidth", "1", "--dimension-exponent", "0.5"]), one);
+    assert_ne!(drift(&["--bandwidth", "median"]), one);
+    write_npz(&path, &[&entries[..], &[("bandwidth", npy_f32(&[3], &[0.5, -2.0, 1.0]))]].concat());
+    fails(&["field", "--in", case, "--out", &out], 1, "bandwidth");
+}
+
 #[test]
 fn wrong_fields() {
     let folder = Folder::new();
@@ -365,6 +388,8 @@ fn wrong_fields() {
         fails(&["field", "--in", case, "--out", &out, "--bandwidth", bad], 1, "bandwidth");
     }
     fails(&["field", "--in", case, "--out", &out], 2, "--bandwidth");
+    fails(&["field", "--in", case, "--out", &out, "--bandwidth", "mean"], 2, "median");
+    fails(&["field", "--in", case, "--out", &out, "--dimension-exponent", "0.5"], 2, "--bandwidth");
     fails(&["field", "--in", case, "--out", &out, "--bandwidth", "1", "--field", "curl"], 2, "curl");
     fails(&["field", "--in", case, "--out", &out, "--bandwidth", "1", "--self-mask"], 1, "self mask");
     for (name, bytes) in [

@@ -53,6 +53,7 @@ fn impossible_measurements() {
     fails(&["diagnose", "--in", &points, "--synthetic", "ring", "--bandwidth", "1"], 2, "cannot be used");
     fails(&["diagnose", "--in", &points, "--bandwidth", "-1"], 1, "bandwidth");
     fails(&["diagnose", "--synthetic", "ring", "--dims", "1"], 1, "at least 2");
+    fails(&["diagnose", "--synthetic", "raw", "--bandwidth", "1"], 2, "--norms");
     fails(&["diagnose", "--synthetic", "square"], 2, "square");
     fails(&["diagnose", "--synthetic", "raw", "--seeds", "0"], 2, "--seeds");
     fails(&["diagnose", "--synthetic", "raw", "--dims", "8", "--queries", "0"], 1, "queries");

@@ -1,5 +1,7 @@
-//! Thread-instructions a second with every check on, on one core and on all: `cargo bench -p cuda-sim`.
+//! Thread-instructions a second, on one core and on all with every usual check, and on all without the checks that can be
+//! left out: `cargo bench -p cuda-sim`.
 
+use cudrift_sim::device::Checks;
 use std::time::Instant;
 
 #[path = "../tests/support/mod.rs"]
@@ -14,7 +16,9 @@ fn main() {
     // With `cargo test --benches` each kernel runs once.
     let runs = if std::env::args().any(|arg| arg == "--bench") { RUNS } else { 1 };
     let count = (SIZE * SIZE) as usize;
-    println!("{:<28} {:>14} {:>12} {:>12}", format!("product {SIZE}^3"), "thread instr.", "M/s, 1 core", "M/s, all");
+    let none = Checks { race: false, shared_init: false, global_init: false, ..Checks::USUAL };
+    let head = ["thread instr.", "M/s, 1 core", "M/s, all", "no checks"].map(|word| format!("{word:>14}"));
+    println!("{:<28}{}", format!("product {SIZE}^3"), head.concat());
     for (file, kernel, threads) in [("gemm_f32.cu", "gemm_blocked", 256), ("gemm_f16.cu", "gemm_f16", 128)] {
         let mut sim = Sim::new(file);
         let (a, b) = if kernel == "gemm_f16" {
@@ -27,8 +31,8 @@ fn main() {
         let mut rates = Vec::new();
         let all = sim.device.workers;
         let mut instructions = 0;
-        for workers in [1, all] {
-            sim.device.workers = workers;
+        for (workers, checks) in [(1, Checks::USUAL), (all, Checks::USUAL), (all, none)] {
+            (sim.device.workers, sim.device.checks) = (workers, checks);
             let mut seconds: Vec<f64> = (0..runs)
                 .map(|_| {
                     let start = Instant::now();
@@ -41,6 +45,6 @@ fn main() {
             seconds.sort_by(f64::total_cmp);
             rates.push(instructions as f64 / seconds[runs / 2] / 1e6);
         }
-        println!("{kernel:<28} {instructions:>14} {:>12.0} {:>12.0}", rates[0], rates[1]);
+        println!("{kernel:<28}{instructions:>14}{:>14.0}{:>14.0}{:>14.0}", rates[0], rates[1], rates[2]);
     }
 }

@@ -1,13 +1,12 @@
 //! `cudrift diagnose`: how near the drift is to a multiple of the score discrepancy.
 
-use super::field::Case;
-use super::{KernelName, warn_nonfinite};
+use super::KernelName;
+use super::field::{Bandwidth, Case};
 use crate::error::{Error, Result, say};
 use crate::plot;
 use crate::progress::Progress;
 use clap::ValueEnum;
 use cudrift::diagnostics::{Alignment, SetUp, Synthetic, log_log_slope};
-use cudrift::{FieldSpec, cpu};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -24,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', required_unless_present = "input", conflicts_with = "input")]
     synthetic: Vec<SyntheticName>,
     /// Or your points: queries x [n,D], and the two sets p [m,D] and q [l,D]
-    #[arg(long = "in", value_name = "CASE.npz", requires = "bandwidth")]
+    #[arg(long = "in", value_name = "CASE.npz")]
     input: Option<PathBuf>,
     /// Numbers of dimensions
     #[arg(long, value_delimiter = ',', default_values_t = [2, 8, 32, 128, 512, 2048], conflicts_with = "input")]
@@ -41,9 +40,11 @@ pub(crate) struct Args {
     /// The kernel
     #[arg(long, value_enum, default_value = "laplace")]
     kernel: KernelName,
-    /// Length scale of the kernel: in units of your distance; of the queries' mean norm where samples are drawn (default 0.5)
-    #[arg(long, value_name = "H", allow_negative_numbers = true)]
-    bandwidth: Option<f64>,
+    #[command(flatten)]
+    bandwidth: Bandwidth,
+    /// Length scale of the kernel in units of the queries' mean norm, where samples are drawn
+    #[arg(long, value_name = "H", default_value_t = SetUp::default().bandwidth, conflicts_with = "input")]
+    norms: f64,
     /// Leave out term j = i of q, which then has as many points as x
     #[arg(long, requires = "input")]
     self_mask: bool,
@@ -70,15 +71,13 @@ impl SyntheticName {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if let (Some(path), Some(bandwidth)) = (&args.input, args.bandwidth) {
+    if let Some(path) = &args.input {
         let case = Case::read(path)?;
-        let inputs = case.inputs()?;
-        let mut spec = FieldSpec::new(args.kernel.into(), bandwidth);
-        spec.self_mask = args.self_mask;
-        let field = cpu::field(&spec, &inputs)?;
-        warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
-        let [.., dim] = inputs.shape();
-        return say(&table(&[(dim, Alignment::new(&field)?)]));
+        let field = case.field(args.kernel, &args.bandwidth, args.self_mask)?;
+        return say(&table(&[(case.dim(), Alignment::new(&field)?)]));
+    }
+    if args.bandwidth.is_given() {
+        return Err(Error::Usage("--bandwidth goes with --in; --synthetic takes --norms".to_owned()));
     }
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|source| Error::io("create", folder, source))?;
@@ -108,7 +107,7 @@ fn measure(args: &Args, set: Synthetic, name: &str) -> Result<(String, Vec<(usiz
         kernel: args.kernel.into(),
         references: args.references,
         queries: args.queries,
-        bandwidth: args.bandwidth.unwrap_or(SetUp::default().bandwidth),
+        bandwidth: args.norms,
         seed: 0,
     };
     let mut dims = args.dims.clone();

@@ -4,12 +4,14 @@ use super::{KernelName, warn_nonfinite};
 use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
-use cudrift::{FieldInputs, FieldSpec, cpu};
+use cudrift::metrics::median_distance;
+use cudrift::{Field, FieldInputs, FieldSpec, cpu};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "In:   x [n,D], p [m,D], q [l,D]; optional weight_p [m], weight_q [l]. Keys that begin with ref_, official_\n      \
+    after_help = "In:   x [n,D], p [m,D], q [l,D]; optional weight_p [m], weight_q [l], and bandwidth [n], one for each\n      \
+                        query, where --bandwidth gives none. Keys that begin with ref_, official_\n      \
                         or gauss_h, laplace_h, matern32_h, matern52_h are results and skipped.\n\
                   Out:  ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q [n], nonfinite [];\n      \
                         residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
@@ -30,12 +32,45 @@ pub(crate) struct Args {
     /// The kernel
     #[arg(long, value_enum, default_value = "laplace")]
     kernel: KernelName,
-    /// Length scale of the kernel, in units of the distance
-    #[arg(long, value_name = "H", allow_negative_numbers = true)]
-    bandwidth: f64,
+    #[command(flatten)]
+    bandwidth: Bandwidth,
     /// Leave out term j = i of q, which then has as many points as x
     #[arg(long)]
     self_mask: bool,
+}
+
+/// The kernel's length scale.
+#[derive(clap::Args)]
+pub(super) struct Bandwidth {
+    /// Length scale of the kernel, in units of the distance; `median` takes that of all distances among p and q
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    bandwidth: Option<Length>,
+    /// Multiply it by D to this power: 0.5 where distances grow like the root of D
+    #[arg(long, value_name = "A", default_value_t = 0.0, requires = "bandwidth", allow_negative_numbers = true)]
+    dimension_exponent: f64,
+}
+
+impl Bandwidth {
+    pub(super) fn is_given(&self) -> bool {
+        self.bandwidth.is_some()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Length {
+    Number(f64),
+    Median,
+}
+
+impl std::str::FromStr for Length {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "median" => Ok(Self::Median),
+            _ => text.parse().map(Self::Number).map_err(|_| "expected a number or `median`".to_owned()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,11 +93,12 @@ pub(super) struct Case {
     q: (Vec<f32>, [usize; 2]),
     weight_p: Option<Vec<f32>>,
     weight_q: Option<Vec<f32>>,
+    bandwidths: Option<Vec<f32>>,
 }
 
 impl Case {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let keys = ["x", "p", "q", "weight_p", "weight_q"];
+        let keys = ["x", "p", "q", "weight_p", "weight_q", "bandwidth"];
         let skipped = |key: &str| is_reference(key) || RESULTS.iter().any(|prefix| key.starts_with(prefix));
         let mut arrays = read_npz(path, &keys, skipped)?;
         let mut points = |name: &str| -> Result<(Vec<f32>, [usize; 2])> {
@@ -73,28 +109,47 @@ impl Case {
             Ok((array.into_f32(), shape))
         };
         let (x, p, q) = (points("x")?, points("p")?, points("q")?);
-        let mut weights = |name: &str| -> Result<Option<Vec<f32>>> {
+        let mut numbers = |name: &str| -> Result<Option<Vec<f32>>> {
             let Some(array) = arrays.remove(name) else { return Ok(None) };
             let [_] = array.extents::<1>(path, name, "[count]")?;
             Ok(Some(array.into_f32()))
         };
-        Ok(Self { x, p, q, weight_p: weights("weight_p")?, weight_q: weights("weight_q")? })
+        let (weight_p, weight_q, bandwidths) = (numbers("weight_p")?, numbers("weight_q")?, numbers("bandwidth")?);
+        Ok(Self { x, p, q, weight_p, weight_q, bandwidths })
     }
 
-    pub(super) fn inputs(&self) -> Result<FieldInputs<'_, f32>> {
-        let Self { x, p, q, weight_p, weight_q } = self;
-        let inputs = FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?;
-        Ok(inputs.weights(weight_p.as_deref(), weight_q.as_deref())?)
+    /// The fields of these points.
+    pub(super) fn field(&self, kernel: KernelName, asked: &Bandwidth, self_mask: bool) -> Result<Field<f32>> {
+        let Self { x, p, q, weight_p, weight_q, bandwidths } = self;
+        let mut inputs = FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?
+            .weights(weight_p.as_deref(), weight_q.as_deref())?;
+        let base = match (asked.bandwidth, bandwidths) {
+            (Some(Length::Number(base)), _) => base,
+            (Some(Length::Median), _) => median_distance(&p.0, &q.0, x.1[1])?,
+            (None, Some(own)) => {
+                inputs = inputs.bandwidths(own)?;
+                1.0
+            }
+            (None, None) => return Err(Error::Usage("give --bandwidth H, or bandwidth [n] in the file".to_owned())),
+        };
+        let mut spec = FieldSpec::for_dimension(kernel.into(), base, asked.dimension_exponent, x.1[1]);
+        spec.self_mask = self_mask;
+        let field = cpu::field(&spec, &inputs)?;
+        warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
+        Ok(field)
+    }
+
+    /// D.
+    pub(super) fn dim(&self) -> usize {
+        self.x.1[1]
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let case = Case::read(&args.input)?;
-    let mut spec = FieldSpec::new(args.kernel.into(), args.bandwidth);
-    spec.self_mask = args.self_mask;
     // All fields come from one pass over the pairs; --field says which one the caller is after.
     let (FieldName::MeanShift | FieldName::Score | FieldName::Sharp) = args.field;
-    let field = cpu::field(&spec, &case.inputs()?)?;
+    let field = case.field(args.kernel, &args.bandwidth, args.self_mask)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
     let ([residual_p, residual_q], sharp) = (field.residuals(), field.sharp());
     let shape = case.x.1;
@@ -123,7 +178,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let numbers = numbers.map(|(name, values)| (name, vec![shape[0]], Output::F32(values)));
     let mut arrays: Vec<_> = vectors.into_iter().chain(numbers).collect();
     arrays.push(("nonfinite", vec![], Output::I64(std::slice::from_ref(&nonfinite))));
-    write_npz(&args.out, &arrays)?;
-    warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
-    Ok(())
+    write_npz(&args.out, &arrays)
 }
