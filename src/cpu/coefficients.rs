@@ -3,7 +3,7 @@
 use super::Plan;
 use super::cut::LOW_DIM;
 use super::distances::query;
-use super::gemm::panel_product;
+use super::gemm::{TOGETHER, panel_product, panels_product};
 use super::group::{COLUMNS, Group, Scratch, mask, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
@@ -304,16 +304,21 @@ impl Plan {
         let Scratch { coefficients, panel, force, .. } = scratch;
         let stacked = coefficients.len() / row;
         let mut squares = vec![0.0; stacked];
-        let force = sized(force, stacked * LANES);
+        let apart = stacked * LANES;
+        let force = sized(force, TOGETHER * apart);
         let t = self.shape.targets();
         for start in (0..self.shape.dim).step_by(COLUMNS) {
             let panels = self.columns(inputs, b, group, start, panel);
-            for (at, panel) in panels.chunks_exact(t * LANES).enumerate() {
-                let k = start + at * LANES;
-                panel_product(self.isa, stacked, (coefficients, row), panel, (force, LANES));
-                tile::row_squares(self.isa, force, &mut squares);
-                for (at, force) in force.as_chunks::<LANES>().0.iter().enumerate() {
-                    sink(at, k, force);
+            for (at, panels) in panels.chunks(TOGETHER * t * LANES).enumerate() {
+                let count = panels.len() / (t * LANES);
+                let (a, out) = ((&coefficients[..], row), (&mut force[..], LANES, apart));
+                panels_product(self.isa, stacked, a, (panels, t * LANES, t, count), out);
+                for (p, force) in force.chunks_exact(apart).take(count).enumerate() {
+                    let k = start + (at * TOGETHER + p) * LANES;
+                    tile::row_squares(self.isa, force, &mut squares);
+                    for (at, force) in force.as_chunks::<LANES>().0.iter().enumerate() {
+                        sink(at, k, force);
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::cut::LOW_DIM;
-use super::gemm::{Block, DEPTH, pack_rows, panel_product};
+use super::gemm::{Block, DEPTH, TOGETHER, pack_rows, panels_product};
 use super::group::{Group, Minima, Scratch, optional_chunks, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
@@ -119,12 +119,26 @@ impl Plan {
             let part = start..k.end.min(start + DEPTH);
             let depth = part.len();
             let points = self.centered(inputs, b, group, 0..t, part, rows, norms);
-            for j in (0..row).step_by(LANES) {
-                let panel = sized(panel, depth * LANES);
-                pack_rows(self.isa, LANES.min(t - j), &points[j * depth..], depth, depth, panel);
-                let out = &mut gram[self.gram_panel(height, j / LANES)];
-                let (m, add) = (out.len() / LANES, start > k.start);
-                Block { m, a: points, stride: depth, panel, add, out, out_stride: LANES }.run(self.isa);
+            let panels = sized(panel, TOGETHER * depth * LANES);
+            for first in (0..row / LANES).step_by(TOGETHER) {
+                let count = TOGETHER.min(row / LANES - first);
+                for (p, panel) in (first..).zip(panels.chunks_exact_mut(depth * LANES).take(count)) {
+                    pack_rows(self.isa, LANES.min(t - p * LANES), &points[p * LANES * depth..], depth, depth, panel);
+                }
+                // The first of them ends highest; what the others have below goes panel by panel.
+                let (range, next) = (self.gram_panel(height, first), depth * LANES);
+                let (stride, out_stride, out_next, add) = (depth, LANES, range.len(), start > k.start);
+                let m = range.len() / LANES;
+                let out = &mut gram[range.start..];
+                let block = Block { m, a: points, stride, panels, next, depth, add, out, out_stride, out_next };
+                block.run(self.isa, count);
+                for p in first + 1..first + count {
+                    let own = self.gram_panel(height, p);
+                    let (a, panels) = (&points[m * depth..], &panels[(p - first) * next..]);
+                    let (m, out) = (own.len() / LANES - m, &mut gram[own.start + m * LANES..]);
+                    let block = Block { m, a, stride, panels, next, depth, add, out, out_stride, out_next };
+                    block.run(self.isa, 1);
+                }
             }
         }
     }
@@ -202,8 +216,10 @@ impl Plan {
             let Scratch { rows: queries, panel, gram: targets, .. } = scratch;
             if group.transposed {
                 let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries, &mut []);
-                for (at, panel) in group.points.chunks_exact(dim * LANES).enumerate() {
-                    panel_product(self.isa, rows.len(), (queries, dim), panel, (&mut tile[at * LANES..], stride));
+                for (at, panels) in group.points.chunks(TOGETHER * dim * LANES).enumerate() {
+                    let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
+                    let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
+                    panels_product(self.isa, rows.len(), (queries, dim), panels, out);
                 }
             } else {
                 for start in (0..dim).step_by(DEPTH) {
@@ -216,7 +232,19 @@ impl Plan {
                         let points = self.centered(inputs, b, group, j.clone(), k.clone(), targets, &mut []);
                         pack_rows(self.isa, j.len(), points, depth, depth, panel);
                         let (m, add, out) = (rows.len(), start > 0, &mut tile[j.start..]);
-                        Block { m, a: queries, stride: depth, panel, add, out, out_stride: stride }.run(self.isa);
+                        let block = Block {
+                            m,
+                            a: queries,
+                            stride: depth,
+                            panels: panel,
+                            next: 0,
+                            depth,
+                            add,
+                            out,
+                            out_stride: stride,
+                            out_next: 0,
+                        };
+                        block.run(self.isa, 1);
                     }
                 }
             }

@@ -6,7 +6,7 @@
 //! than to the centre go apart, by differences.
 
 use super::cut::LOW_DIM;
-use super::gemm::{center_row, pack_columns, pack_rows, panel_product};
+use super::gemm::{TOGETHER, center_row, pack_columns, pack_rows, panels_product};
 use super::isa::{Isa, LANES};
 use super::tile::{
     FAR, FieldSums, Shape, add_steps, difference_row, field_row, gram_row, roots, squared_distance, total,
@@ -112,7 +112,7 @@ struct Scratch {
     tile: Vec<f32>,
     /// Sums of weights, then of slopes, times differences: [2 rows, D].
     steps: Vec<f64>,
-    /// A panel of products, [2 rows, LANES], and the sums of the tile's rows.
+    /// A few panels of products, [2 rows, TOGETHER LANES], and the sums of the tile's rows.
     product: Vec<f32>,
     totals: Vec<f64>,
     /// Near pairs of the chunk, as (row, reference).
@@ -168,13 +168,13 @@ impl<'a, T: Element> References<'a, T> {
                 pack_rows(isa, points.len() / dim, rows, dim, dim, panel);
             });
         // Panels of neighbouring coordinates together, because their cache lines are.
-        const TOGETHER: usize = 4;
+        const NEIGHBOURS: usize = 4;
         set.center.resize(dim.next_multiple_of(LANES), 0.0);
         set.columns = vec![0.0; count * set.center.len()];
         let stride = count * LANES;
-        let each = set.columns.par_chunks_mut(TOGETHER * stride).zip(set.center.par_chunks(TOGETHER * LANES));
+        let each = set.columns.par_chunks_mut(NEIGHBOURS * stride).zip(set.center.par_chunks(NEIGHBOURS * LANES));
         each.enumerate().for_each(|(at, (panels, offset))| {
-            pack_columns(isa, points, dim, at * TOGETHER * LANES, stride, offset, panels);
+            pack_columns(isa, points, dim, at * NEIGHBOURS * LANES, stride, offset, panels);
         });
         set
     }
@@ -246,10 +246,11 @@ impl<'a, T: Element> References<'a, T> {
             }
             return;
         }
-        let panels = self.transposed[chunk.start * dim..][..width * dim].chunks_exact(dim * LANES);
-        for (at, panel) in panels.enumerate() {
-            let n = query_norms.len();
-            panel_product(self.isa, n, (queries, dim), panel, (&mut tile[at * LANES..], stride));
+        let panels = self.transposed[chunk.start * dim..][..width * dim].chunks(TOGETHER * dim * LANES);
+        for (at, panels) in panels.enumerate() {
+            let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
+            let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
+            panels_product(self.isa, query_norms.len(), (queries, dim), panels, out);
         }
         let norms = &self.norms[chunk.clone()];
         let count = self.points.len() / dim - chunk.start;
@@ -316,15 +317,18 @@ impl<'a, T: Element> References<'a, T> {
         }
         totals.clear();
         totals.extend(tile.chunks_exact(stride).take(parts * n).map(|row| total(self.isa, &row[..width])));
-        product.resize(parts * n * LANES, 0.0);
+        let width = TOGETHER * LANES;
+        product.resize(parts * n * width, 0.0);
         // References beyond the last are in no panel.
         let count = self.points.len() / dim;
-        let present = chunk.start * LANES..chunk.end.min(count) * LANES;
-        for (at, panel) in self.columns.chunks_exact(count * LANES).enumerate() {
-            panel_product(self.isa, parts * n, (tile, stride), &panel[present.clone()], (product, LANES));
-            let k = at * LANES..dim.min((at + 1) * LANES);
+        let present = chunk.start..chunk.end.min(count);
+        for (at, panels) in self.columns.chunks(TOGETHER * count * LANES).enumerate() {
+            let together = panels.len() / (count * LANES);
+            let panels = (&panels[present.start * LANES..], count * LANES, present.len(), together);
+            panels_product(self.isa, parts * n, (tile, stride), panels, (product, width, LANES));
+            let k = at * width..dim.min((at + 1) * width);
             let rows = steps.chunks_exact_mut(dim).zip(queries.chunks_exact(dim).cycle());
-            for ((steps, x), (product, total)) in rows.zip(product.chunks_exact(LANES).zip(&*totals)) {
+            for ((steps, x), (product, total)) in rows.zip(product.chunks_exact(width).zip(&*totals)) {
                 let each = steps[k.clone()].iter_mut().zip(product).zip(&x[k.clone()]);
                 each.for_each(|((step, product), x)| *step += f64::from(*product) - total * f64::from(*x));
             }

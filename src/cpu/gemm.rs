@@ -18,140 +18,181 @@ use rayon::prelude::*;
 /// Terms that are summed in registers before they are added to `C`: a panel's block is 16 KiB and stays in L1.
 pub(crate) const DEPTH: usize = 256;
 
+/// Panels that a product takes before it goes on along k: what some instruction set multiplies together.
+pub(crate) const TOGETHER: usize = 2;
+
 /// Elements of `B` [k, n] when packed.
 pub(crate) fn packed_len(k: usize, n: usize) -> usize {
     k * n.next_multiple_of(LANES)
 }
 
+/// `ROWS` rows of the result, in the columns of `PANELS` panels.
 #[inline(always)]
-fn rows_of<V: Simd, const ROWS: usize>(
+fn rows_of<V: Simd, const ROWS: usize, const PANELS: usize>(
     a: &[f32],
     stride: usize,
-    panel: &[[f32; LANES]],
+    panels: [&[[f32; LANES]]; PANELS],
     add: bool,
-    (out, out_stride): (&mut [f32], usize),
+    (out, out_stride, out_next): (&mut [f32], usize, usize),
 ) {
-    let depth = panel.len();
+    let depth = panels[0].len();
+    assert!(panels.iter().all(|panel| panel.len() == depth));
     let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
     for i in 0..ROWS {
         rows[i] = &a[i * stride..][..depth];
     }
-    let mut sum = [V::zero(); ROWS];
-    for (k, b) in panel.iter().enumerate() {
-        let b = V::load(b);
+    let mut sum = [[V::zero(); PANELS]; ROWS];
+    for k in 0..depth {
+        // SAFETY: k < depth, the length of every panel.
+        let b = panels.map(|panel| V::load(unsafe { panel.get_unchecked(k) }));
         for i in 0..ROWS {
             // SAFETY: k < depth, the length of every row.
-            let a = unsafe { *rows[i].get_unchecked(k) };
-            sum[i] = V::splat(a).mul_add(b, sum[i]);
+            let a = V::splat(unsafe { *rows[i].get_unchecked(k) });
+            for p in 0..PANELS {
+                sum[i][p] = a.mul_add(b[p], sum[i][p]);
+            }
         }
     }
     for i in 0..ROWS {
-        let out = out[i * out_stride..].first_chunk_mut::<LANES>().expect("rows of the result hold a lane block");
-        let sum = if add { V::load(out).add(sum[i]) } else { sum[i] };
-        sum.store(out);
+        for p in 0..PANELS {
+            let out = out[i * out_stride + p * out_next..].first_chunk_mut::<LANES>();
+            let out = out.expect("rows of the result hold a lane block for each panel");
+            let sum = if add { V::load(out).add(sum[i][p]) } else { sum[i][p] };
+            sum.store(out);
+        }
     }
 }
 
-/// A product's arguments: `m` rows of `a` (stride `stride`) with a panel block [k][LANES] give, or are added to, rows
-/// of `out` (stride `out_stride`), a lane block each.
+/// A product's arguments: `m` rows of `a` (stride `stride`) with blocks [depth][LANES] of panels, the first of each `next`
+/// elements from the last one's, give, or are added to, rows of `out` (stride `out_stride`), a lane block for each panel,
+/// `out_next` elements from the last one's.
 pub(crate) struct Block<'a> {
     pub(crate) m: usize,
     pub(crate) a: &'a [f32],
     pub(crate) stride: usize,
-    pub(crate) panel: &'a [f32],
+    pub(crate) panels: &'a [f32],
+    pub(crate) next: usize,
+    pub(crate) depth: usize,
     pub(crate) add: bool,
     pub(crate) out: &'a mut [f32],
     pub(crate) out_stride: usize,
+    pub(crate) out_next: usize,
 }
 
 impl Block<'_> {
-    /// `REGISTERS` is how many rows of the result the registers hold beside a row of the panel.
+    /// All rows in the columns of `PANELS` panels, the first of which is number `p`. `MOST` is how many rows of the result
+    /// the registers hold beside rows of the panels.
     #[inline(always)]
-    fn multiply<V: Simd, const REGISTERS: usize>(self) {
-        let (panel, _) = self.panel.as_chunks::<LANES>();
+    fn columns<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, p: usize) {
+        let panel = |at: usize| self.panels[(p + at) * self.next..][..self.depth * LANES].as_chunks().0;
+        let panels = std::array::from_fn(panel);
         let mut i = 0;
         while i < self.m {
-            let (a, out) = (&self.a[i * self.stride..], (&mut self.out[i * self.out_stride..], self.out_stride));
-            i += match REGISTERS.min(self.m - i) {
-                12.. => {
-                    rows_of::<V, 12>(a, self.stride, panel, self.add, out);
-                    12
-                }
-                6.. => {
-                    rows_of::<V, 6>(a, self.stride, panel, self.add, out);
-                    6
-                }
-                4.. => {
-                    rows_of::<V, 4>(a, self.stride, panel, self.add, out);
-                    4
-                }
-                2.. => {
-                    rows_of::<V, 2>(a, self.stride, panel, self.add, out);
-                    2
-                }
-                _ => {
-                    rows_of::<V, 1>(a, self.stride, panel, self.add, out);
-                    1
-                }
+            let a = &self.a[i * self.stride..];
+            let out = (&mut self.out[i * self.out_stride + p * self.out_next..], self.out_stride, self.out_next);
+            macro_rules! rows {
+                ($n:literal) => {{
+                    rows_of::<V, $n, PANELS>(a, self.stride, panels, self.add, out);
+                    $n
+                }};
+            }
+            i += match MOST.min(self.m - i) {
+                12.. => rows!(12),
+                8.. => rows!(8),
+                6.. => rows!(6),
+                4.. => rows!(4),
+                2.. => rows!(2),
+                _ => rows!(1),
             };
         }
     }
 
-    pub(crate) fn run(self, isa: Isa) {
+    /// In the columns of `count` panels, one or as many as registers like together at a time.
+    #[inline(always)]
+    fn multiply<V: Simd, const MOST: usize, const TOGETHER: usize, const MOST_TOGETHER: usize>(
+        &mut self,
+        count: usize,
+    ) {
+        let mut p = 0;
+        while p < count {
+            if TOGETHER > 1 && count - p >= TOGETHER {
+                self.columns::<V, MOST_TOGETHER, TOGETHER>(p);
+                p += TOGETHER;
+            } else {
+                self.columns::<V, MOST, 1>(p);
+                p += 1;
+            }
+        }
+    }
+
+    /// `count` panels.
+    pub(crate) fn run(mut self, isa: Isa, count: usize) {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        fn block_avx2(block: Block<'_>) {
-            block.multiply::<Avx2, 6>();
+        fn block_avx2(mut block: Block<'_>, count: usize) {
+            block.multiply::<Avx2, 6, 1, 0>(count);
         }
+        // A lane block is one register here: with a single panel there is a load for every multiply-add, with two of them
+        // five for eight.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx2,fma")]
-        fn block_avx512(block: Block<'_>) {
-            block.multiply::<Avx512, 12>();
+        fn block_avx512(mut block: Block<'_>, count: usize) {
+            block.multiply::<Avx512, 12, 2, 8>(count);
         }
         match isa {
             // AArch64 has a fused multiply-add and 32 registers of 4 lanes; others are taken to have 16 of them.
-            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6>(),
-            Isa::Baseline => self.multiply::<Plain<false>, 2>(),
+            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1, 0>(count),
+            Isa::Baseline => self.multiply::<Plain<false>, 2, 1, 0>(count),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2 and FMA were detected.
-            Isa::Avx2 => unsafe { block_avx2(self) },
+            Isa::Avx2 => unsafe { block_avx2(self, count) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2 and FMA were detected.
-            Isa::Avx512 => unsafe { block_avx512(self) },
+            Isa::Avx512 => unsafe { block_avx512(self, count) },
         }
     }
 }
 
-/// `out` [m, LANES] (stride `out_stride`) becomes `a` [m, k] (stride `stride`) times a whole panel [k][LANES].
-pub(crate) fn panel_product(
+/// `out`, for each panel [m, LANES] (stride `out_stride`), `out_next` elements apart, becomes `a` [m, k] (stride `stride`)
+/// times `count` panels [k][LANES], which begin `next` elements apart.
+pub(crate) fn panels_product(
     isa: Isa,
     m: usize,
     (a, stride): (&[f32], usize),
-    panel: &[f32],
-    (out, out_stride): (&mut [f32], usize),
+    (panels, next, k, count): (&[f32], usize, usize, usize),
+    (out, out_stride, out_next): (&mut [f32], usize, usize),
 ) {
-    if panel.is_empty() {
-        out.chunks_mut(out_stride).take(m).for_each(|row| row[..LANES].fill(0.0));
+    if k == 0 {
+        for at in (0..m).flat_map(|i| (0..count).map(move |p| i * out_stride + p * out_next)) {
+            out[at..][..LANES].fill(0.0);
+        }
     }
-    for (at, part) in panel.chunks(DEPTH * LANES).enumerate() {
-        let a = &a[at * DEPTH..];
-        Block { m, a, stride, panel: part, add: at > 0, out: &mut *out, out_stride }.run(isa);
+    for start in (0..k).step_by(DEPTH) {
+        let depth = DEPTH.min(k - start);
+        let (a, panels) = (&a[start..], &panels[start * LANES..]);
+        Block { m, a, stride, panels, next, depth, add: start > 0, out: &mut *out, out_stride, out_next }
+            .run(isa, count);
     }
+}
+
+/// [`panels_product`] of a whole panel.
+pub(crate) fn panel_product(isa: Isa, m: usize, a: (&[f32], usize), panel: &[f32], out: (&mut [f32], usize)) {
+    panels_product(isa, m, a, (panel, 0, panel.len() / LANES, 1), (out.0, out.1, 0));
 }
 
 /// `C = A B` for `a` [m, k] by rows, packed `b` [k, n] and `c` [m, n] by rows.
 pub(crate) fn product(isa: Isa, [m, k, n]: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
-    for at in (0..n).step_by(LANES) {
-        let panel = &b[at * k..][..k * LANES];
-        if n - at >= LANES {
-            panel_product(isa, m, (a, k), panel, (&mut c[at..], n));
-            continue;
-        }
+    let whole = n / LANES * LANES;
+    for at in (0..whole).step_by(TOGETHER * LANES) {
+        let count = TOGETHER.min((whole - at) / LANES);
+        panels_product(isa, m, (a, k), (&b[at * k..], k * LANES, k, count), (&mut c[at..], n, LANES));
+    }
+    if whole < n {
         // The last panel is wider than what is left of C.
         let mut edge = vec![0.0; m * LANES];
-        panel_product(isa, m, (a, k), panel, (&mut edge, LANES));
+        panel_product(isa, m, (a, k), &b[whole * k..], (&mut edge, LANES));
         for (c, edge) in c.chunks_exact_mut(n).zip(edge.chunks_exact(LANES)) {
-            c[at..].copy_from_slice(&edge[..n - at]);
+            c[whole..].copy_from_slice(&edge[..n - whole]);
         }
     }
 }
