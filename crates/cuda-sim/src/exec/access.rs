@@ -286,6 +286,12 @@ impl<'g> Site<'_, 'g> {
             let (space, same, less) = self.resolve(transfer.address.space, &addresses, rest);
             rest &= !same;
             self.tally(space, (size, false, transfer.strong), same, |lane| addresses[lane].wrapping_sub(less));
+            if space == Space::Shared
+                && transfer.unit == Unit::Word
+                && self.load_shared(warp, same, (&addresses, less), rows, transfer.strong, &mut out)
+            {
+                continue;
+            }
             for lane in lanes(same) {
                 let address = addresses[lane].wrapping_sub(less);
                 match space {
@@ -352,6 +358,31 @@ impl<'g> Site<'_, 'g> {
             warp.regs.set_row(high, &values, mask);
         }
         Ok(())
+    }
+
+    /// Words of shared memory for all lanes together; false where something about them wants a closer look.
+    #[inline(always)]
+    fn load_shared(
+        &mut self,
+        warp: &Warp,
+        mask: u32,
+        (addresses, less): (&[u64; LANES], u64),
+        rows: &[u32],
+        strong: bool,
+        out: &mut [[u32; LANES]; PARTS],
+    ) -> bool {
+        let size = 4 * rows.len() as u64;
+        let Some(last) = u64::from(self.shared.len()).checked_sub(size) else { return false };
+        let (mut offsets, mut bad) = ([0; LANES], 0);
+        for lane in 0..LANES {
+            let address = addresses[lane].wrapping_sub(less);
+            offsets[lane] = address as u32;
+            bad |= u32::from(address > last || address & (size - 1) != 0) << lane;
+        }
+        let mut wanted = [false; PARTS];
+        wanted.iter_mut().zip(rows).for_each(|(wanted, row)| *wanted = *row != NOWHERE);
+        let mut by = self.accessor(warp, 0, strong);
+        bad & mask == 0 && self.shared.load_words(&mut by, mask, &offsets, &wanted[..rows.len()], out)
     }
 
     pub fn store(
@@ -592,6 +623,10 @@ impl<'g> Site<'_, 'g> {
             offsets[lane] = self.offset(addresses[lane].wrapping_sub(less), 16, space, lane, what)?;
         }
         self.tally(space, (16, store, false), active, |lane| u64::from(offsets[lane]));
+        // The words of each row, where they are sure to be right.
+        let mut quads = [[0; LANES]; 4];
+        let mut by = self.accessor(warp, 0, false);
+        let read = !store && self.shared.load_words(&mut by, active, &offsets, &[true; 4], &mut quads);
         for (matrix, &register) in rows.iter().enumerate() {
             if store {
                 let values = *warp.regs.row(register);
@@ -606,6 +641,10 @@ impl<'g> Site<'_, 'g> {
                 let mut words: Row = [0; LANES];
                 for (at, word) in words.iter_mut().enumerate() {
                     let (lane, offset) = (8 * matrix + at / 4, offsets[8 * matrix + at / 4] + 4 * (at as u32 % 4));
+                    if read {
+                        *word = quads[at % 4][lane];
+                        continue;
+                    }
                     let by = self.accessor(warp, lane, false);
                     *word = self.shared.load(offset, 4, &by).map_err(|c| self.conflict(c, offset, lane))?;
                 }

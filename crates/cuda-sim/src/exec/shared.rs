@@ -125,8 +125,29 @@ impl Cell {
         if self.pending > 0 || (self.written == 0 && by.checks.shared_init) || !self.ordered(by) {
             return Err(self.bad_read());
         }
+        self.note_reads(by, 1 << by.lane);
+        Ok(())
+    }
+
+    /// Reads of lanes of a warp by one instruction, `by` the lowest: as [`Cell::on_read`] of each, where that is sure to go
+    /// well; else nothing, and false.
+    #[inline(always)]
+    fn on_reads(&mut self, by: &Accessor<'_>, readers: u32) -> bool {
+        let writer = usize::from(self.writer) / LANES;
+        // Whether this warp's own write was before hangs on the lane.
+        let known = if writer == by.warp { by.clock.full } else { by.clock.known[writer] };
+        let ordered = self.written <= known || !by.checks.race;
+        if self.pending > 0 || self.split || !ordered || (self.written == 0 && by.checks.shared_init) {
+            return false;
+        }
+        self.note_reads(by, readers);
+        true
+    }
+
+    #[inline(always)]
+    fn note_reads(&mut self, by: &Accessor<'_>, readers: u32) {
         if self.read == by.clock.tick && usize::from(self.reader) / LANES == by.warp {
-            self.read_lanes |= 1 << by.lane;
+            self.read_lanes |= readers;
         } else if !by.strong {
             if self.read_epoch != by.epoch {
                 self.read_warps = 0;
@@ -136,9 +157,8 @@ impl Cell {
             self.reader = by.who();
             self.read = by.clock.tick;
             self.read_pc = by.pc;
-            self.read_lanes = 1 << by.lane;
+            self.read_lanes = readers;
         }
-        Ok(())
     }
 
     #[cold]
@@ -190,12 +210,12 @@ impl Cell {
             what: "written while another thread reads",
             other: Some(((reading_warp * LANES + lane) as u16, self.read_pc)),
         };
-        if reading_warp == by.warp {
+        if reading_warp == by.warp && self.read > by.clock.full {
             let mut others = lanes(self.read_lanes).map(|lane| (lane, (by.warp * LANES + lane) as u16));
             if let Some((lane, _)) = others.find(|&(_, who)| !by.after(who, self.read)) {
                 return Err(race(lane));
             }
-        } else if !by.after(self.reader, self.read) {
+        } else if reading_warp != by.warp && !by.after(self.reader, self.read) {
             return Err(race(usize::from(self.reader) % LANES));
         }
         // Of further warps only the epoch is known; barriers of part of the block may have ordered them.
@@ -298,10 +318,10 @@ impl Shared {
     #[inline(always)]
     fn peek(&self, offset: u32, size: u32) -> u32 {
         let at = offset as usize;
-        match size {
-            4 => u32::from_le_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]]),
-            2 => u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]).into(),
-            _ => self.bytes[at].into(),
+        match (size, &self.bytes[at..at + size as usize]) {
+            (4, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+            (2, &[a, b]) => u16::from_le_bytes([a, b]).into(),
+            (_, bytes) => bytes[0].into(),
         }
     }
 
@@ -321,6 +341,51 @@ impl Shared {
     ) -> Result<(), Conflict> {
         let word = offset / 4;
         visit((&mut self.cells[word as usize], &mut self.parts), word.into(), ((offset % 4) as usize, size), f)
+    }
+
+    /// Reads `rows` words of each lane of `mask`, from offsets that are multiples of 4 and inside; those of no row are passed
+    /// over. `by` is of any lane. False where a word must be read lane by lane: what was done until then does no harm.
+    #[inline(always)]
+    pub fn load_words(
+        &mut self,
+        by: &mut Accessor<'_>,
+        mask: u32,
+        offsets: &[u32; LANES],
+        rows: &[bool],
+        out: &mut [[u32; LANES]],
+    ) -> bool {
+        let first = mask.trailing_zeros() as usize;
+        // Lanes that share words mostly do so in one of these ways; a word's history is looked at once for all of them.
+        let shared = [1, 2, 4, 8, 16].iter().any(|step| offsets[(first + step) % LANES] == offsets[first]);
+        let mut rest = mask;
+        while rest != 0 {
+            let lane = rest.trailing_zeros() as usize;
+            let offset = offsets[lane];
+            let mut same = 1 << lane;
+            if shared {
+                same = (0..LANES).fold(0, |same, lane| same | u32::from(offsets[lane] == offset) << lane) & rest;
+            }
+            rest &= !same;
+            by.lane = lane;
+            let (word, at) = ((offset / 4) as usize, offset as usize);
+            let cells = self.cells[word..word + rows.len()].iter_mut();
+            let words = self.bytes[at..at + 4 * rows.len()].as_chunks::<4>().0;
+            for (((cell, word), wanted), out) in cells.zip(words).zip(rows).zip(&mut *out) {
+                if !wanted {
+                    continue;
+                }
+                if !cell.on_reads(by, same) {
+                    return false;
+                }
+                let value = u32::from_le_bytes(*word);
+                if shared {
+                    lanes(same).for_each(|lane| out[lane] = value);
+                } else {
+                    out[lane] = value;
+                }
+            }
+        }
+        true
     }
 
     /// Reads 1, 2 or 4 bytes at an offset that their number divides.
