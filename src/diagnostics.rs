@@ -97,9 +97,9 @@ pub struct Mixture {
     dim: usize,
     /// Of each mode, [modes, D].
     centers: Vec<f64>,
-    deviation: f64,
 }
 
+/// Of every mode.
 const DEVIATION: f64 = 0.5;
 
 impl Synthetic {
@@ -117,7 +117,7 @@ impl Synthetic {
             let norm = v.iter().map(|v| v * v).sum::<f64>().sqrt();
             v.into_iter().map(|v| v / norm).collect()
         };
-        let mixture = |centers: Vec<f64>| Mixture { dim, centers, deviation: DEVIATION };
+        let mixture = |centers: Vec<f64>| Mixture { dim, centers };
         Ok(match self {
             Self::Ring => {
                 let first = direction();
@@ -198,7 +198,7 @@ impl Mixture {
         let mut samples = Vec::with_capacity(n * self.dim);
         for _ in 0..n {
             let center = &self.centers[stream.index(modes) * self.dim..][..self.dim];
-            samples.extend(center.iter().map(|c| (c + self.deviation * f64::from(stream.normal())) as f32));
+            samples.extend(center.iter().map(|c| (c + DEVIATION * f64::from(stream.normal())) as f32));
         }
         samples
     }

@@ -128,8 +128,7 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
 }
 
 fn check_bandwidth(bandwidth: f64) -> Result<()> {
-    // f32's 1e-12 is a little less.
-    if !(0.999_999e-12..=1.000_001e12).contains(&bandwidth) {
+    if !(1e-12..=1e12).contains(&bandwidth) {
         return Err(Error::value("field", "bandwidth", "a number between 1e-12 and 1e12", bandwidth));
     }
     Ok(())

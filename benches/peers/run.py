@@ -368,7 +368,8 @@ def caption(results):
     if "train" in results["rows"]:
         notes.append(
             f"Training is `cudrift train --data swiss-roll`, evaluations included; PyTorch's, without them, is "
-            f"extrapolated from {PARTS * PEER_STEPS} steps; the parts are `cudrift train --profile`'s, medians of eager ones."
+            f"extrapolated from {PARTS * PEER_STEPS} steps; the parts are `cudrift train --profile`'s, medians of "
+            "eager ones."
         )
     for letter, row in results["rows"].items():
         errors = row["error_against_f64"]

@@ -15,7 +15,8 @@ use super::simd::{Avx2, Avx512};
 use crate::Element;
 use rayon::prelude::*;
 
-/// Terms that are summed in registers before they are added to `C`: a panel's block is 16 KiB and stays in L1.
+/// Terms that are summed in registers before they are added to `C`: a panel's block is 16 KiB, so that those of panels that
+/// are taken together stay near.
 pub(crate) const DEPTH: usize = 256;
 
 /// Panels that a product takes before it goes on along k: what some instruction set multiplies together.

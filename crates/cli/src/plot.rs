@@ -193,19 +193,9 @@ pub(crate) fn loss(path: &Path, points: &[Point]) -> Result<()> {
             ("average (0.96)", |p: &Point| p.loss_ema, GENERATED.mix(1.0)),
         ] {
             let line = points.iter().map(|p| (p.step as f64, pick(p))).filter(|(_, v)| positive(*v));
-            chart
-                .draw_series(LineSeries::new(line, color.stroke_width(2)))
-                .map_err(|e| e.to_string())?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
+            named_line(&mut chart, name, line, color)?;
         }
-        chart
-            .configure_series_labels()
-            .label_font(label())
-            .background_style(WHITE.mix(0.9))
-            .border_style(INK.mix(0.3))
-            .draw()
-            .map_err(|e| e.to_string())?;
+        legend(&mut chart, 14)?;
 
         let (_, high) = range(&mut points.iter().map(|p| p.swd1));
         let mut chart = ChartBuilder::on(&panels[1])
@@ -229,7 +219,44 @@ pub(crate) fn loss(path: &Path, points: &[Point]) -> Result<()> {
     })
 }
 
-/// A quantity, how it is drawn, and its name.
+/// A line through points, which a legend names.
+fn named_line<'a, 'b: 'a, X, Y>(
+    chart: &mut ChartContext<'a, BitMapBackend<'b>, Cartesian2d<X, Y>>,
+    name: &str,
+    points: impl Iterator<Item = (f64, f64)>,
+    color: RGBAColor,
+) -> std::result::Result<(), String>
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    chart
+        .draw_series(LineSeries::new(points, color.stroke_width(2)))
+        .map_err(|e| e.to_string())?
+        .label(name)
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
+    Ok(())
+}
+
+/// The names of a chart's lines.
+fn legend<'a, 'b: 'a, X, Y>(
+    chart: &mut ChartContext<'a, BitMapBackend<'b>, Cartesian2d<X, Y>>,
+    size: u32,
+) -> std::result::Result<(), String>
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    chart
+        .configure_series_labels()
+        .label_font(("sans-serif", size).into_font().color(&INK))
+        .background_style(WHITE.mix(0.9))
+        .border_style(INK.mix(0.3))
+        .draw()
+        .map_err(|e| e.to_string())
+}
+
+/// A quantity's name, where it is found, and its colour.
 type Curve = (&'static str, fn(&Alignment) -> f64, RGBColor);
 
 /// What `cudrift diagnose` measures, over the number of dimensions: errors, their share of the drift, the angle, and the
@@ -309,22 +336,8 @@ where
         .map_err(|e| e.to_string())?;
     for (name, pick, color) in curves {
         let points = || rows.iter().map(|(dim, row)| (*dim as f64, pick(row))).filter(|(_, v)| shown(*v));
-        let color = *color;
-        chart
-            .draw_series(LineSeries::new(points(), color.stroke_width(2)))
-            .map_err(|e| e.to_string())?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
+        named_line(&mut chart, name, points(), color.mix(1.0))?;
         chart.draw_series(points().map(|p| Circle::new(p, 3, color.filled()))).map_err(|e| e.to_string())?;
     }
-    if curves.len() > 1 {
-        chart
-            .configure_series_labels()
-            .label_font(label())
-            .background_style(WHITE.mix(0.9))
-            .border_style(INK.mix(0.3))
-            .draw()
-            .map_err(|e| e.to_string())?;
-    }
-    Ok(())
+    if curves.len() > 1 { legend(&mut chart, 13) } else { Ok(()) }
 }

@@ -210,13 +210,15 @@ impl Cell {
             what: "written while another thread reads",
             other: Some(((reading_warp * LANES + lane) as u16, self.read_pc)),
         };
-        if reading_warp == by.warp && self.read > by.clock.full {
+        if reading_warp != by.warp {
+            if !by.after(self.reader, self.read) {
+                return Err(race(usize::from(self.reader) % LANES));
+            }
+        } else if self.read > by.clock.full {
             let mut others = lanes(self.read_lanes).map(|lane| (lane, (by.warp * LANES + lane) as u16));
             if let Some((lane, _)) = others.find(|&(_, who)| !by.after(who, self.read)) {
                 return Err(race(lane));
             }
-        } else if reading_warp != by.warp && !by.after(self.reader, self.read) {
-            return Err(race(usize::from(self.reader) % LANES));
         }
         // Of further warps only the epoch is known; barriers of part of the block may have ordered them.
         let further = self.read_warps & !(1 << by.warp) & !(1 << reading_warp);
