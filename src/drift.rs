@@ -13,6 +13,8 @@ pub struct Drift {
     pub scale: Scale,
     /// f2, the mean square of each temperature's force, `[R]`: what to watch during training (spec 2.3).
     pub loss_r: Vec<f64>,
+    /// How near each temperature's plans came to their marginals, `[R]`.
+    pub convergence: Vec<Convergence>,
     /// How many input coordinates are NaN or infinite; where it is not 0, outputs may be NaN. They may also be where
     /// points lie more than 1e19 apart, since squared distances are f32.
     pub nonfinite: u64,
@@ -51,4 +53,24 @@ pub struct RowMeans {
     /// The effective sample size (sum_j A_ij)^2 / sum_j A_ij^2 of a row (spec 6.6), from 1 to the block's size; 0 where
     /// the block has no mass, or none that f32 holds.
     pub effective: [f64; 2],
+}
+
+/// How near the plans of one temperature came to their marginals (spec 7.1): the worst of all groups and blocks. Zeros but
+/// for [`Coupling::Sinkhorn`](crate::Coupling::Sinkhorn).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Convergence {
+    /// The most iterations that a plan took.
+    pub iterations: u32,
+    /// The greatest mean of |row sum / marginal - 1| over a plan's rows after its last iteration; its column sums are then
+    /// exact.
+    pub error: f64,
+}
+
+impl Convergence {
+    /// The worse of both.
+    pub(crate) fn worst(self, other: Self) -> Self {
+        // A NaN stays.
+        let error = if self.error > other.error || self.error.is_nan() { self.error } else { other.error };
+        Self { iterations: self.iterations.max(other.iterations), error }
+    }
 }

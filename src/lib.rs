@@ -52,15 +52,15 @@ mod spec;
 mod supervised;
 pub mod train;
 
-pub use drift::{Drift, RowMeans};
+pub use drift::{Convergence, Drift, RowMeans};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use field::{Field, FieldInputs, FieldSpec};
 pub use half::{bf16, f16};
 pub use inputs::{DriftInputs, DriftShape, Points};
 pub use spec::{
-    AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Kernel, MAX_TEMPERATURES, Numerics, Scale, SelfMask,
-    WeightRule, guidance_weight,
+    AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Form, Kernel, MAX_TEMPERATURES, Numerics, Scale,
+    SelfMask, Sinkhorn, WeightRule, guidance_weight,
 };
 
 /// The README's examples are run as tests, where the feature that one of them wants is on.

@@ -7,6 +7,9 @@ use crate::{Error, Result};
 /// The largest number of temperatures in one call.
 pub const MAX_TEMPERATURES: usize = 8;
 
+/// Iterations of one Sinkhorn plan at most.
+const MAX_ITERATIONS: u32 = 100_000;
+
 /// A radial kernel k(r), with k(0) = 1 and a length scale tau.
 ///
 /// Source: spec 1.2. `c` stands for sqrt(2 nu) / tau.
@@ -83,9 +86,9 @@ pub enum SelfMask {
     Keep,
 }
 
-/// Which softmaxes make the affinity (spec 2.2 (6), 2.5).
+/// What couples queries and targets: which affinity A follows from the logits (spec 2.2 (6), 2.5, 7.3).
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Coupling {
     /// `A = sqrt(a_row a_col)`, the geometric mean of the softmax over targets and that over queries. Every preset.
     #[default]
@@ -93,6 +96,44 @@ pub enum Coupling {
     /// `A = a_row`, the softmax over targets alone: the paper's ablation "over y only". Floors and weights act as if the
     /// column's factor were the row's, so that the official floor is 1e-3 here too.
     Row,
+    /// The rows of an entropic transport plan: A = Pi / row sum, where Pi has equal row sums, and column sums in the
+    /// proportions of the weights w. The cost is -R log k(n).
+    Sinkhorn(Sinkhorn),
+}
+
+/// How an entropic plan is found (spec 7.1), in logarithms: `iterations` times a projection on the rows' marginals,
+/// then on the columns'; then A is the plan with its rows made 1, which is a row projection more.
+///
+/// Choices of this project: a target of weight 0 is not there, and [`WeightRule::Ignored`] makes all equal; a query or a
+/// target without any pair has no mass. Plans of different groups, temperatures and blocks ([`Form::Split`]) stop apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sinkhorn {
+    /// Iterations at most, 1 to 100,000; 20 or 30 in published code.
+    pub iterations: u32,
+    /// A plan for which the mean of |row sum / marginal - 1| over its rows is at most this after an iteration takes no
+    /// more; with 0 all that
+    /// change anything are taken.
+    pub tolerance: f64,
+}
+
+impl Sinkhorn {
+    /// So many iterations, without a look at the marginals.
+    pub fn new(iterations: u32) -> Self {
+        Self { iterations, tolerance: 0.0 }
+    }
+}
+
+/// How the force is made of affinities (spec 7.3).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// One coupling with all targets; attraction is multiplied by the negatives' mass and repulsion by the positives'
+    /// (`alg2_joint`). Every preset.
+    #[default]
+    Joint,
+    /// A coupling with the negatives and one with the positives, each with rows of mass 1: the force is the difference
+    /// of two barycentres, and 0 for a query that has no pair in one of them (a choice of this project).
+    Split,
 }
 
 /// The lower clip in the affinity matrix (spec 2.2 (6), 2.7).
@@ -182,9 +223,11 @@ pub struct DriftSpec {
     pub min_squared_distance: f64,
     /// What happens to the generated diagonal.
     pub self_mask: SelfMask,
-    /// Which softmaxes make the affinity.
+    /// What couples queries and targets.
     pub coupling: Coupling,
-    /// The clip in the affinity.
+    /// How the force is made of affinities.
+    pub form: Form,
+    /// The clip in the affinity; [`AffinityFloor::None`] in the split form and for Sinkhorn, whose rows have mass 1.
     pub affinity_floor: AffinityFloor,
     /// Where weights enter.
     pub weights: WeightRule,
@@ -208,6 +251,7 @@ impl DriftSpec {
             min_squared_distance: 1e-8,
             self_mask: SelfMask::Add(100.0),
             coupling: Coupling::RowColumn,
+            form: Form::Joint,
             affinity_floor: AffinityFloor::Product(1e-6),
             weights: WeightRule::Affinity,
             force_norm: ForceNorm::Rms(1e-8),
@@ -244,11 +288,45 @@ impl DriftSpec {
         }
     }
 
+    /// This dialect with another coupling and form (spec 7.3), and what goes with them: without an affinity floor in the
+    /// split form and for Sinkhorn, and for Sinkhorn without a self mask.
+    ///
+    /// ```
+    /// use cudrift::{Coupling, DriftSpec, Form, Sinkhorn};
+    /// let spec = DriftSpec::notebook().coupled(Coupling::Sinkhorn(Sinkhorn::new(20)), Form::Split);
+    /// spec.validate()?;
+    /// # Ok::<(), cudrift::Error>(())
+    /// ```
+    #[must_use]
+    pub fn coupled(mut self, coupling: Coupling, form: Form) -> Self {
+        (self.coupling, self.form) = (coupling, form);
+        if self.rows_of_mass_one() {
+            self.affinity_floor = AffinityFloor::None;
+        }
+        if self.sinkhorn().is_some() {
+            self.self_mask = SelfMask::Keep;
+        }
+        self
+    }
+
+    /// Whether each row's affinities are brought to the sum 1, for all targets or in each block apart.
+    pub(crate) fn rows_of_mass_one(&self) -> bool {
+        self.form == Form::Split || self.sinkhorn().is_some()
+    }
+
+    pub(crate) fn sinkhorn(&self) -> Option<Sinkhorn> {
+        match self.coupling {
+            Coupling::Sinkhorn(sinkhorn) => Some(sinkhorn),
+            Coupling::RowColumn | Coupling::Row => None,
+        }
+    }
+
     /// Checks every parameter.
     ///
     /// # Errors
     /// [`Error::Value`] where a temperature is not finite and positive, there are none or more than
-    /// [`MAX_TEMPERATURES`], or a clip is negative or not finite.
+    /// [`MAX_TEMPERATURES`], a clip is negative or not finite, an affinity floor stands where rows have mass 1, or
+    /// Sinkhorn has no iteration.
     pub fn validate(&self) -> Result<()> {
         const OP: &str = "drift spec";
         let count = self.temperatures.len();
@@ -281,9 +359,20 @@ impl DriftSpec {
             AffinityFloor::None => {}
         }
         match self.force_norm {
-            ForceNorm::Rms(v) => non_negative("force_norm", v),
-            ForceNorm::None => Ok(()),
+            ForceNorm::Rms(v) => non_negative("force_norm", v)?,
+            ForceNorm::None => {}
         }
+        if let Some(Sinkhorn { iterations, tolerance }) = self.sinkhorn() {
+            non_negative("tolerance", tolerance)?;
+            if !(1..=MAX_ITERATIONS).contains(&iterations) {
+                return Err(Error::value(OP, "iterations", format!("1 to {MAX_ITERATIONS}"), iterations));
+            }
+        }
+        if self.rows_of_mass_one() && self.affinity_floor != AffinityFloor::None {
+            let expected = "none, in the split form and for Sinkhorn (`DriftSpec::coupled` takes it away)";
+            return Err(Error::value(OP, "affinity_floor", expected, format!("{:?}", self.affinity_floor)));
+        }
+        Ok(())
     }
 }
 

@@ -30,11 +30,11 @@ impl Plan {
         let min = group.masked.row[i];
         let alone;
         let col_min = match self.spec.coupling {
-            Coupling::RowColumn => &group.masked.col,
             Coupling::Row => {
                 alone = vec![min; group.masked.col.len()];
                 &alone
             }
+            Coupling::RowColumn | Coupling::Sinkhorn(_) => &group.masked.col,
         };
         for (r, (shape, out)) in shapes.iter().zip(out.chunks_mut(stride)).enumerate() {
             let wanted = !only_joint || group.joint[r].is_some();
@@ -69,7 +69,7 @@ impl Plan {
     ) {
         let row = self.cut.row;
         let (apart, step) = if out.len() > shapes.len() * row { (rows.len() * row, row) } else { (row, 0) };
-        let asked = self.floors().of_normalizer();
+        let asked = self.logs_asked();
         let wanted = step > 0 || group.joint.iter().any(Option::is_some);
         for (at, (i, tile)) in rows.zip(tile.chunks_exact(stride)).enumerate() {
             let (tile, min) = (&tile[..row], group.masked.row[i]);
@@ -95,10 +95,20 @@ impl Plan {
         }
     }
 
+    /// Whether partitions need their logarithms.
+    fn logs_asked(&self) -> bool {
+        self.floors().of_normalizer() || self.spec.rows_of_mass_one()
+    }
+
+    /// Whether softmaxes along rows and columns go into the affinity.
+    fn softmaxes(&self) -> bool {
+        !self.spec.rows_of_mass_one() || self.spec.coupling == Coupling::RowColumn
+    }
+
     /// The columns' partitions from the sums of all stripes, in order.
     fn column_partitions(&self, shapes: &[Shape], stripes: &[Vec<f32>], group: &mut Group) {
         let row = self.cut.row;
-        let asked = self.floors().of_normalizer();
+        let asked = self.logs_asked();
         let inv_root = sized(&mut group.col_inv_root, shapes.len() * row);
         let log = sized(&mut group.col_log, shapes.len() * row);
         for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
@@ -115,8 +125,18 @@ impl Plan {
         }
     }
 
-    /// All partitions of a small group, whose distances are masked; leaves the exponentials in place of coefficients.
+    /// All partitions and potentials of a small group, whose distances are masked; leaves the exponentials in place of
+    /// coefficients where rows have not mass 1.
     pub(super) fn small_sums(&self, group: &mut Group, shapes: &[Shape], tile: (&[f32], usize), scratch: &mut Scratch) {
+        if self.softmaxes() {
+            self.small_partitions(group, shapes, tile, scratch);
+        }
+        if self.spec.rows_of_mass_one() {
+            self.couple_small(group, shapes, tile, scratch);
+        }
+    }
+
+    fn small_partitions(&self, group: &mut Group, shapes: &[Shape], tile: (&[f32], usize), scratch: &mut Scratch) {
         let mut row_partition = std::mem::take(&mut group.row_partition);
         row_partition.clear();
         let (g, row) = (self.shape.generated, self.cut.row);
@@ -127,8 +147,25 @@ impl Plan {
         self.column_partitions(shapes, &[col_sum], group);
     }
 
-    /// All partitions of a big group; masks its kept distances.
+    /// All partitions and potentials of a big group; masks its kept distances.
     pub(super) fn big_sums<T: Element>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &mut Group,
+        shapes: &[Shape],
+        mut kept: Option<&mut [f32]>,
+        scratch: &Mutex<Vec<Scratch>>,
+    ) {
+        if self.softmaxes() {
+            self.big_partitions(inputs, b, group, shapes, self.striped(kept.as_deref_mut()), scratch);
+        }
+        if self.spec.rows_of_mass_one() {
+            self.couple_big(inputs, b, group, shapes, kept, scratch);
+        }
+    }
+
+    fn big_partitions<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
@@ -206,6 +243,9 @@ impl Plan {
         distances: &[f32],
         e: &mut [f32],
     ) -> (f32, f32) {
+        if self.spec.rows_of_mass_one() {
+            return self.coupled_affinity(group, shapes[r], i, r, distances, e);
+        }
         let row = self.cut.row;
         let partition = group.row_partition[i * shapes.len() + r];
         // The row's own partition in the place of each column's; a weight in the logits then counts in both.
@@ -249,7 +289,7 @@ impl Plan {
         for (at, (i, tile)) in rows.zip(tile.chunks_exact(stride)).enumerate() {
             let tile = &tile[..row];
             let out = &mut out[at * row..];
-            if !ready {
+            if !ready && !self.spec.rows_of_mass_one() {
                 self.exponentials(group, shapes, i, tile, false, out, apart);
             }
             for r in 0..shapes.len() {
@@ -349,7 +389,9 @@ impl Plan {
             for (at, (i, tile)) in rows.zip(tile.0.chunks_exact(tile.1)).enumerate() {
                 let tile = &tile[..row];
                 let (x, dim) = query(group, i, dim, row);
-                self.exponentials(group, shapes, i, tile, false, exponentials, row);
+                if !self.spec.rows_of_mass_one() {
+                    self.exponentials(group, shapes, i, tile, false, exponentials, row);
+                }
                 for (r, a) in exponentials.chunks_exact_mut(row).enumerate() {
                     let (s_minus, s_plus) = self.affinity(group, shapes, i, r, tile, a);
                     let mut force = [0.0; LOW_DIM];

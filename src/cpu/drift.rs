@@ -1,6 +1,6 @@
 //! One drift call.
 
-use super::Plan;
+use super::{ForceNorms, Plan};
 use crate::{Drift, DriftInputs, DriftSpec, Element, Error, Result};
 
 /// The drift of `inputs` under `spec`: force, loss and statistics, on all threads of rayon's current pool.
@@ -33,5 +33,6 @@ pub fn drift<T: Element>(spec: &DriftSpec, inputs: &DriftInputs<'_, T>) -> Resul
     let mut force = vec![0.0; elements];
     let mut loss = vec![0.0; shape.groups];
     plan.contraction(inputs, &scale, &norms, &mut workspace, &mut force, &mut loss)?;
-    Ok(Drift { force, loss, scale, loss_r: norms.f2, nonfinite: sums.nonfinite(), elements_per_group })
+    let ForceNorms { f2: loss_r, convergence, .. } = norms;
+    Ok(Drift { force, loss, scale, loss_r, convergence, nonfinite: sums.nonfinite(), elements_per_group })
 }

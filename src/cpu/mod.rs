@@ -32,6 +32,7 @@
 
 mod ceilings;
 mod coefficients;
+mod coupled;
 mod cut;
 mod distances;
 mod drift;

@@ -6,7 +6,7 @@ use super::group::{Group, Scratch, mask, optional_chunks, sized, with_scratch};
 use super::isa::{Isa, LANES};
 use super::sums::{ForceNorms, ForceSums, ScaleSums, add};
 use super::tile::Shape;
-use crate::{DriftInputs, DriftShape, DriftSpec, Element, Error, FeatureScale, Result, Scale};
+use crate::{Convergence, DriftInputs, DriftShape, DriftSpec, Element, Error, FeatureScale, Result, Scale};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -101,7 +101,9 @@ impl Plan {
         spec.validate()?;
         shape.validate()?;
         let temperatures = spec.temperatures.len();
-        let cut = Cut::new(&shape, temperatures);
+        let mut cut = Cut::new(&shape, temperatures);
+        // What is kept for the identity does not hold potentials.
+        cut.identity &= !spec.rows_of_mass_one();
         let stride = if cut.identity { cut.row } else { cut.row.max(temperatures.saturating_mul(shape.dim)) };
         let plan = Self { spec: spec.clone(), shape, cut, isa: Isa::detect(), stride, kept: 0 };
         let samples = [shape.groups, shape.targets(), shape.dim, size_of::<f32>()];
@@ -369,11 +371,11 @@ impl Plan {
         let Workspace { kept, groups, scratch, .. } = workspace;
         let scratch = &*scratch;
         let kept = optional_chunks(kept, self.record(), self.shape.groups);
-        let groups = if self.cut.small {
+        let (groups, convergence): (Vec<_>, Vec<_>) = if self.cut.small {
             kept.into_par_iter()
                 .enumerate()
                 .map(|(b, kept)| self.small_squares(inputs, b, scale, &shapes, kept, scratch))
-                .collect()
+                .unzip()
         } else {
             kept.into_par_iter()
                 .zip(groups)
@@ -381,8 +383,7 @@ impl Plan {
                 .map(|(b, (mut kept, group))| {
                     self.fill_points(inputs, b, group, false);
                     self.mask_minima(scale, &shapes, group);
-                    let stripes = self.striped(kept.as_deref_mut());
-                    self.big_sums(inputs, b, group, &shapes, stripes, scratch);
+                    self.big_sums(inputs, b, group, &shapes, kept.as_deref_mut(), scratch);
                     let keep = kept.is_some();
                     let state = &*group;
                     let parts: Vec<Vec<f64>> = self
@@ -409,11 +410,12 @@ impl Plan {
                     for part in parts {
                         self.add_all(&mut squares, &part);
                     }
-                    squares
+                    (squares, group.convergence.clone())
                 })
-                .collect()
+                .unzip()
         };
-        Ok(ForceSums { groups, elements_per_group: self.shape.generated * self.shape.dim })
+        let convergence = worst(convergence, shapes.len());
+        Ok(ForceSums { groups, convergence, elements_per_group: self.shape.generated * self.shape.dim })
     }
 
     /// Phase B of a small group.
@@ -425,10 +427,10 @@ impl Plan {
         shapes: &[Shape],
         kept: Option<&mut [f32]>,
         scratch: &Mutex<Vec<Scratch>>,
-    ) -> Vec<f64> {
+    ) -> (Vec<f64>, Vec<Convergence>) {
         let keep = kept.is_some();
         let height = if self.cut.identity { self.shape.targets() } else { self.shape.generated };
-        self.with_small(inputs, b, scale, shapes, kept, (height, false), scratch, |group, (tile, stride), gram, own| {
+        let squares = |group: &Group, (tile, stride): (&mut [f32], usize), gram: &[f32], own: &mut Scratch| {
             if self.cut.identity
                 && let Some(squares) = self.identity_squares(group, shapes, (&*tile, stride), gram, own)
             {
@@ -458,6 +460,9 @@ impl Plan {
                 self.add_all(&mut squares, &part);
             }
             squares
+        };
+        self.with_small(inputs, b, scale, shapes, kept, (height, false), scratch, |group, tile, gram, own| {
+            (squares(group, tile, gram, own), group.convergence.clone())
         })
     }
 
@@ -628,7 +633,7 @@ impl Plan {
     }
 
     /// Kept distances, stripe by stripe.
-    fn striped<'a>(&self, kept: Option<&'a mut [f32]>) -> Vec<Option<&'a mut [f32]>> {
+    pub(super) fn striped<'a>(&self, kept: Option<&'a mut [f32]>) -> Vec<Option<&'a mut [f32]>> {
         let stripes = self.shape.generated.div_ceil(self.cut.stripe_rows);
         optional_chunks(kept.unwrap_or_default(), self.cut.stripe_rows * self.stride, stripes)
     }
@@ -660,6 +665,13 @@ impl Plan {
             *total = add(&self.spec, *total, *part);
         }
     }
+}
+
+/// The worst of all groups at each temperature.
+fn worst(groups: Vec<Vec<Convergence>>, temperatures: usize) -> Vec<Convergence> {
+    groups.into_iter().fold(vec![Convergence::default(); temperatures], |worst, group| {
+        if group.is_empty() { worst } else { worst.into_iter().zip(group).map(|(a, b)| a.worst(b)).collect() }
+    })
 }
 
 /// A scale's bits, so that NaN equals itself.

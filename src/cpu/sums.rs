@@ -1,7 +1,7 @@
 //! Partial statistics of the phases, one entry per group, and the global scalars that follow from them.
 
 use crate::spec::theta;
-use crate::{DriftSpec, Result, Scale};
+use crate::{Convergence, DriftSpec, Result, Scale};
 
 /// Partial sums of phase A, one entry per group, from which the global scale follows.
 ///
@@ -54,6 +54,8 @@ impl ScaleSums {
 pub struct ForceSums {
     /// sum_id F_id² in raw coordinates, [B][R].
     pub(super) groups: Vec<Vec<f64>>,
+    /// The worst of these groups' plans, `[R]`.
+    pub(super) convergence: Vec<Convergence>,
     pub(super) elements_per_group: usize,
 }
 
@@ -62,6 +64,9 @@ impl ForceSums {
     #[must_use]
     pub fn merge(mut self, next: Self) -> Self {
         self.groups.extend(next.groups);
+        for (own, next) in self.convergence.iter_mut().zip(next.convergence) {
+            *own = own.worst(next);
+        }
         self
     }
 
@@ -77,7 +82,8 @@ impl ForceSums {
         for f2 in &mut f2 {
             *f2 /= elements * scale.sigma * scale.sigma;
         }
-        ForceNorms { theta: f2.iter().map(|f2| theta(spec, *f2)).collect(), f2 }
+        let theta = f2.iter().map(|f2| theta(spec, *f2)).collect();
+        ForceNorms { theta, f2, convergence: self.convergence.clone() }
     }
 }
 
@@ -88,6 +94,8 @@ pub struct ForceNorms {
     pub f2: Vec<f64>,
     /// theta, `[R]`.
     pub theta: Vec<f64>,
+    /// How near the plans came to their marginals, `[R]`.
+    pub convergence: Vec<Convergence>,
 }
 
 /// `a + b` in the precision that the spec asks of global sums.

@@ -452,6 +452,130 @@ per_isa! {
     }
 }
 
+/// What the exponentials of one row, or its part in one block, add up to: `sum e^{-least}`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowSum {
+    pub(crate) least: f32,
+    pub(crate) sum: f32,
+}
+
+impl RowSum {
+    /// 1 / sum; 0 where nothing is there.
+    pub(crate) fn inverse(self) -> f32 {
+        if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum }
+    }
+
+    /// The logarithm; minus infinity where nothing is there.
+    pub(crate) fn log(self) -> f64 {
+        if self.sum == 0.0 { f64::NEG_INFINITY } else { f64::from(self.sum).ln() - f64::from(self.least) }
+    }
+}
+
+/// `psi_0(d) - psi_0(m) - c`: how far a pair is, the column's potential off.
+#[inline(always)]
+fn remoteness<V: Simd, const KERNEL: u8>(rate: V, min: V, row: &[f32], potential: &[f32], at: usize) -> (V, V) {
+    let d = load::<V>(row, at);
+    (d, relative::<V, KERNEL>(d, min).mul(rate).sub(load(potential, at)))
+}
+
+#[inline(always)]
+fn coupled_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    min: f32,
+    row: &[f32],
+    potential: &[f32],
+    second: &[f32],
+    e: &mut [f32],
+) -> [RowSum; 2] {
+    let (rate, min, zero, nothing) = (V::splat(rate), V::splat(min), V::zero(), V::splat(f32::INFINITY));
+    let mut least = [nothing; 2];
+    for at in (0..row.len()).step_by(LANES) {
+        let (_, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
+        let two = load::<V>(second, at);
+        least = [zero.if_less(two, nothing, z).smaller(least[0]), zero.if_less(two, z, nothing).smaller(least[1])];
+        store(z, e, at);
+    }
+    let least = least.map(V::least);
+    // Of an empty block any number is the least.
+    let from = least.map(|l| V::splat(if l == f32::INFINITY { 0.0 } else { l }));
+    let mut sums = [zero; 2];
+    for at in (0..row.len()).step_by(LANES) {
+        let two = load::<V>(second, at);
+        let a = exp(zero.if_less(two, from[1], from[0]).sub(load(e, at)));
+        let a = times_poly::<V, KERNEL>(load(row, at), rate, a);
+        sums = [zero.if_less(two, zero, a).add(sums[0]), zero.if_less(two, a, zero).add(sums[1])];
+        store(a, e, at);
+    }
+    let sums = sums.map(V::sum);
+    [0, 1].map(|k| RowSum { least: least[k], sum: sums[k] })
+}
+
+per_isa! {
+    /// `e_j = k(d_j) e^{c_j}` of one row for potentials c (minus infinity: not there), relative to the largest exponent
+    /// of its block; and what they add up to in the first block and in that where `second` is above 0.
+    fn coupled(shape: Shape, min: f32, row: &[f32], potential: &[f32], second: &[f32], e: &mut [f32]) -> [RowSum; 2] {
+        for_kernel!(shape.kernel, coupled_of(shape.rate, min, row, potential, second, e))
+    }
+}
+
+per_isa! {
+    /// The affinities of [`coupled`], with the inverse sums of both blocks, added to the columns' sums.
+    fn add_affinities(e: &[f32], inverse: [f32; 2], second: &[f32], col_sum: &mut [f32]) {
+        let [one, two] = inverse.map(V::splat);
+        for at in (0..e.len()).step_by(LANES) {
+            let factor = V::zero().if_less(load(second, at), two, one);
+            store(load::<V>(e, at).mul_add(factor, load(col_sum, at)), col_sum, at);
+        }
+    }
+}
+
+per_isa! {
+    /// The affinities of [`coupled`], in place; returns S- and S+, the sums where `positive` is 0 and 1.
+    fn normalize(e: &mut [f32], inverse: [f32; 2], second: &[f32], positive: &[f32]) -> (f32, f32) {
+        let [one, two] = inverse.map(V::splat);
+        let (zero, mut minus, mut plus) = (V::zero(), V::zero(), V::zero());
+        for at in (0..e.len()).step_by(LANES) {
+            let a = load::<V>(e, at).mul(zero.if_less(load(second, at), two, one));
+            let attracts = load::<V>(positive, at);
+            minus = zero.if_less(attracts, zero, a).add(minus);
+            plus = zero.if_less(attracts, a, zero).add(plus);
+            store(a, e, at);
+        }
+        (minus.sum(), plus.sum())
+    }
+}
+
+#[inline(always)]
+fn relative_column_sums_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    min: f32,
+    row: &[f32],
+    potential: &[f32],
+    second: &[f32],
+    logs: [f32; 2],
+    (least, sums): (&mut [f32], &mut [f32]),
+) {
+    let (rate, min) = (V::splat(rate), V::splat(min));
+    let [one, two] = logs.map(V::splat);
+    for at in (0..row.len()).step_by(LANES) {
+        let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
+        let z = z.add(V::zero().if_less(load(second, at), two, one));
+        let before = load::<V>(least, at);
+        let new = z.smaller(before);
+        let a = times_poly::<V, KERNEL>(d, rate, exp(new.sub(z)));
+        store(load::<V>(sums, at).mul_add(exp(new.sub(before)), a), sums, at);
+        store(new, least, at);
+    }
+}
+
+per_isa! {
+    /// The columns' sums of affinities whose rows' logarithms are `logs`, one row more: [`coupled`] without underflow.
+    /// `columns` are the least exponent of each so far, and the sum relative to it.
+    fn relative_column_sums(shape: Shape, min: f32, row: &[f32], potential: &[f32], second: &[f32], logs: [f32; 2], columns: (&mut [f32], &mut [f32])) {
+        for_kernel!(shape.kernel, relative_column_sums_of(shape.rate, min, row, potential, second, logs, columns))
+    }
+}
+
 /// Sums over the weights w of [`field_row`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FieldSums {

@@ -117,6 +117,7 @@ impl Plan {
             coupling: match spec.coupling {
                 Coupling::RowColumn => params::CouplingKind_kRowColumn,
                 Coupling::Row => params::CouplingKind_kRowOnly,
+                Coupling::Sinkhorn(_) => unreachable!(),
             },
             floor_kind,
             weights: match spec.weights {

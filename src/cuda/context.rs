@@ -157,7 +157,8 @@ impl Context {
             .ok_or_else(|| no_device("it reports nothing"))?;
         let elements_per_group = shape.generated * shape.dim;
         let (force, loss) = (self.download(&force, elements)?, self.download(&loss, shape.groups)?);
-        Ok(Drift { force, loss, scale, loss_r, nonfinite, elements_per_group })
+        let convergence = vec![crate::Convergence::default(); loss_r.len()];
+        Ok(Drift { force, loss, scale, loss_r, convergence, nonfinite, elements_per_group })
     }
 
     fn upload<T: DeviceRepr>(&self, what: &'static str, from: &[T]) -> Result<CudaSlice<T>> {

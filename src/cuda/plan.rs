@@ -157,6 +157,9 @@ impl Plan {
     /// more than 2^31 - 1 blocks.
     pub fn grouped(spec: &DriftSpec, shapes: &[DriftShape], dtype: Dtype, options: Options) -> Result<Self> {
         spec.validate()?;
+        if spec.rows_of_mass_one() {
+            return Err(Error::value(OP, "coupling", "the row or both softmaxes in the joint form", "another"));
+        }
         if shapes.is_empty() {
             return Err(Error::value(OP, "shapes", "at least one head", 0));
         }

@@ -3,7 +3,8 @@
 use super::{log_kernel, log_sum_exp, squared_distance};
 use crate::spec::{clip_min, theta};
 use crate::{
-    AffinityFloor, Coupling, DriftInputs, DriftSpec, Error, FeatureScale, Result, RowMeans, Scale, SelfMask, WeightRule,
+    AffinityFloor, Convergence, Coupling, DriftInputs, DriftSpec, Error, FeatureScale, Form, Result, RowMeans, Scale,
+    SelfMask, Sinkhorn, WeightRule,
 };
 
 /// Everything that one drift call computes, in f64.
@@ -25,6 +26,8 @@ pub struct Drift {
     pub coefficients: Vec<Vec<f64>>,
     /// How each temperature's affinities are spread, `[R]`; spec 2.2 (6), 6.6.
     pub rows: Vec<RowMeans>,
+    /// How near each temperature's plans came to their marginals, `[R]`; spec 7.1.
+    pub convergence: Vec<Convergence>,
     /// F, the force of each temperature before it is divided by theta, `[R]` of [B, G, D].
     pub force_r: Vec<Vec<f64>>,
 }
@@ -89,14 +92,22 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let mut coefficients = Vec::new();
     let mut force_r = Vec::new();
     let mut rows = Vec::new();
+    let mut convergence = Vec::new();
+    // Targets that are coupled together: all of them, or each block (7.3).
+    let blocks = match spec.form {
+        Form::Joint => vec![0..targets],
+        Form::Split => vec![0..negative, negative..targets],
+    };
     for &temperature in &spec.temperatures {
         let mut c = vec![0.0; d.len()];
         let mut f = vec![0.0; force.len()];
         let mut means = RowMeans::default();
+        let mut worst = Convergence::default();
         for b in 0..groups {
             // (5) self mask; (6) logits
             let removed = |i: usize, j: usize| {
-                (spec.self_mask == SelfMask::Remove && i == j) || (spec.weights == WeightRule::Logit && w(b, j) == 0.0)
+                let by_weight = spec.weights == WeightRule::Logit || spec.sinkhorn().is_some();
+                (spec.self_mask == SelfMask::Remove && i == j) || (by_weight && w(b, j) == 0.0)
             };
             let logit = |i: usize, j: usize| {
                 if removed(i, j) {
@@ -110,36 +121,52 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
                         SelfMask::Remove | SelfMask::Keep => {}
                     }
                 }
-                let log_w = if spec.weights == WeightRule::Logit { w(b, j).ln() } else { 0.0 };
-                log_kernel(spec.kernel, n, temperature) + log_w
+                // A plan's weights are its columns' marginals.
+                let in_logits = spec.weights == WeightRule::Logit && spec.sinkhorn().is_none();
+                log_kernel(spec.kernel, n, temperature) + if in_logits { w(b, j).ln() } else { 0.0 }
             };
-            let row: Vec<f64> = (0..queries).map(|i| log_sum_exp((0..targets).map(|j| logit(i, j)))).collect();
-            let col: Vec<f64> = (0..targets).map(|j| log_sum_exp((0..queries).map(|i| logit(i, j)))).collect();
+
+            let mut affinity = vec![0.0; queries * targets];
+            for block in &blocks {
+                let row: Vec<f64> = (0..queries).map(|i| log_sum_exp(block.clone().map(|j| logit(i, j)))).collect();
+                let col: Vec<f64> = block.clone().map(|j| log_sum_exp((0..queries).map(|i| logit(i, j)))).collect();
+                if let Some(sinkhorn) = spec.sinkhorn() {
+                    let weights: Vec<f64> = block.clone().map(|j| w(b, j)).collect();
+                    let (plan, reached) = plan(&|i, j| logit(i, block.start + j), queries, &weights, sinkhorn);
+                    for (i, plan) in plan.chunks(block.len().max(1)).enumerate() {
+                        affinity[i * targets..][block.clone()].copy_from_slice(plan);
+                    }
+                    worst = worst.worst(reached);
+                    continue;
+                }
+                for i in 0..queries {
+                    for j in block.clone().filter(|&j| !removed(i, j)) {
+                        let l = logit(i, j);
+                        let col = if spec.coupling == Coupling::Row { row[i] } else { col[j - block.start] };
+                        let a = match spec.affinity_floor {
+                            AffinityFloor::Product(floor) => {
+                                let (a_row, a_col) = ((l - row[i]).exp(), (l - col).exp());
+                                clip_min(a_row * a_col, floor).sqrt()
+                            }
+                            // K / sqrt(max(rowsum colsum, floor)) in logarithms
+                            AffinityFloor::Normalizer(floor) => {
+                                (l - clip_min((row[i] + col) / 2.0, floor.ln() / 2.0)).exp()
+                            }
+                            AffinityFloor::None => (l - (row[i] + col) / 2.0).exp(),
+                        };
+                        let weight = if spec.weights == WeightRule::Affinity { w(b, j) } else { 1.0 };
+                        affinity[i * targets + j] = a * weight;
+                    }
+                }
+            }
 
             for i in 0..queries {
-                let mut a = vec![0.0; targets];
-                for j in 0..targets {
-                    if removed(i, j) {
-                        continue;
-                    }
-                    let l = logit(i, j);
-                    let col = match spec.coupling {
-                        Coupling::RowColumn => col[j],
-                        Coupling::Row => row[i],
-                    };
-                    a[j] = match spec.affinity_floor {
-                        AffinityFloor::Product(floor) => {
-                            let (a_row, a_col) = ((l - row[i]).exp(), (l - col).exp());
-                            clip_min(a_row * a_col, floor).sqrt()
-                        }
-                        // K / sqrt(max(rowsum colsum, floor)) in logarithms
-                        AffinityFloor::Normalizer(floor) => {
-                            (l - clip_min((row[i] + col) / 2.0, floor.ln() / 2.0)).exp()
-                        }
-                        AffinityFloor::None => (l - (row[i] + col) / 2.0).exp(),
-                    };
-                    if spec.weights == WeightRule::Affinity {
-                        a[j] *= w(b, j);
+                let a = &mut affinity[i * targets..][..targets];
+                if spec.rows_of_mass_one() {
+                    for block in &blocks {
+                        let mass: f64 = a[block.clone()].iter().sum();
+                        let inverse = if mass == 0.0 { 0.0 } else { 1.0 / mass };
+                        a[block.clone()].iter_mut().for_each(|a| *a *= inverse);
                     }
                 }
                 let s_minus: f64 = a[..negative].iter().sum();
@@ -172,6 +199,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
         coefficients.push(c);
         force_r.push(f);
         rows.push(means);
+        convergence.push(worst);
     }
 
     // (7) goal, (8) loss, and the closed form of its gradient
@@ -182,9 +210,51 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let loss = residual.chunks(per_group).map(|r| r.iter().map(|r| r * r).sum::<f64>() / per_group as f64).collect();
     let grad = force.iter().map(|f| -2.0 * f / (per_group as f64 * scale.sigma)).collect();
     let scale = if groups == 0 { scale.of_nothing() } else { scale };
-    Ok(Drift { scale, loss_r, loss, force, goal, grad, coefficients, rows, force_r })
+    Ok(Drift { scale, loss_r, loss, force, goal, grad, coefficients, rows, convergence, force_r })
 }
 
 pub(crate) fn all_weights_zero() -> Error {
     Error::value("drift", "every weight", "at least one weight above 0 in the call", "0")
+}
+
+/// The entropic plan of spec 7.1 for logits M_ij of `queries` rows and a column for each of `weights`, [rows, columns];
+/// marginals are 1 of each row, and of the columns shares of the number of rows in proportion to the weights.
+fn plan(
+    logit: &dyn Fn(usize, usize) -> f64,
+    queries: usize,
+    weights: &[f64],
+    Sinkhorn { iterations, tolerance }: Sinkhorn,
+) -> (Vec<f64>, Convergence) {
+    let columns = weights.len();
+    let total: f64 = weights.iter().sum();
+    let marginal = |j: usize| (queries as f64 * weights[j] / total).ln();
+    let (mut lu, mut lv) = (vec![0.0; queries], vec![0.0; columns]);
+    // Where there is no pair, nothing brings a row or column to its marginal.
+    let potential = |marginal: f64, sum: f64| if sum == f64::NEG_INFINITY { 0.0 } else { marginal - sum };
+    let mut pi = vec![0.0; queries * columns];
+    let mut reached = Convergence::default();
+    for iteration in 1..=iterations {
+        for i in 0..queries {
+            lu[i] = potential(0.0, log_sum_exp((0..columns).map(|j| logit(i, j) + lv[j])));
+        }
+        for j in 0..columns {
+            lv[j] = potential(marginal(j), log_sum_exp((0..queries).map(|i| logit(i, j) + lu[i])));
+        }
+        let mut error = 0.0;
+        for i in 0..queries {
+            let mut sum = 0.0;
+            for j in 0..columns {
+                pi[i * columns + j] = (logit(i, j) + lu[i] + lv[j]).exp();
+                sum += pi[i * columns + j];
+            }
+            if sum != 0.0 {
+                error += (sum - 1.0).abs() / queries as f64;
+            }
+        }
+        reached = Convergence { iterations: iteration, error };
+        if error <= tolerance {
+            break;
+        }
+    }
+    (pi, reached)
 }

@@ -151,6 +151,20 @@ impl Case {
         }
     }
 
+    /// These samples; every weight 1.
+    pub fn of([groups, generated, negatives, positives, dim]: [usize; 5], samples: [&[f32]; 3]) -> Self {
+        let [x, n, p] = samples.map(<[f32]>::to_vec);
+        Self {
+            shape: DriftShape { groups, generated, negatives, positives, dim },
+            generated: x,
+            negatives: n,
+            positives: p,
+            weight_generated: None,
+            weight_negatives: None,
+            weight_positives: None,
+        }
+    }
+
     /// The same with random weights in [0.2, 2).
     pub fn weighted(mut self, seed: u64) -> Self {
         let mut rng = Normal::new(seed ^ 0xabcd);
