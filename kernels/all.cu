@@ -1,5 +1,6 @@
 // Every kernel in one module: nvcc makes one image of it, NVRTC compiles it at run time.
 #include "contraction.cu"
+#include "couplings.cu"
 #include "distances.cu"
 #include "features.cu"
 #include "group.cu"

@@ -41,7 +41,7 @@ struct Columns {
         for (int column = threadIdx.x; column < width; column += kThreads) {
             const bool is = j0 + column < head.targets;
             const long long at = static_cast<long long>(b) * head.targets + j0 + column;
-            least[column] = is ? head.column_least[at] : 0.0f;
+            least[column] = is && !call.coupled ? head.column_least[at] : 0.0f;
             for (int k = 0; k < call.temperatures; ++k) {
                 const float value = is ? head.column_log[at * call.temperatures + k] : 0.0f;
                 log[k * width + column] = halves ? half_exponent(call, k, least[column], value) : value;

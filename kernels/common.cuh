@@ -128,6 +128,10 @@ struct Norms {
 // A of spec 2.2 (6): sqrt of row softmax times column softmax, clipped, weighted. The row's alone where the coupling
 // says so: it then stands for the column's too, and a weight in the logits counts in both.
 __device__ __forceinline__ float affinity(const DriftCall& call, float n, float w, float rate, const Norms& norms) {
+    // Of a row with mass 1 (couplings.cu) the column has a potential.
+    if (call.coupled) {
+        return expf(log_ratio(call.kernel, n, norms.row_least, rate) + (norms.column_log - norms.row_log));
+    }
     const bool alone = call.coupling == kRowOnly;
     const float column_least = alone ? norms.row_least : norms.column_least;
     const float column_log = alone ? norms.row_log : norms.column_log;

@@ -26,6 +26,8 @@ namespace contraction {
 // a positive and to a negative is multiplied by.
 struct RowFactors {
     float log[kMaxTemperatures], half[kMaxTemperatures], pull[kMaxTemperatures], push[kMaxTemperatures], least;
+    // The logarithm for positives, where rows have mass 1.
+    float other[kMaxTemperatures];
 };
 
 // Makes the coefficients of a tile: of temperature r, or of all temperatures, each divided by its theta. A warp has
@@ -64,7 +66,9 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
             factors.least = head.row_least[query];
         }
         if (has) {
-            factors.log[mine] = head.row_log[query * call.temperatures + mine];
+            const float* log = head.row_log + (call.coupled ? 2 : 1) * (query * call.temperatures + mine);
+            factors.log[mine] = log[0];
+            factors.other[mine] = log[call.coupled ? 1 : 0];
             factors.half[mine] = half_exponent(call, mine, head.row_least[query], factors.log[mine]);
             factors.pull[mine] = mass[0] * inverse * inverse_theta;
             factors.push[mine] = -mass[1] * inverse * inverse_theta;
@@ -139,9 +143,10 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
                 float sum = 0.0f;
 #pragma unroll 1
                 for (int k = begin; n != infinity() && k < end; ++k) {
-                    const float a =
-                        affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, factors.log[k]));
-                    sum = fmaf(a, column >= attracting ? factors.pull[k] : factors.push[k], sum);
+                    const bool attracts = column >= attracting;
+                    const float log = attracts ? factors.other[k] : factors.log[k];
+                    const float a = affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, log));
+                    sum = fmaf(a, attracts ? factors.pull[k] : factors.push[k], sum);
                 }
                 finish(to + column, sum);
             }

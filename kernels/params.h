@@ -45,13 +45,13 @@ enum ScaleKind { kScaleOfficial = 0, kScalePaper = 1, kScaleRaw = 2 };
 enum MaskKind { kMaskAdd = 0, kMaskSet = 1, kMaskRemove = 2, kMaskKeep = 3 };
 // Spec 2.2 (6), 2.7: the clip in the affinity.
 enum FloorKind { kFloorProduct = 0, kFloorNormalizer = 1, kFloorNone = 2 };
-// Spec 2.5: which softmaxes make the affinity.
-enum CouplingKind { kRowColumn = 0, kRowOnly = 1 };
+// Spec 2.5, 7.3: what makes the affinity.
+enum CouplingKind { kRowColumn = 0, kRowOnly = 1, kSinkhorn = 2 };
 // Spec 2.5: where target weights enter.
 enum WeightKind { kWeightAffinity = 0, kWeightLogit = 1, kWeightIgnored = 2 };
 
 // Launches in which a head has a number of blocks of its own.
-enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kForce = 5, kLosses = 6, kLaunches = 7 };
+enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kForce = 5, kLosses = 6, kPlans = 7, kLaunches = 8 };
 
 // What a head reports, in device memory.
 struct DriftScalars {
@@ -65,6 +65,14 @@ struct DriftScalars {
     double mean, scale, sigma, distance, inverse;
     // What follows from the others: the mean square of each temperature's force, and what that force is divided by (6).
     double f2[kMaxTemperatures], theta[kMaxTemperatures];
+    // Of each temperature the most iterations that a plan took, and the greatest error of a plan's rows.
+    double iterations[kMaxTemperatures], error[kMaxTemperatures];
+};
+
+// A plan (spec 7.1): the iterations it took, 0 while it takes more, and the mean of |row sum / marginal - 1| after them.
+struct PlanState {
+    int iterations;
+    float error;
 };
 
 // Samples of one kind: where they are, and how many elements a group and a sample are from the next.
@@ -77,6 +85,8 @@ struct Samples {
 // samples are in C order.
 struct DriftHead {
     int groups, generated, negatives, positives, targets, dim;
+    // Generated samples and negatives.
+    int repelling;
     // Distances: targets of a tile; slices of so many coordinates.
     int columns, slices, slice;
     // Contraction: targets of a tile; ranges of so many coordinates.
@@ -97,7 +107,13 @@ struct DriftHead {
     // [B, T, R]; of each row the mass of the negatives, that of the positives and the greatest coefficient,
     // [B, G, R, 3]. among, where norms come by the zero-sum identity, else null: the distances of the targets that are
     // not generated to all that are not before them, [B, T - G, T], on tensor cores with those to some that are.
-    float *among, *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass;
+    //
+    // Where rows have mass 1: column_log is what is added to a column's logits, row_log the logarithm of each row's sum in
+    // either block, [B, G, R, 2]; row_change how far each was from 1, [B, G, R, 2]; plans [B, R, 2]; plan_weights the sum
+    // of the weights of either block, [B, 2].
+    float *among, *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass, *row_change;
+    PlanState *plans;
+    double *plan_weights;
     // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost;
     // losses one double.
     double *distance_sums, *norm_sums, *row_sums, *loss_sums;
@@ -116,6 +132,9 @@ struct DriftCall {
     CouplingKind coupling;
     FloorKind floor_kind;
     WeightKind weights;
+    // Whether each row has mass 1, and whether in each block; iterations of a plan, and the one that a launch belongs to.
+    int coupled, split, iterations, iteration;
+    float tolerance;
     // Whether forces are divided by their root mean square, whose square is at least norm_floor.
     int normalize;
     // Whether a sample's distance to itself is the constant sqrt(min_squared).

@@ -51,6 +51,39 @@ __device__ __forceinline__ void norm(const DriftCall& call, const DriftHead& hea
     scalars->theta[r] = !call.normalize ? 1.0 : theta - theta == 0.0 ? theta : theta - theta;
 }
 
+// The greater of two, or NaN where one of them is.
+__device__ __forceinline__ double worse(double a, double b) { return b > a || b != b ? b : a; }
+
+// The worst of a block's, in every thread of the first warp; as block_sum.
+__device__ __forceinline__ double block_worst(double x, double* scratch) {
+    for (int lane = kWarp / 2; lane > 0; lane /= 2) x = worse(x, shuffle_xor(x, lane));
+    __syncthreads();
+    if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = x;
+    __syncthreads();
+    for (int k = 0; k < kWarps; ++k) x = worse(x, scratch[k]);
+    return x;
+}
+
+// The worst plan of a temperature.
+__device__ __forceinline__ void worst_plan(const DriftCall& call, const DriftHead& head, int r, double* scratch) {
+    double iterations = 0.0, error = 0.0;
+    if (call.coupling == kSinkhorn) {
+#pragma unroll 1
+        for (int b = threadIdx.x; b < head.groups; b += kThreads) {
+            for (int block = 0; block < (call.split ? 2 : 1); ++block) {
+                const PlanState plan = head.plans[2 * (static_cast<long long>(b) * call.temperatures + r) + block];
+                iterations = worse(iterations, plan.iterations);
+                error = worse(error, plan.error);
+            }
+        }
+        iterations = block_worst(iterations, scratch);
+        error = block_worst(error, scratch);
+    }
+    if (threadIdx.x != 0) return;
+    head.scalars->iterations[r] = iterations;
+    head.scalars->error[r] = error;
+}
+
 // The head of a launch with the same number of blocks for each.
 __device__ __forceinline__ const DriftHead& head_at(const DriftCall& call, int head) {
     return call.table == nullptr ? call.head : call.table[head];
@@ -93,6 +126,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) reduce_norms(const __g
     // Masses go by the group where that is one block, by the row elsewhere.
     const long long blocks = call.fused ? head.groups : row_blocks(head);
     const reduce::Total<kRowSums> rows(head.row_sums + r * blocks * kRowSums, blocks, scratch);
+    reduce::worst_plan(call, head, r, scratch);
     if (threadIdx.x != 0) return;
     head.scalars->squares[r] = squares.of[0];
     for (int k = 0; k < kRowSums; ++k) head.scalars->rows[r][k] = rows.of[k];

@@ -9,17 +9,6 @@
 
 namespace statistics {
 
-// The row of this warp, or nothing.
-struct Row {
-    int b, i;
-};
-
-__device__ __forceinline__ bool row_of(const DriftHead& head, int block, Row* row) {
-    const long long at = static_cast<long long>(block) * kWarps + threadIdx.x / kWarp;
-    *row = {static_cast<int>(at / head.generated), static_cast<int>(at % head.generated)};
-    return at < static_cast<long long>(head.groups) * head.generated;
-}
-
 template <typename T>
 __device__ __forceinline__ void all_rows(const DriftCall& call) {
     int block;
@@ -48,32 +37,6 @@ __device__ __forceinline__ void all_masses(const DriftCall& call) {
         }
     }
     rows.store(call, head, block, row_blocks(head));
-}
-
-// Shows a target's queries to its warp's share of the block: the query and the normalised distance.
-template <typename T, typename F>
-__device__ __forceinline__ void over_column(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,
-                                            int j, F f) {
-    const int warp = threadIdx.x / kWarp;
-    const float* stored = nullptr;
-    Sample<T> y;
-    const bool few = head.dim <= kFew;
-    if (head.distances != nullptr) {
-        stored = head.distances + (static_cast<long long>(b) * head.generated + warp) * head.targets + j;
-    } else if (few) {
-        y.take(head, target<T>(head, b, j));
-    }
-    const Samples& samples = head.samples[0];
-    const T* x = static_cast<const T*>(samples.data) + b * samples.group + warp * samples.sample;
-    const long long step = samples.sample * kWarps, row = static_cast<long long>(head.targets) * kWarps;
-#pragma unroll 1
-    for (int i = warp; i < head.generated; i += kWarps, x += step) {
-        const float d = stored != nullptr ? *stored
-                        : few             ? y.distance(call, head, x, i == j)
-                                          : distance<T>(call, head, b, i, j);
-        if (stored != nullptr) stored += row;
-        f(i, in_units(call, unit, d, i == j));
-    }
 }
 
 template <typename T, bool kOfficial>

@@ -46,6 +46,43 @@ __device__ __forceinline__ void over_row(const DriftCall& call, const DriftHead&
     }
 }
 
+// The row of this warp, or nothing.
+struct Row {
+    int b, i;
+};
+
+__device__ __forceinline__ bool row_of(const DriftHead& head, int block, Row* row) {
+    const long long at = static_cast<long long>(block) * kWarps + threadIdx.x / kWarp;
+    *row = {static_cast<int>(at / head.generated), static_cast<int>(at % head.generated)};
+    return at < static_cast<long long>(head.groups) * head.generated;
+}
+
+// Shows a target's queries to its warp's share of the block: the query and the normalised distance.
+template <typename T, typename F>
+__device__ __forceinline__ void over_column(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,
+                                            int j, F f) {
+    const int warp = threadIdx.x / kWarp;
+    const float* stored = nullptr;
+    Sample<T> y;
+    const bool few = head.dim <= kFew;
+    if (head.distances != nullptr) {
+        stored = head.distances + (static_cast<long long>(b) * head.generated + warp) * head.targets + j;
+    } else if (few) {
+        y.take(head, target<T>(head, b, j));
+    }
+    const Samples& samples = head.samples[0];
+    const T* x = static_cast<const T*>(samples.data) + b * samples.group + warp * samples.sample;
+    const long long step = samples.sample * kWarps, row = static_cast<long long>(head.targets) * kWarps;
+#pragma unroll 1
+    for (int i = warp; i < head.generated; i += kWarps, x += step) {
+        const float d = stored != nullptr ? *stored
+                        : few             ? y.distance(call, head, x, i == j)
+                                          : distance<T>(call, head, b, i, j);
+        if (stored != nullptr) stored += row;
+        f(i, in_units(call, unit, d, i == j));
+    }
+}
+
 // A row, by a warp: lanes along the targets. Of the official affinity no pair is removed and none weighted here.
 template <typename T, bool kOfficial>
 __device__ __forceinline__ void row(const DriftCall& call, const DriftHead& head, int b, int i) {
@@ -205,23 +242,28 @@ __device__ __forceinline__ void masses(const DriftCall& call, const DriftHead& h
     const float row_least = head.row_least[at];
     const float* column_least = head.column_least + static_cast<long long>(b) * head.targets;
     const float* column_log = head.column_log + static_cast<long long>(b) * head.targets * call.temperatures;
+    const bool coupled = !kOfficial && call.coupled;
 #pragma unroll 1
     for (int r0 = 0; r0 < call.temperatures; r0 += kAtOnce) {
-        float row_log[kAtOnce] = {};
+        // Where rows have mass 1, of the negatives and of the positives.
+        float row_log[kAtOnce] = {}, other_log[kAtOnce] = {};
         for (int k = 0; k < kAtOnce; ++k) {
-            if (r0 + k < call.temperatures) row_log[k] = head.row_log[at * call.temperatures + r0 + k];
+            if (r0 + k >= call.temperatures) break;
+            const float* log = head.row_log + (coupled ? 2 : 1) * (at * call.temperatures + r0 + k);
+            row_log[k] = log[0];
+            if (coupled) other_log[k] = log[1];
         }
         Masses masses[kAtOnce];
         over_row<T>(call, head, unit, b, i, [&](int j, int kind, int, float n) {
             const float w = weight(call, head, b, j);
             if (!kOfficial && removed(call, i, j, w)) return;
-            const float least_n = column_least[j];
+            const float least_n = coupled ? 0.0f : column_least[j];
             const float* log = column_log + static_cast<long long>(j) * call.temperatures + r0;
 #pragma unroll
             for (int k = 0; k < kAtOnce; ++k) {
                 if (r0 + k >= call.temperatures) break;
-                const float a =
-                    affinity_of<kOfficial>(call, r0 + k, n, w, Norms{row_least, least_n, row_log[k], log[k]});
+                const float own = coupled && kind == 2 ? other_log[k] : row_log[k];
+                const float a = affinity_of<kOfficial>(call, r0 + k, n, w, Norms{row_least, least_n, own, log[k]});
                 if (kind == 2) {
                     masses[k].attract(a);
                 } else {

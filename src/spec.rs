@@ -110,9 +110,8 @@ pub enum Coupling {
 pub struct Sinkhorn {
     /// Iterations at most, 1 to 100,000; 20 or 30 in published code.
     pub iterations: u32,
-    /// A plan for which the mean of |row sum / marginal - 1| over its rows is at most this after an iteration takes no
-    /// more; with 0 all that
-    /// change anything are taken.
+    /// Where not 0: a plan for which the mean of |row sum / marginal - 1| over its rows is at most this after an iteration
+    /// takes no more.
     pub tolerance: f64,
 }
 

@@ -315,3 +315,110 @@ fn specs_that_contradict_themselves_are_refused() {
     spec.form = Form::Split;
     assert!(spec.validate().is_err());
 }
+
+/// Every coupling and form in every dialect on the device, in every type and rung.
+#[cfg(feature = "cuda")]
+mod cuda {
+    use super::*;
+    use common::bench::Bench;
+    use cudrift::cuda::Options;
+    use cudrift::{bf16, f16};
+
+    const COUPLED: [(Coupling, Form); 4] = [
+        (Coupling::Sinkhorn(Sinkhorn { iterations: 4, tolerance: 0.0 }), Form::Joint),
+        (Coupling::Sinkhorn(Sinkhorn { iterations: 4, tolerance: 0.0 }), Form::Split),
+        (Coupling::RowColumn, Form::Split),
+        (Coupling::Row, Form::Split),
+    ];
+
+    #[test]
+    fn the_device_agrees_with_the_reference() {
+        let Some(bench) = Bench::new() else { return };
+        let mut seed = 0;
+        for (name, dialect) in common::bench::dialects() {
+            for (coupling, form) in COUPLED {
+                for kernel in Kernel::ALL {
+                    seed += 1;
+                    let mut spec = dialect.clone().coupled(coupling, form);
+                    spec.kernel = kernel;
+                    spec.temperatures = if name == "notebook" { vec![0.7] } else { vec![0.05, 0.3, 1.0, 0.2] };
+                    let mut case = Case::random(seed, [2, 9, 4, 7, 5]);
+                    if seed % 2 == 0 {
+                        case = case.weighted(seed);
+                        case.weight_negatives.as_mut().unwrap()[1] = 0.0;
+                    }
+                    let what = format!("{name} {kernel} {coupling:?} {form:?}");
+                    bench.compare::<f32>(&what, &spec, &case, 1e-5);
+                    bench.compare::<bf16>(&what, &spec, &case, 1e-5);
+                }
+            }
+        }
+    }
+
+    /// Tiles that stream, several ranges of coordinates, distances kept or not.
+    #[test]
+    fn tiles_stream() {
+        let Some(bench) = Bench::new() else { return };
+        for (coupling, form) in COUPLED {
+            for shape in [[1, 70, 3, 260, 40], [2, 65, 0, 180, 2]] {
+                let spec = DriftSpec::official().coupled(coupling, form);
+                let case = Case::random(5, shape).weighted(4);
+                let what = format!("{coupling:?} {form:?}");
+                bench.compare::<f16>(&what, &spec, &case, 2e-5);
+                let runs = [true, false].map(|keep| {
+                    let options = Options { keep_distances: Some(keep), ..bench.options };
+                    bench.run_with::<f32>(&spec, &case, options)
+                });
+                for got in &runs {
+                    common::bench::judge::<f32>(&what, &spec, &case, got, false, 2e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plans_stop_apart() {
+        let Some(bench) = Bench::new() else { return };
+        let mut case = Case::random(4, [3, 20, 0, 25, 2]);
+        // The groups' plans need iterations of their own.
+        case.positives[50..100].iter_mut().for_each(|v| *v *= 3.0);
+        for form in FORMS {
+            let mut spec = raw(0.6, Coupling::Sinkhorn(Sinkhorn { iterations: 60, tolerance: 1e-2 }), form);
+            spec.temperatures = vec![0.6, 2.0];
+            let want = case.reference(&spec);
+            let loaded = bench.load::<f32>(&spec, &case);
+            let got = bench.run::<f32>(&spec, &case);
+            common::bench::judge::<f32>(&format!("{form:?}"), &spec, &case, &got, false, 1e-5);
+            let taken: Vec<u32> = want.convergence.iter().map(|c| c.iterations).collect();
+            assert!(taken[0] < 60 && taken[1] < taken[0], "{taken:?}");
+            // Each iteration's three launches, the first rows, the start, and what every call has.
+            assert_eq!(loaded.plan.launches(), 3 * 60 + 2 + 6);
+        }
+    }
+
+    /// No pair in a block, samples that are not finite, far targets at low temperatures.
+    #[test]
+    fn edges() {
+        let Some(bench) = Bench::new() else { return };
+        for (coupling, form) in COUPLED {
+            let mut spec = raw(0.5, coupling, form);
+            spec.affinity_floor = AffinityFloor::None;
+            let nothing = bench.run::<f32>(&spec, &Case::random(3, [1, 5, 2, 0, 3]));
+            assert!(nothing.force.iter().all(|f| *f == 0.0), "{coupling:?} {form:?}");
+            spec.self_mask = SelfMask::Remove;
+            let alone = bench.run::<f32>(&spec, &Case::random(3, [1, 1, 0, 4, 3]));
+            assert!(alone.force.iter().all(|f| *f == 0.0), "{coupling:?} {form:?}: {:?}", alone.force);
+            assert!(!alone.statistics.convergence[0].error.is_nan());
+            let mut case = Case::random(3, [2, 5, 2, 6, 3]);
+            case.positives[4] = f32::NAN;
+            let got = bench.run::<f32>(&DriftSpec::official().coupled(coupling, form), &case);
+            assert_eq!(got.statistics.nonfinite, 1);
+            assert!(got.force.iter().all(|f| f.is_nan()), "{coupling:?} {form:?}");
+        }
+        let mut case = Case::random(6, [1, 9, 0, 7, 3]);
+        case.positives[..3].iter_mut().for_each(|v| *v += 30.0);
+        for form in FORMS {
+            bench.compare::<f32>("far", &raw(0.1, sinkhorn(10), form), &case, 1e-4);
+        }
+    }
+}

@@ -122,7 +122,7 @@ fn misuse_is_a_typed_error() {
     assert!(matches!(plan.coefficients(&inputs, &scale, &mut workspace), Err(Error::Order { .. })));
     let sums = plan.distances(&inputs, &mut workspace).unwrap();
     let scale = sums.finish(&spec).unwrap();
-    let norms = cpu::ForceNorms { f2: vec![1.0; 3], theta: vec![1.0; 3] };
+    let norms = cpu::ForceNorms { f2: vec![1.0; 3], theta: vec![1.0; 3], convergence: Vec::new() };
     let (mut force, mut loss) = (vec![0.0; 30], vec![0.0; 2]);
     let early = plan.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss);
     assert!(matches!(early, Err(Error::Order { .. })));
@@ -131,7 +131,7 @@ fn misuse_is_a_typed_error() {
     assert!(matches!(short, Err(Error::Shape { argument: "force", .. })));
     let short = plan.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss[1..]);
     assert!(matches!(short, Err(Error::Shape { argument: "loss", .. })));
-    let norms = cpu::ForceNorms { f2: vec![1.0], theta: vec![1.0] };
+    let norms = cpu::ForceNorms { f2: vec![1.0], theta: vec![1.0], convergence: Vec::new() };
     let short = plan.contraction(&inputs, &scale, &norms, &mut workspace, &mut force, &mut loss);
     assert!(matches!(short, Err(Error::Shape { argument: "norms", .. })));
 

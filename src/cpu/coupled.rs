@@ -142,7 +142,8 @@ impl Plan {
                 }
                 for ((going, errors), reached) in going.iter_mut().zip(errors).zip(&mut group.convergence) {
                     for (going, error) in going.iter_mut().zip(errors).filter(|(going, _)| **going) {
-                        *going = iteration < iterations && (error > tolerance || error.is_nan());
+                        let near_enough = tolerance > 0.0 && error <= tolerance;
+                        *going = iteration < iterations && !near_enough;
                         if !*going {
                             *reached = reached.worst(Convergence { iterations: iteration, error });
                         }

@@ -2,7 +2,7 @@
 
 use super::params::{self, DriftCall, DriftHead, DriftScalars};
 use super::plan::{Head, LAUNCHES, Plan};
-use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+use crate::{AffinityFloor, Coupling, FeatureScale, ForceNorm, Form, Kernel, SelfMask, WeightRule};
 
 /// Where an uncentred pair in half precision is formed anew, as a part of its squares: five bits have then cancelled.
 const NEAR: f64 = 1.0 / 32.0;
@@ -117,7 +117,7 @@ impl Plan {
             coupling: match spec.coupling {
                 Coupling::RowColumn => params::CouplingKind_kRowColumn,
                 Coupling::Row => params::CouplingKind_kRowOnly,
-                Coupling::Sinkhorn(_) => unreachable!(),
+                Coupling::Sinkhorn(_) => params::CouplingKind_kSinkhorn,
             },
             floor_kind,
             weights: match spec.weights {
@@ -125,6 +125,11 @@ impl Plan {
                 WeightRule::Logit => params::WeightKind_kWeightLogit,
                 WeightRule::Ignored => params::WeightKind_kWeightIgnored,
             },
+            coupled: spec.rows_of_mass_one().into(),
+            split: (spec.form == Form::Split).into(),
+            iterations: spec.sinkhorn().map_or(0, |plan| plan.iterations as i32),
+            iteration: 0,
+            tolerance: spec.sinkhorn().map_or(0.0, |plan| plan.tolerance as f32),
             normalize,
             constant_self: spec.numerics.constant_self_distance.into(),
             fused: self.fused.into(),
@@ -137,6 +142,7 @@ impl Plan {
             norm_floor,
             rate,
             official: (spec.kernel == Kernel::Laplace
+                && !spec.rows_of_mass_one()
                 && spec.coupling == Coupling::RowColumn
                 && matches!(spec.affinity_floor, AffinityFloor::Product(_))
                 && spec.weights != WeightRule::Logit
@@ -167,6 +173,7 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
         positives: int(shape.positives),
         targets: int(shape.targets()),
         dim: int(shape.dim),
+        repelling: int(shape.generated + shape.negatives),
         columns: int(head.columns),
         slices: int(head.slices),
         slice: int(head.slice),
@@ -185,6 +192,9 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
         row_log: array(layout.row_log) as *mut _,
         column_log: array(layout.column_log) as *mut _,
         mass: array(layout.mass) as *mut _,
+        row_change: array(layout.row_change) as *mut _,
+        plans: array(layout.plans) as *mut _,
+        plan_weights: array(layout.plan_weights) as *mut _,
         distance_sums: array(layout.distance_sums) as *mut _,
         norm_sums: array(layout.norm_sums) as *mut _,
         row_sums: array(layout.row_sums) as *mut _,

@@ -150,14 +150,13 @@ impl Context {
             ..Outputs::default()
         };
         plan.run(&self.kernels, &self.stream, inputs, &mut workspace, outputs)?;
-        let Statistics { scale, loss_r, nonfinite, .. } = plan
+        let Statistics { scale, loss_r, convergence, nonfinite, .. } = plan
             .statistics(&self.stream, &workspace)?
             .into_iter()
             .next()
             .ok_or_else(|| no_device("it reports nothing"))?;
         let elements_per_group = shape.generated * shape.dim;
         let (force, loss) = (self.download(&force, elements)?, self.download(&loss, shape.groups)?);
-        let convergence = vec![crate::Convergence::default(); loss_r.len()];
         Ok(Drift { force, loss, scale, loss_r, convergence, nonfinite, elements_per_group })
     }
 

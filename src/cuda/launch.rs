@@ -12,7 +12,7 @@ use super::call::{Call, Pointers};
 use super::context::failed;
 use super::params::{self, DriftCall, DriftScalars};
 use super::plan::{Plan, STATIC_SHARED};
-use crate::{DriftShape, Dtype, Element, Error, Result, RowMeans};
+use crate::{Convergence, Coupling, DriftShape, Dtype, Element, Error, Result, RowMeans};
 
 const OP: &str = "cuda drift";
 const THREADS: u32 = params::kThreads as u32;
@@ -34,6 +34,8 @@ pub struct Kernels {
     reduce_norms: CudaFunction,
     derive_norms: CudaFunction,
     losses: CudaFunction,
+    start: CudaFunction,
+    settle: CudaFunction,
     statistics: [Statistical; 3],
     plain: [Products; 3],
     tensor: [Products; 3],
@@ -47,6 +49,8 @@ struct Statistical {
     rows: CudaFunction,
     columns: CudaFunction,
     masses: CudaFunction,
+    project_rows: CudaFunction,
+    project_columns: CudaFunction,
 }
 
 /// The kernels with products, for one type of samples in one rung.
@@ -155,6 +159,8 @@ pub struct Statistics {
     pub loss_r: Vec<f64>,
     /// How each temperature's affinities are spread, `[R]`.
     pub rows: Vec<RowMeans>,
+    /// How near each temperature's plans came to their marginals, `[R]`; of this device's groups alone.
+    pub convergence: Vec<Convergence>,
     /// How many input coordinates and weights are NaN or infinite, or weights negative.
     pub nonfinite: u64,
 }
@@ -210,6 +216,8 @@ impl Kernels {
                 rows: function(&format!("rows_{name}"))?,
                 columns: function(&format!("columns_{name}"))?,
                 masses: function(&format!("masses_{name}"))?,
+                project_rows: function(&format!("project_rows_{name}"))?,
+                project_columns: function(&format!("project_columns_{name}"))?,
             })
         };
         Ok(Self {
@@ -219,6 +227,8 @@ impl Kernels {
             reduce_norms: function("reduce_norms")?,
             derive_norms: function("derive_norms")?,
             losses: function("losses")?,
+            start: function("start")?,
+            settle: function("settle")?,
             statistics: [statistical("f32")?, statistical("f16")?, statistical("bf16")?],
             plain: [products("f32")?, products("f16")?, products("bf16")?],
             tensor: [products("f32_tensor")?, products("f16_tensor")?, products("bf16_tensor")?],
@@ -356,35 +366,57 @@ impl Plan {
         let heads = self.heads.len() as u32;
         let temperatures = self.spec.temperatures.len() as u32;
         let norms = if self.fused { &products.group } else { &products.norm };
-        let launches: &[(&str, &CudaFunction, u32, usize)] = match phase {
-            Phase::Distances => &[
-                ("distances", &products.distances, blocks(params::Launch_kDistances), self.shared[0]),
-                ("join", &kernels.join, blocks(params::Launch_kJoin), 0),
-                ("reduce_scale", &kernels.reduce_scale, heads, 0),
-            ],
-            Phase::Scale => &[("derive_scale", &kernels.derive_scale, heads, 0)],
-            Phase::Norms => &[
-                ("rows", &statistics.rows, blocks(params::Launch_kRows), 0),
-                ("columns", &statistics.columns, blocks(params::Launch_kColumns), 0),
-                ("masses", &statistics.masses, blocks(params::Launch_kRows), 0),
-                ("norms", norms, blocks(params::Launch_kNorms), self.shared[1]),
-                ("reduce_norms", &kernels.reduce_norms, heads * temperatures, 0),
-            ],
-            Phase::Theta => &[("derive_norms", &kernels.derive_norms, heads * temperatures, 0)],
-            Phase::Force => &[
-                ("force", &products.force, blocks(params::Launch_kForce), self.shared[2]),
-                ("losses", &kernels.losses, blocks(params::Launch_kLosses), 0),
-            ],
-        };
-        // A launch without blocks is an error to the driver, and nothing to us.
-        for &(name, function, blocks, shared) in launches.iter().filter(|launch| launch.2 > 0) {
+        let enqueue = |name, function: &CudaFunction, blocks: u32, shared: usize, iteration: u32| -> Result<()> {
+            // A launch without blocks is an error to the driver, and nothing to us.
+            if blocks == 0 {
+                return Ok(());
+            }
+            let params = params::DriftCall { iteration: iteration as i32, ..call.params };
             let config =
                 LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared as u32 };
             // SAFETY: every kernel takes one `DriftCall` by value; the addresses are the caller's promise.
-            unsafe { stream.launch_builder(function).arg(&call.params).launch(config) }
+            unsafe { stream.launch_builder(function).arg(&params).launch(config) }
                 .map_err(|error| failed(name, error))?;
+            Ok(())
+        };
+        let [rows, columns, plans] = [params::Launch_kRows, params::Launch_kColumns, params::Launch_kPlans].map(blocks);
+        match phase {
+            Phase::Distances => {
+                enqueue("distances", &products.distances, blocks(params::Launch_kDistances), self.shared[0], 0)?;
+                enqueue("join", &kernels.join, blocks(params::Launch_kJoin), 0, 0)?;
+                enqueue("reduce_scale", &kernels.reduce_scale, heads, 0, 0)
+            }
+            Phase::Scale => enqueue("derive_scale", &kernels.derive_scale, heads, 0, 0),
+            Phase::Norms => {
+                if self.spec.rows_of_mass_one() {
+                    if self.spec.coupling == Coupling::RowColumn {
+                        enqueue("columns", &statistics.columns, columns, 0, 0)?;
+                    }
+                    enqueue("start", &kernels.start, plans, 0, 0)?;
+                    enqueue("project_rows", &statistics.project_rows, rows, 0, 0)?;
+                    if let Some(plan) = self.spec.sinkhorn() {
+                        for k in 1..=plan.iterations {
+                            enqueue("project_columns", &statistics.project_columns, columns, 0, k)?;
+                            enqueue("project_rows", &statistics.project_rows, rows, 0, k)?;
+                            if self.settles(plan, k) {
+                                enqueue("settle", &kernels.settle, plans, 0, k)?;
+                            }
+                        }
+                    }
+                } else {
+                    enqueue("rows", &statistics.rows, rows, 0, 0)?;
+                    enqueue("columns", &statistics.columns, columns, 0, 0)?;
+                }
+                enqueue("masses", &statistics.masses, rows, 0, 0)?;
+                enqueue("norms", norms, blocks(params::Launch_kNorms), self.shared[1], 0)?;
+                enqueue("reduce_norms", &kernels.reduce_norms, heads * temperatures, 0, 0)
+            }
+            Phase::Theta => enqueue("derive_norms", &kernels.derive_norms, heads * temperatures, 0, 0),
+            Phase::Force => {
+                enqueue("force", &products.force, blocks(params::Launch_kForce), self.shared[2], 0)?;
+                enqueue("losses", &kernels.losses, blocks(params::Launch_kLosses), 0, 0)
+            }
         }
-        Ok(())
     }
 
     fn check_workspace(&self, workspace: &CudaSlice<u8>) -> Result<()> {
@@ -417,6 +449,8 @@ impl Plan {
         let temperatures = self.spec.temperatures.len();
         let of = |(scalars, head): (&DriftScalars, &super::plan::Head)| {
             let rows = (scalars.groups * head.shape.generated as f64).max(1.0);
+            let reached =
+                |(iterations, error): (&f64, &f64)| Convergence { iterations: *iterations as u32, error: *error };
             let means = |[minus, plus, few, many]: [f64; 4]| RowMeans {
                 mass: [minus / rows, plus / rows],
                 effective: [few / rows, many / rows],
@@ -424,6 +458,7 @@ impl Plan {
             Statistics {
                 scale: crate::Scale { scale: scalars.scale, sigma: scalars.sigma, distance: scalars.distance },
                 loss_r: scalars.f2[..temperatures].to_vec(),
+                convergence: scalars.iterations.iter().zip(&scalars.error).take(temperatures).map(reached).collect(),
                 rows: scalars.rows[..temperatures].iter().copied().map(means).collect(),
                 nonfinite: scalars.nonfinite as u64,
             }

@@ -34,6 +34,7 @@ pub const FloorKind_kFloorNone: FloorKind = 2;
 pub type FloorKind = ::core::ffi::c_uint;
 pub const CouplingKind_kRowColumn: CouplingKind = 0;
 pub const CouplingKind_kRowOnly: CouplingKind = 1;
+pub const CouplingKind_kSinkhorn: CouplingKind = 2;
 pub type CouplingKind = ::core::ffi::c_uint;
 pub const WeightKind_kWeightAffinity: WeightKind = 0;
 pub const WeightKind_kWeightLogit: WeightKind = 1;
@@ -46,7 +47,8 @@ pub const Launch_kColumns: Launch = 3;
 pub const Launch_kNorms: Launch = 4;
 pub const Launch_kForce: Launch = 5;
 pub const Launch_kLosses: Launch = 6;
-pub const Launch_kLaunches: Launch = 7;
+pub const Launch_kPlans: Launch = 7;
+pub const Launch_kLaunches: Launch = 8;
 pub type Launch = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -65,10 +67,12 @@ pub struct DriftScalars {
     pub inverse: f64,
     pub f2: [f64; 8usize],
     pub theta: [f64; 8usize],
+    pub iterations: [f64; 8usize],
+    pub error: [f64; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 528usize];
+    ["Size of DriftScalars"][::core::mem::size_of::<DriftScalars>() - 656usize];
     ["Alignment of DriftScalars"][::core::mem::align_of::<DriftScalars>() - 8usize];
     ["Offset of field: DriftScalars::weighted"][::core::mem::offset_of!(DriftScalars, weighted) - 0usize];
     ["Offset of field: DriftScalars::weights"][::core::mem::offset_of!(DriftScalars, weights) - 8usize];
@@ -84,6 +88,21 @@ const _: () = {
     ["Offset of field: DriftScalars::inverse"][::core::mem::offset_of!(DriftScalars, inverse) - 392usize];
     ["Offset of field: DriftScalars::f2"][::core::mem::offset_of!(DriftScalars, f2) - 400usize];
     ["Offset of field: DriftScalars::theta"][::core::mem::offset_of!(DriftScalars, theta) - 464usize];
+    ["Offset of field: DriftScalars::iterations"][::core::mem::offset_of!(DriftScalars, iterations) - 528usize];
+    ["Offset of field: DriftScalars::error"][::core::mem::offset_of!(DriftScalars, error) - 592usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct PlanState {
+    pub iterations: ::core::ffi::c_int,
+    pub error: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PlanState"][::core::mem::size_of::<PlanState>() - 8usize];
+    ["Alignment of PlanState"][::core::mem::align_of::<PlanState>() - 4usize];
+    ["Offset of field: PlanState::iterations"][::core::mem::offset_of!(PlanState, iterations) - 0usize];
+    ["Offset of field: PlanState::error"][::core::mem::offset_of!(PlanState, error) - 4usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -119,6 +138,7 @@ pub struct DriftHead {
     pub positives: ::core::ffi::c_int,
     pub targets: ::core::ffi::c_int,
     pub dim: ::core::ffi::c_int,
+    pub repelling: ::core::ffi::c_int,
     pub columns: ::core::ffi::c_int,
     pub slices: ::core::ffi::c_int,
     pub slice: ::core::ffi::c_int,
@@ -126,7 +146,7 @@ pub struct DriftHead {
     pub ranges: ::core::ffi::c_int,
     pub range: ::core::ffi::c_int,
     pub records: ::core::ffi::c_int,
-    pub first: [::core::ffi::c_uint; 7usize],
+    pub first: [::core::ffi::c_uint; 8usize],
     pub samples: [Samples; 3usize],
     pub sample_weights: [*const f32; 3usize],
     pub among: *mut f32,
@@ -137,6 +157,9 @@ pub struct DriftHead {
     pub row_log: *mut f32,
     pub column_log: *mut f32,
     pub mass: *mut f32,
+    pub row_change: *mut f32,
+    pub plans: *mut PlanState,
+    pub plan_weights: *mut f64,
     pub distance_sums: *mut f64,
     pub norm_sums: *mut f64,
     pub row_sums: *mut f64,
@@ -148,7 +171,7 @@ pub struct DriftHead {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 304usize];
+    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 336usize];
     ["Alignment of DriftHead"][::core::mem::align_of::<DriftHead>() - 8usize];
     ["Offset of field: DriftHead::groups"][::core::mem::offset_of!(DriftHead, groups) - 0usize];
     ["Offset of field: DriftHead::generated"][::core::mem::offset_of!(DriftHead, generated) - 4usize];
@@ -156,32 +179,36 @@ const _: () = {
     ["Offset of field: DriftHead::positives"][::core::mem::offset_of!(DriftHead, positives) - 12usize];
     ["Offset of field: DriftHead::targets"][::core::mem::offset_of!(DriftHead, targets) - 16usize];
     ["Offset of field: DriftHead::dim"][::core::mem::offset_of!(DriftHead, dim) - 20usize];
-    ["Offset of field: DriftHead::columns"][::core::mem::offset_of!(DriftHead, columns) - 24usize];
-    ["Offset of field: DriftHead::slices"][::core::mem::offset_of!(DriftHead, slices) - 28usize];
-    ["Offset of field: DriftHead::slice"][::core::mem::offset_of!(DriftHead, slice) - 32usize];
-    ["Offset of field: DriftHead::width"][::core::mem::offset_of!(DriftHead, width) - 36usize];
-    ["Offset of field: DriftHead::ranges"][::core::mem::offset_of!(DriftHead, ranges) - 40usize];
-    ["Offset of field: DriftHead::range"][::core::mem::offset_of!(DriftHead, range) - 44usize];
-    ["Offset of field: DriftHead::records"][::core::mem::offset_of!(DriftHead, records) - 48usize];
-    ["Offset of field: DriftHead::first"][::core::mem::offset_of!(DriftHead, first) - 52usize];
-    ["Offset of field: DriftHead::samples"][::core::mem::offset_of!(DriftHead, samples) - 80usize];
-    ["Offset of field: DriftHead::sample_weights"][::core::mem::offset_of!(DriftHead, sample_weights) - 152usize];
-    ["Offset of field: DriftHead::among"][::core::mem::offset_of!(DriftHead, among) - 176usize];
-    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 184usize];
-    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 192usize];
-    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 200usize];
-    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 208usize];
-    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 216usize];
-    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 224usize];
-    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 232usize];
-    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 240usize];
-    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 248usize];
-    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 256usize];
-    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 264usize];
-    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 272usize];
-    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 280usize];
-    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 288usize];
-    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 296usize];
+    ["Offset of field: DriftHead::repelling"][::core::mem::offset_of!(DriftHead, repelling) - 24usize];
+    ["Offset of field: DriftHead::columns"][::core::mem::offset_of!(DriftHead, columns) - 28usize];
+    ["Offset of field: DriftHead::slices"][::core::mem::offset_of!(DriftHead, slices) - 32usize];
+    ["Offset of field: DriftHead::slice"][::core::mem::offset_of!(DriftHead, slice) - 36usize];
+    ["Offset of field: DriftHead::width"][::core::mem::offset_of!(DriftHead, width) - 40usize];
+    ["Offset of field: DriftHead::ranges"][::core::mem::offset_of!(DriftHead, ranges) - 44usize];
+    ["Offset of field: DriftHead::range"][::core::mem::offset_of!(DriftHead, range) - 48usize];
+    ["Offset of field: DriftHead::records"][::core::mem::offset_of!(DriftHead, records) - 52usize];
+    ["Offset of field: DriftHead::first"][::core::mem::offset_of!(DriftHead, first) - 56usize];
+    ["Offset of field: DriftHead::samples"][::core::mem::offset_of!(DriftHead, samples) - 88usize];
+    ["Offset of field: DriftHead::sample_weights"][::core::mem::offset_of!(DriftHead, sample_weights) - 160usize];
+    ["Offset of field: DriftHead::among"][::core::mem::offset_of!(DriftHead, among) - 184usize];
+    ["Offset of field: DriftHead::distances"][::core::mem::offset_of!(DriftHead, distances) - 192usize];
+    ["Offset of field: DriftHead::partial"][::core::mem::offset_of!(DriftHead, partial) - 200usize];
+    ["Offset of field: DriftHead::row_least"][::core::mem::offset_of!(DriftHead, row_least) - 208usize];
+    ["Offset of field: DriftHead::column_least"][::core::mem::offset_of!(DriftHead, column_least) - 216usize];
+    ["Offset of field: DriftHead::row_log"][::core::mem::offset_of!(DriftHead, row_log) - 224usize];
+    ["Offset of field: DriftHead::column_log"][::core::mem::offset_of!(DriftHead, column_log) - 232usize];
+    ["Offset of field: DriftHead::mass"][::core::mem::offset_of!(DriftHead, mass) - 240usize];
+    ["Offset of field: DriftHead::row_change"][::core::mem::offset_of!(DriftHead, row_change) - 248usize];
+    ["Offset of field: DriftHead::plans"][::core::mem::offset_of!(DriftHead, plans) - 256usize];
+    ["Offset of field: DriftHead::plan_weights"][::core::mem::offset_of!(DriftHead, plan_weights) - 264usize];
+    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 272usize];
+    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 280usize];
+    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 288usize];
+    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 296usize];
+    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 304usize];
+    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 312usize];
+    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 320usize];
+    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 328usize];
 };
 impl Default for DriftHead {
     fn default() -> Self {
@@ -203,6 +230,11 @@ pub struct DriftCall {
     pub coupling: CouplingKind,
     pub floor_kind: FloorKind,
     pub weights: WeightKind,
+    pub coupled: ::core::ffi::c_int,
+    pub split: ::core::ffi::c_int,
+    pub iterations: ::core::ffi::c_int,
+    pub iteration: ::core::ffi::c_int,
+    pub tolerance: f32,
     pub normalize: ::core::ffi::c_int,
     pub constant_self: ::core::ffi::c_int,
     pub fused: ::core::ffi::c_int,
@@ -222,7 +254,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 456usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 512usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
@@ -231,22 +263,27 @@ const _: () = {
     ["Offset of field: DriftCall::coupling"][::core::mem::offset_of!(DriftCall, coupling) - 16usize];
     ["Offset of field: DriftCall::floor_kind"][::core::mem::offset_of!(DriftCall, floor_kind) - 20usize];
     ["Offset of field: DriftCall::weights"][::core::mem::offset_of!(DriftCall, weights) - 24usize];
-    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 28usize];
-    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 32usize];
-    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 36usize];
-    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 40usize];
-    ["Offset of field: DriftCall::identity_slots"][::core::mem::offset_of!(DriftCall, identity_slots) - 44usize];
-    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 48usize];
-    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 52usize];
-    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 56usize];
-    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 60usize];
-    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 64usize];
-    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 72usize];
-    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 104usize];
-    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 108usize];
-    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 140usize];
-    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 144usize];
-    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 152usize];
+    ["Offset of field: DriftCall::coupled"][::core::mem::offset_of!(DriftCall, coupled) - 28usize];
+    ["Offset of field: DriftCall::split"][::core::mem::offset_of!(DriftCall, split) - 32usize];
+    ["Offset of field: DriftCall::iterations"][::core::mem::offset_of!(DriftCall, iterations) - 36usize];
+    ["Offset of field: DriftCall::iteration"][::core::mem::offset_of!(DriftCall, iteration) - 40usize];
+    ["Offset of field: DriftCall::tolerance"][::core::mem::offset_of!(DriftCall, tolerance) - 44usize];
+    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 48usize];
+    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 52usize];
+    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 56usize];
+    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 60usize];
+    ["Offset of field: DriftCall::identity_slots"][::core::mem::offset_of!(DriftCall, identity_slots) - 64usize];
+    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 68usize];
+    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 72usize];
+    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 76usize];
+    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 80usize];
+    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 88usize];
+    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 96usize];
+    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 128usize];
+    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 132usize];
+    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 164usize];
+    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 168usize];
+    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 176usize];
 };
 impl Default for DriftCall {
     fn default() -> Self {

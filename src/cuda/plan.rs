@@ -1,7 +1,7 @@
 //! Shapes to tiles, bytes and blocks; pure, so that it is tested without anything of CUDA.
 
 use super::params;
-use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
+use crate::{Coupling, DriftShape, DriftSpec, Dtype, Error, Result};
 
 const OP: &str = "cuda plan";
 const TILE: usize = params::kTile as usize;
@@ -61,7 +61,9 @@ impl Default for Options {
 /// What it decides:
 /// - Where G <= 64 and T <= 224 in every head, a group is one block from its statistics to its norms, if the tile of its
 ///   targets fits into shared memory (in f32 and 99 KiB up to T = 160): five launches. Otherwise rows and columns of
-///   distances have launches of their own, and tiles of targets stream by: eight or nine.
+///   distances have launches of their own, and tiles of targets stream by: eight or nine. So they do where rows have mass
+///   1 (the split form, Sinkhorn); a plan takes two launches an iteration more, three where it may stop. Those that come
+///   after it has stopped do nothing.
 /// - Samples in half precision go to tensor cores, and coefficients are then rounded to the samples' type; those in f32
 ///   only where [`Options::tensor_cores`] asks for it.
 /// - Where there are at most 132 blocks, distances are cut into slices of at least 512 coordinates, which a launch adds up
@@ -125,6 +127,10 @@ pub(super) struct Layout {
     pub row_log: usize,
     pub column_log: usize,
     pub mass: usize,
+    /// These three of no use, and empty, but where rows have mass 1.
+    pub row_change: usize,
+    pub plans: usize,
+    pub plan_weights: usize,
     pub distance_sums: usize,
     pub norm_sums: usize,
     pub row_sums: usize,
@@ -157,9 +163,6 @@ impl Plan {
     /// more than 2^31 - 1 blocks.
     pub fn grouped(spec: &DriftSpec, shapes: &[DriftShape], dtype: Dtype, options: Options) -> Result<Self> {
         spec.validate()?;
-        if spec.rows_of_mass_one() {
-            return Err(Error::value(OP, "coupling", "the row or both softmaxes in the joint form", "another"));
-        }
         if shapes.is_empty() {
             return Err(Error::value(OP, "shapes", "at least one head", 0));
         }
@@ -193,8 +196,9 @@ impl Plan {
             // A little more room is not worth the launches that it costs.
             if 2 * blocks > ENOUGH_BLOCKS { 1 } else { ENOUGH_BLOCKS.div_ceil(blocks).min(most) }
         };
-        let fused =
-            shapes.iter().all(|shape| one_block(shape) && cut(shape) == 1) && contraction(widest, 1) <= available;
+        let fused = !spec.rows_of_mass_one()
+            && shapes.iter().all(|shape| one_block(shape) && cut(shape) == 1)
+            && contraction(widest, 1) <= available;
         let at_most = if dtype != Dtype::F32 && !tensor { params::kFewSlots } else { params::kMaxSlots };
         let slots =
             (1..=temperatures.min(at_most as usize)).rev().find(|&slots| contraction(widest, slots) <= available);
@@ -277,6 +281,8 @@ impl Plan {
         let ranges = dim.div_ceil(range);
 
         let one = |flag: bool| usize::from(flag);
+        let coupled = self.spec.rows_of_mass_one();
+        let blocks = 2 * one(coupled);
         let rows = groups.saturating_mul(generated).div_ceil(THREADS / WARP);
         let queries = match identity {
             true if self.tensor_cores() => 1 + usize::from(targets > params::kMaxAllPairs as usize),
@@ -292,6 +298,7 @@ impl Plan {
             (params::Launch_kNorms, &[if self.fused { 1 } else { temperatures }, groups, tiles_i, ranges]),
             (params::Launch_kForce, &[groups, tiles_i, ranges]),
             (params::Launch_kLosses, &[one(tiles_i * ranges > 1), groups.div_ceil(THREADS)]),
+            (params::Launch_kPlans, &[one(coupled), groups]),
         ];
         let first = self.blocks;
         for (launch, factors) in counts {
@@ -326,9 +333,12 @@ impl Plan {
             partial: self.place(&[if slices > 1 { slices } else { 0 }, groups, generated, targets], float, shape)?,
             row_least: self.place(&[groups, generated], float, shape)?,
             column_least: self.place(&[groups, targets], float, shape)?,
-            row_log: self.place(&[groups, generated, temperatures], float, shape)?,
+            row_log: self.place(&[groups, generated, temperatures, blocks.max(1)], float, shape)?,
             column_log: self.place(&[groups, targets, temperatures], float, shape)?,
             mass: self.place(&[groups, generated, temperatures, 3], float, shape)?,
+            row_change: self.place(&[groups, generated, temperatures, blocks], float, shape)?,
+            plans: self.place(&[groups, temperatures, blocks], size_of::<params::PlanState>(), shape)?,
+            plan_weights: self.place(&[groups, blocks], double, shape)?,
             distance_sums: self.place(&[DISTANCE_SUMS * records + counts], double, shape)?,
             norm_sums: self.place(&[norms], double, shape)?,
             row_sums: self.place(&[temperatures, row_records, params::kRowSums as usize], double, shape)?,
@@ -366,7 +376,23 @@ impl Plan {
     pub fn launches(&self) -> usize {
         // Masses go by the rows; the scalars are reduced twice.
         let rows = self.blocks[params::Launch_kRows as usize];
-        self.blocks.iter().chain([&rows]).filter(|&&blocks| blocks > 0).count() + 2
+        let once = self.blocks.iter().chain([&rows]).filter(|&&blocks| blocks > 0).count() + 2;
+        // Of a plan the rows' projection, the start and the columns' projection of the first iteration are in that.
+        let of_plan = |plan: crate::Sinkhorn| {
+            let iterations = plan.iterations as usize;
+            2 * iterations - 1 + (1..=plan.iterations).filter(|&k| self.settles(plan, k)).count()
+        };
+        match (self.spec.sinkhorn(), rows) {
+            (Some(plan), 1..) => once + of_plan(plan),
+            // Potentials of rows alone need nothing of the columns.
+            (None, 1..) if self.spec.rows_of_mass_one() && self.spec.coupling == Coupling::Row => once - 1,
+            _ => once,
+        }
+    }
+
+    /// Whether an iteration ends with a look at the rows' sums.
+    pub(super) fn settles(&self, plan: crate::Sinkhorn, iteration: u32) -> bool {
+        plan.tolerance > 0.0 || iteration == plan.iterations
     }
 
     /// Bytes of device memory that a run needs beside its inputs and outputs; their content does not matter.
@@ -442,6 +468,9 @@ mod tests {
                 (layout.row_log, b * g * 3 * 4),
                 (layout.column_log, b * t * 3 * 4),
                 (layout.mass, b * g * 3 * 3 * 4),
+                (layout.row_change, 0),
+                (layout.plans, 0),
+                (layout.plan_weights, 0),
                 (layout.distance_sums, (DISTANCE_SUMS * records + counts) * 8),
                 (layout.norm_sums, 3 * b * tiles_i * head.ranges * 8),
                 (layout.row_sums, 3 * (b * g).div_ceil(8) * 4 * 8),

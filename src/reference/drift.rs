@@ -94,9 +94,10 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let mut rows = Vec::new();
     let mut convergence = Vec::new();
     // Targets that are coupled together: all of them, or each block (7.3).
+    let (whole, split) = (0..targets, [0..negative, negative..targets]);
     let blocks = match spec.form {
-        Form::Joint => vec![0..targets],
-        Form::Split => vec![0..negative, negative..targets],
+        Form::Joint => std::slice::from_ref(&whole),
+        Form::Split => &split,
     };
     for &temperature in &spec.temperatures {
         let mut c = vec![0.0; d.len()];
@@ -127,7 +128,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
             };
 
             let mut affinity = vec![0.0; queries * targets];
-            for block in &blocks {
+            for block in blocks {
                 let row: Vec<f64> = (0..queries).map(|i| log_sum_exp(block.clone().map(|j| logit(i, j)))).collect();
                 let col: Vec<f64> = block.clone().map(|j| log_sum_exp((0..queries).map(|i| logit(i, j)))).collect();
                 if let Some(sinkhorn) = spec.sinkhorn() {
@@ -163,7 +164,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
             for i in 0..queries {
                 let a = &mut affinity[i * targets..][..targets];
                 if spec.rows_of_mass_one() {
-                    for block in &blocks {
+                    for block in blocks {
                         let mass: f64 = a[block.clone()].iter().sum();
                         let inverse = if mass == 0.0 { 0.0 } else { 1.0 / mass };
                         a[block.clone()].iter_mut().for_each(|a| *a *= inverse);
@@ -252,7 +253,7 @@ fn plan(
             }
         }
         reached = Convergence { iterations: iteration, error };
-        if error <= tolerance {
+        if tolerance > 0.0 && error <= tolerance {
             break;
         }
     }

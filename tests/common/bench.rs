@@ -199,6 +199,10 @@ pub fn judge<T: Convert>(what: &str, spec: &DriftSpec, case: &Case, got: &Outcom
         }
     }
     assert_eq!(got.statistics.rows.len(), want.rows.len());
+    for (got, want) in got.statistics.convergence.iter().zip(&want.convergence) {
+        assert_eq!(got.iterations, want.iterations, "{what}");
+        check(&format!("{what} marginals"), (got.error - want.error).abs(), 1e-2 * want.error + 1e-5);
+    }
     let (got, want) = (&got.statistics.scale, want.scale);
     check(&format!("{what} scale"), relative_error(&[got.scale, got.sigma], &[want.scale, want.sigma]), 2e-6);
 }

@@ -2,7 +2,7 @@
 //! softmaxes, one contraction per temperature. What a backend may be at most twice as wrong as (docs of the tests).
 
 use super::Case;
-use cudrift::{AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Kernel, SelfMask, WeightRule};
+use cudrift::{AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Form, Kernel, SelfMask, WeightRule};
 
 fn clip(x: f32, floor: f32) -> f32 {
     if x < floor { floor } else { x }
@@ -34,6 +34,60 @@ fn log_kernel(kernel: Kernel, n: f32, tau: f32) -> f32 {
         }
         other => panic!("unknown kernel {other}"),
     }
+}
+
+fn log_sum_exp(l: &[f32]) -> f32 {
+    let max = l.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY { max } else { max + l.iter().map(|l| (l - max).exp()).sum::<f32>().ln() }
+}
+
+/// Affinities of rows with mass 1 (spec 7.3) from logits without weights [G, T]: the rows' softmax with a potential of
+/// each column, in each block.
+fn affinities(spec: &DriftSpec, logit: &[f32], w: &[f32], negative: usize) -> Vec<f32> {
+    let t = w.len();
+    let g = logit.len() / t;
+    let blocks = if spec.form == Form::Split { vec![(0, negative), (negative, t)] } else { vec![(0, t)] };
+    let mut a = logit.to_vec();
+    for (start, end) in blocks {
+        let column =
+            |j: usize, rows: &[f32]| log_sum_exp(&(0..g).map(|i| logit[i * t + j] - rows[i]).collect::<Vec<_>>());
+        let there = |v: f32| if v.is_nan() || v == f32::INFINITY { 0.0 } else { v };
+        let all: f32 = w[start..end].iter().sum();
+        let mut c: Vec<f32> = (start..end)
+            .map(|j| match spec.coupling {
+                Coupling::Sinkhorn(_) => {
+                    if w[j] == 0.0 {
+                        f32::NEG_INFINITY
+                    } else {
+                        0.0
+                    }
+                }
+                Coupling::Row => w[j].ln(),
+                _ => {
+                    let share = if spec.weights == WeightRule::Logit { 0.5 } else { 1.0 };
+                    share * w[j].ln() - there(0.5 * column(j, &vec![0.0; g]))
+                }
+            })
+            .collect();
+        if let Coupling::Sinkhorn(plan) = spec.coupling {
+            for _ in 0..plan.iterations {
+                let row = |i: usize| {
+                    let sum = log_sum_exp(&(start..end).map(|j| logit[i * t + j] + c[j - start]).collect::<Vec<_>>());
+                    if sum == f32::NEG_INFINITY { 0.0 } else { sum }
+                };
+                let rows: Vec<f32> = (0..g).map(row).collect();
+                for j in (start..end).filter(|j| w[*j] > 0.0) {
+                    c[j - start] = there((g as f32 * w[j] / all).ln() - column(j, &rows));
+                }
+            }
+        }
+        for i in 0..g {
+            let row = &mut a[i * t + start..i * t + end];
+            row.iter_mut().zip(&c).for_each(|(l, c)| *l += c);
+            softmax(row);
+        }
+    }
+    a
 }
 
 /// F_tot [B, G, D].
@@ -90,6 +144,7 @@ pub fn force_rounded(spec: &DriftSpec, case: &Case, round: Option<fn(f32) -> f32
         _ => (1.0, 1.0),
     };
 
+    let coupled = spec.form == Form::Split || matches!(spec.coupling, Coupling::Sinkhorn(_));
     let mut total = vec![0.0f32; s.groups * g * d];
     let mut coefficients = vec![0.0f32; s.groups * g * t];
     for &r in &spec.temperatures {
@@ -111,27 +166,28 @@ pub fn force_rounded(spec: &DriftSpec, case: &Case, round: Option<fn(f32) -> f32
                             _ => {}
                         }
                     }
-                    let log_w = if spec.weights == WeightRule::Logit { w[j].ln() } else { 0.0 };
+                    let log_w = if spec.weights == WeightRule::Logit && !coupled { w[j].ln() } else { 0.0 };
                     logit[i * t + j] =
                         if removed(i, j) { f32::NEG_INFINITY } else { log_kernel(spec.kernel, n, r as f32) + log_w };
                 }
             }
-            let lse = |l: &[f32]| {
-                let max = l.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                if max == f32::NEG_INFINITY { max } else { max + l.iter().map(|l| (l - max).exp()).sum::<f32>().ln() }
-            };
+            let own = if spec.weights == WeightRule::Ignored { vec![1.0; t] } else { w.clone() };
+            let mass_one = if coupled { affinities(spec, &logit, &own, negative) } else { Vec::new() };
             let column = |j: usize| (0..g).map(|i| logit[i * t + j]).collect::<Vec<_>>();
             let mut cols: Vec<Vec<f32>> = (0..t).map(column).collect();
-            let col_lse: Vec<f32> = cols.iter().map(|c| lse(c)).collect();
+            let col_lse: Vec<f32> = cols.iter().map(|c| log_sum_exp(c)).collect();
             for c in &mut cols {
                 softmax(c);
             }
             for i in 0..g {
                 let mut row = logit[i * t..(i + 1) * t].to_vec();
-                let row_lse = lse(&row);
+                let row_lse = log_sum_exp(&row);
                 softmax(&mut row);
                 let a: Vec<f32> = (0..t)
                     .map(|j| {
+                        if coupled {
+                            return mass_one[i * t + j];
+                        }
                         if removed(i, j) {
                             return 0.0;
                         }
