@@ -16,7 +16,7 @@ use cudrift::data::{Data, Toy};
 use cudrift::generator::{Architecture, Condition, Mlp, Pass, Vector};
 use cudrift::rng::{Purpose, Stream};
 use cudrift::train::{Annealing, Classes, Config, Optimizer, Step, Trainer};
-use cudrift::{DriftShape, DriftSpec, Dtype};
+use cudrift::{Coupling, DriftShape, DriftSpec, Dtype, Form, Sinkhorn};
 
 /// The device, or nothing where a test may be skipped.
 fn open() -> Option<Device> {
@@ -282,8 +282,10 @@ fn twenty_steps_are_those_of_the_cpu() {
     (official.optimizer.warmup, official.optimizer.learning_rate) = (5, 1e-3);
     let mut annealed = small(Toy::TwoMoons);
     annealed.annealing = Some(Annealing { rate: 0.1, least: 0.3 });
-    for config in [small(Toy::SwissRoll), small(Toy::Checkerboard), official, with_classes(), annealed, with_features()]
-    {
+    let mut plans = with_classes();
+    plans.spec = plans.spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(4)), Form::Split);
+    let toys = [Toy::SwissRoll, Toy::Checkerboard].map(small);
+    for config in toys.into_iter().chain([official, with_classes(), annealed, with_features(), plans]) {
         let (reports, [host, device]) = together(&config);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);

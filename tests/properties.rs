@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Case, Normal, naive, relative_error};
-use cudrift::{Coupling, DriftSpec, Kernel, bf16, cpu, f16};
+use cudrift::{Coupling, DriftSpec, Form, Kernel, Sinkhorn, bf16, cpu, f16};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::ops::Range;
@@ -19,9 +19,9 @@ fn case_of(presets: Range<usize>, decades: Range<i32>) -> impl Strategy<Value = 
     // One query alone is normalised to a force of 1 whatever it was (spec 2.4, G = 1), which hides every error but ours.
     let shape = (1usize..4, 2usize..30, 0usize..20, 1usize..30, 1usize..40);
     let values = (any::<u32>(), decades, any::<bool>(), prop_oneof![Just(0.0f32), Just(10.0), Just(-300.0)]);
-    let choices = (presets, 0usize..4, prop::bool::weighted(0.25), prop::collection::vec(0.02f64..2.0, 1..4));
+    let choices = (presets, 0usize..4, 0usize..8, prop::collection::vec(0.02f64..2.0, 1..4));
     (shape, values, choices).prop_map(
-        |((b, g, n, p, d), (seed, decade, weighted, offset), (preset, kernel, alone, r))| {
+        |((b, g, n, p, d), (seed, decade, weighted, offset), (preset, kernel, coupling, r))| {
             let scale = 10f32.powi(decade);
             let mut case = Case::random(u64::from(seed), [b, g, n, p, d]).scaled(scale).translated(offset * scale);
             if weighted {
@@ -29,7 +29,13 @@ fn case_of(presets: Range<usize>, decades: Range<i32>) -> impl Strategy<Value = 
             }
             let mut spec = [DriftSpec::official(), DriftSpec::paper(), DriftSpec::notebook()][preset].clone();
             spec.kernel = Kernel::ALL[kernel];
-            spec.coupling = if alone { Coupling::Row } else { Coupling::RowColumn };
+            spec = match coupling {
+                0 => spec.coupled(Coupling::Row, Form::Joint),
+                1 => spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(3)), Form::Joint),
+                2 => spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(3)), Form::Split),
+                3 => spec.coupled(Coupling::RowColumn, Form::Split),
+                _ => spec,
+            };
             let unit = if preset == 2 { f64::from(scale) * (2.0 * d as f64).sqrt() } else { 1.0 };
             spec.temperatures = r.into_iter().map(|r| r * unit).collect();
             (case, spec)

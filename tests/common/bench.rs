@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use cudrift::cuda::{Inputs, Kernels, Options, Outputs, Plan, Statistics, cudarc};
-use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Kernel, bf16, f16};
+use cudrift::{AffinityFloor, Coupling, DriftSpec, Dtype, Form, Kernel, Sinkhorn, bf16, f16};
 
 use super::{Case, Convert, check, device, naive, relative_error};
 
@@ -262,7 +262,13 @@ impl Call {
         let shape = [1 + below(3), 1 + below(generated), below(20), 1 + below(positives), 1 + below(long)];
         let (name, mut spec) = dialects()[below(3)].clone();
         spec.kernel = Kernel::ALL[below(4)];
-        spec.coupling = [Coupling::RowColumn, Coupling::Row][usize::from(below(4) == 0)];
+        spec = match below(8) {
+            0 => spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(3)), Form::Joint),
+            1 => spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(3)), Form::Split),
+            2 => spec.coupled([Coupling::RowColumn, Coupling::Row][below(2)], Form::Split),
+            3 => spec.coupled(Coupling::Row, Form::Joint),
+            _ => spec,
+        };
         // Raw distances are near sqrt(2 D).
         let unit = if name == "notebook" { 0.3 * (2.0 * shape[4] as f64).sqrt() } else { 0.08 };
         spec.temperatures = (0..1 + below(8)).map(|r| unit * (1.0 + r as f64)).collect();
@@ -273,8 +279,8 @@ impl Call {
         let case = Case::random(seed, shape);
         let case = if weighted { case.weighted(seed) } else { case };
         let what = format!(
-            "case {seed}: {name} {} {:?} {:?} {keep_distances:?}",
-            spec.kernel, spec.coupling, spec.temperatures
+            "case {seed}: {name} {} {:?} {:?} {:?} {keep_distances:?}",
+            spec.kernel, spec.coupling, spec.form, spec.temperatures
         );
         Self { what, spec, case, dtype, keep_distances, identity }
     }

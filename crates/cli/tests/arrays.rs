@@ -375,6 +375,50 @@ fn bandwidths_of_fields() {
     fails(&["field", "--in", case, "--out", &out], 1, "bandwidth");
 }
 
+/// Spec 2.8 (d) as a drift and as a field, and the other couplings beside the fields that they are.
+#[test]
+fn couplings_through_files() {
+    let folder = Folder::new();
+    let (path, out) = (folder.path("case.npz"), folder.text("out.npz"));
+    let case = path.to_str().unwrap();
+    let (x, p) = ([0.0f32, 0.0, 1.0, 0.0, 0.5, -1.0], [1.0f32, 1.0, 2.0, 0.0]);
+    let want = [1.12325511, 0.811469892, 0.703511207, 0.535948768, 1.17323368, 1.15258132];
+    write_npz(&path, &[("gen", npy_f32(&[1, 3, 2], &x)), ("pos", npy_f32(&[1, 2, 2], &p))]);
+    let plan = ["--coupling", "sinkhorn"];
+    let drift = ["drift", "--in", case, "--out", &out, "--preset", "notebook", "--temperatures", "0.5"];
+    for backend in if cuda() { &["cpu", "cuda"][..] } else { &["cpu"] } {
+        succeeds(&[&drift[..], &plan, &["--backend", backend]].concat());
+        let got = read_npz(&folder.path("out.npz"));
+        let moved: Vec<f64> = got["goal_scaled"].2.iter().zip(x).map(|(goal, x)| goal - f64::from(x)).collect();
+        assert!(relative_error(&moved, &want) <= 1e-6, "{moved:?}");
+        assert_eq!(got["iterations"].2, [20.0]);
+        assert!(got["marginal_error"].2[0] < 1e-3 && got.len() == 9);
+    }
+    fails(&[&drift[..], &["--sinkhorn-tolerance", "1e-3"]].concat(), 2, "sinkhorn");
+
+    write_npz(&path, &[("x", npy_f32(&[3, 2], &x)), ("p", npy_f32(&[2, 2], &p)), ("q", npy_f32(&[3, 2], &x))]);
+    let field = |extra: &[&str]| {
+        succeeds(&[&["field", "--in", case, "--out", &out, "--bandwidth", "0.5"][..], extra].concat());
+        read_npz(&folder.path("out.npz"))
+    };
+    let got = field(&plan);
+    assert!(relative_error(&got["drift"].2, &want) <= 1e-6 && got["iterations"].2 == [20.0], "{got:?}");
+    // The sum of both masses is 1, so that the joint form is the split one times their product.
+    let (rows, joint) = (field(&[]), field(&["--coupling", "row", "--form", "joint"]));
+    for (i, (split, joint)) in rows["drift"].2.iter().zip(&joint["drift"].2).enumerate() {
+        let odds = (rows["logz_p"].2[i / 2] - rows["logz_q"].2[i / 2]).exp() * 2.0 / 3.0;
+        let share = odds / (1.0 + odds);
+        assert!((joint - split * share * (1.0 - share)).abs() < 1e-5, "{i}: {joint} {split} {share}");
+    }
+    let both = |extra: &[&str]| field(&[&["--coupling", "row-column"][..], extra].concat())["drift"].2.clone();
+    assert_ne!(both(&[]), both(&["--self-mask"]));
+    assert_ne!(both(&[]), both(&["--form", "split"]));
+    assert_eq!(field(&["--form", "split"]), rows);
+    write_npz(&path, &[("x", npy_f32(&[3, 2], &x)), ("p", npy_f32(&[2, 2], &p)), ("q", npy_f32(&[2, 2], &p))]);
+    let masked = ["field", "--in", case, "--out", &out, "--bandwidth", "0.5", "--self-mask"];
+    fails(&[&masked[..], &plan].concat(), 2, "q that is x");
+}
+
 #[test]
 fn wrong_fields() {
     let folder = Folder::new();

@@ -101,6 +101,7 @@ fn the_defaults_are_the_notebooks() {
     let config: serde_json::Value = serde_json::from_str(&text).unwrap();
     let want = serde_json::json!({
         "data": "swiss-roll", "preset": "notebook", "kernel": "laplace", "temperatures": [0.05], "steps": 1,
+        "coupling": "row-column", "form": "joint", "sinkhorn_iterations": 20, "sinkhorn_tolerance": 0.0,
         "batch": 2048, "lr": 1e-3, "seed": 42, "backend": "auto", "noise_dim": 32, "hidden": [256, 256, 256],
         "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "warmup": 0, "clip_norm": 0.0, "ema_decay": 0.999,
         "log_every": 50, "checkpoint_every": 200, "annealing_rate": 0.0, "annealing_least": 1e-3, "blocks": 0,
@@ -275,6 +276,28 @@ fn a_run_on_a_device_is_that_of_the_cpu() {
     succeeds(&texts(&train(&folder, "device", &["--steps", "14", "--resume", "--backend", "cpu"])));
     succeeds(&texts(&train(&folder, "host", &["--steps", "14", "--resume", "--backend", "cuda"])));
     assert!((loss("device") - loss("host")).abs() <= 1e-4 * loss("host"), "{} {}", loss("device"), loss("host"));
+}
+
+/// A run with plans goes on as it began, and records what it is.
+#[test]
+fn couplings_are_trained_with() {
+    let folder = Folder::new();
+    let plans = ["--coupling", "sinkhorn", "--temperatures", "0.5", "--sinkhorn-tolerance", "1e-3"];
+    succeeds(&texts(&train(&folder, "whole", &[&["--steps", "12"][..], &plans].concat())));
+    succeeds(&texts(&train(&folder, "parts", &[&["--steps", "6"][..], &plans].concat())));
+    succeeds(&["train", "--out", &folder.text("parts"), "--steps", "12", "--resume"]);
+    same_run(&folder.path("whole"), &folder.path("parts"));
+    let text = std::fs::read_to_string(folder.path("whole/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&config["coupling"], &config["form"]), (&"sinkhorn".into(), &"split".into()));
+    let losses = |name: &str| metrics(&folder.path(name)).last().unwrap()["loss"].as_f64().unwrap();
+    succeeds(&texts(&train(&folder, "joint", &[&["--steps", "12", "--form", "joint"][..], &plans].concat())));
+    assert_ne!(losses("joint"), losses("whole"));
+    let fail = |extra: &[&str], status, hint: &str| fails(&texts(&train(&folder, "not", extra)), status, hint);
+    fail(&["--sinkhorn-iterations", "5"], 2, "--coupling sinkhorn");
+    fail(&["--coupling", "sinkhorn", "--sinkhorn-iterations", "0"], 1, "iterations");
+    fail(&["--coupling", "sinkhorn", "--sinkhorn-tolerance", "-1"], 1, "tolerance");
+    fail(&["--coupling", "hungarian"], 2, "hungarian");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
-use super::{Backend, KernelName, Precision, Preset, WeightName};
+use super::{Backend, Coupled, CouplingArgs, CouplingName, FormName, KernelName, Precision, Preset, WeightName};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
@@ -47,6 +47,10 @@ options! {
     preset: Preset,
     kernel: KernelName,
     temperatures: Vec<f64>,
+    coupling: CouplingName,
+    form: FormName,
+    sinkhorn_iterations: u32,
+    sinkhorn_tolerance: f64,
     /// By how much the temperatures' logarithms fall each step, and the least factor that they come to.
     annealing_rate: f64,
     annealing_least: f64,
@@ -112,11 +116,22 @@ impl Run {
         };
         let preset = options.preset.unwrap_or(Preset::Notebook);
         let (optimizer, classes) = (Optimizer::notebook(), Classes::default());
+        let coupled = CouplingArgs {
+            coupling: options.coupling,
+            form: options.form,
+            sinkhorn_iterations: options.sinkhorn_iterations,
+            sinkhorn_tolerance: options.sinkhorn_tolerance,
+        };
+        let coupled = coupled.or_default(CouplingName::RowColumn)?;
         let run = Self {
             data,
             preset,
             kernel: KernelName::Laplace,
             temperatures: preset.spec().temperatures,
+            coupling: coupled.coupling,
+            form: coupled.form,
+            sinkhorn_iterations: coupled.sinkhorn_iterations,
+            sinkhorn_tolerance: coupled.sinkhorn_tolerance,
             annealing_rate: 0.0,
             annealing_least: 1e-3,
             features: vec!["identity".to_owned()],
@@ -195,7 +210,13 @@ impl Run {
     pub(crate) fn config(&self, Source { data, images }: Source, encoder: Option<&Path>) -> Result<Config> {
         let mut config = Config::notebook(data);
         config.features = self.features.iter().map(|name| feature(name, images, encoder)).collect::<Result<_>>()?;
-        config.spec = self.preset.spec();
+        let coupled = Coupled {
+            coupling: self.coupling,
+            form: self.form,
+            sinkhorn_iterations: self.sinkhorn_iterations,
+            sinkhorn_tolerance: self.sinkhorn_tolerance,
+        };
+        config.spec = coupled.spec(self.preset.spec());
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
         if self.annealing_rate != 0.0 {

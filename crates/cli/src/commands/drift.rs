@@ -1,11 +1,11 @@
 //! `cudrift drift`: one call on the arrays of a file.
 
-use super::{Backend, KernelName, Preset, warn_nonfinite};
+use super::{Backend, CouplingArgs, CouplingName, KernelName, Preset, warn_nonfinite};
 use crate::arrays::{Array, Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result, note};
 use clap::ValueEnum;
 use cudrift::cuda::cudarc::driver::DeviceRepr;
-use cudrift::{DriftInputs, DriftSpec, Element, Points, bf16, cpu, f16};
+use cudrift::{Coupling, DriftInputs, DriftSpec, Element, Points, bf16, cpu, f16};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
     after_help = "In:   gen [B,G,D], pos [B,P,D]; optional neg [B,N,D], weight_gen [B,G], weight_neg [B,N],\n      \
                         weight_pos [B,P], R_list [R]. Keys that begin with ref_ or official_ are skipped.\n\
                   Out:  loss [B], scale [], scale_inputs [], loss_R [R], goal_scaled [B,G,D], grad_gen [B,G,D]\n      \
-                        (gradient of the sum of loss over B), nonfinite [] (count of inputs).\n\n\
+                        (gradient of the sum of loss over B), nonfinite [] (count of inputs); for sinkhorn\n      \
+                        iterations [R] and marginal_error [R], of the plan that came least near.\n\n\
                   Example: cudrift drift --in case.npz --out result.npz --temperatures 0.02,0.05,0.2"
 )]
 pub(crate) struct Args {
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     /// Temperatures [default: R_list of the file, else the preset's]
     #[arg(long, value_delimiter = ',', value_name = "R,R,…", allow_negative_numbers = true)]
     temperatures: Option<Vec<f64>>,
+    #[command(flatten)]
+    coupling: CouplingArgs,
     /// Type that the samples are rounded to before anything else
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeName,
@@ -52,7 +55,7 @@ const KEYS: [&str; 7] = ["gen", "pos", "neg", "weight_gen", "weight_neg", "weigh
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut arrays = read_npz(&args.input, &KEYS, is_reference)?;
-    let mut spec = args.preset.spec();
+    let mut spec = args.coupling.or_default(CouplingName::RowColumn)?.spec(args.preset.spec());
     if let Some(kernel) = args.kernel {
         spec.kernel = kernel.into();
     }
@@ -150,18 +153,22 @@ impl Case {
         let shape = self.generated.shape.to_vec();
         let nonfinite = i64::try_from(result.nonfinite).unwrap_or(i64::MAX);
         let (goal, gradient) = (result.goal(&inputs), result.gradient());
-        write_npz(
-            &args.out,
-            &[
-                ("loss", vec![result.loss.len()], Output::F32(&result.loss)),
-                ("scale", vec![], Output::F64(&[result.scale.scale])),
-                ("scale_inputs", vec![], Output::F64(&[result.scale.sigma])),
-                ("loss_R", vec![result.loss_r.len()], Output::F64(&result.loss_r)),
-                ("goal_scaled", shape.clone(), Output::F32(&goal)),
-                ("grad_gen", shape, Output::F32(&gradient)),
-                ("nonfinite", vec![], Output::I64(&[nonfinite])),
-            ],
-        )?;
+        let iterations: Vec<i64> = result.convergence.iter().map(|c| c.iterations.into()).collect();
+        let errors: Vec<f64> = result.convergence.iter().map(|c| c.error).collect();
+        let mut arrays = vec![
+            ("loss", vec![result.loss.len()], Output::F32(&result.loss)),
+            ("scale", vec![], Output::F64(std::slice::from_ref(&result.scale.scale))),
+            ("scale_inputs", vec![], Output::F64(std::slice::from_ref(&result.scale.sigma))),
+            ("loss_R", vec![result.loss_r.len()], Output::F64(&result.loss_r)),
+            ("goal_scaled", shape.clone(), Output::F32(&goal)),
+            ("grad_gen", shape, Output::F32(&gradient)),
+            ("nonfinite", vec![], Output::I64(std::slice::from_ref(&nonfinite))),
+        ];
+        if matches!(spec.coupling, Coupling::Sinkhorn(_)) {
+            arrays.push(("iterations", vec![iterations.len()], Output::I64(&iterations)));
+            arrays.push(("marginal_error", vec![errors.len()], Output::F64(&errors)));
+        }
+        write_npz(&args.out, &arrays)?;
         warn_nonfinite(result.nonfinite, [&result.loss[..], &goal, &gradient]);
         Ok(())
     }

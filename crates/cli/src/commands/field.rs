@@ -1,11 +1,11 @@
 //! `cudrift field`: mean shift and kernel score.
 
-use super::{KernelName, warn_nonfinite};
+use super::{Coupled, CouplingArgs, CouplingName, FormName, KernelName, warn_nonfinite};
 use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
 use cudrift::metrics::median_distance;
-use cudrift::{Field, FieldInputs, FieldSpec, cpu};
+use cudrift::{DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, WeightRule, cpu};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
                   Out:  ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q [n], nonfinite [];\n      \
                         residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
                         sharp [n,D], the drift over companion masses, and its sharp_ratio_p, sharp_ratio_q [n];\n      \
-                        ess_p, ess_q [n], effective sample sizes.\n\n\
+                        ess_p, ess_q [n], effective sample sizes.\n      \
+                        With another coupling than row: drift [n,D] = V of p against q, where the queries are the\n      \
+                        rows and the bandwidth is the temperature; nonfinite []; for sinkhorn iterations [],\n      \
+                        marginal_error [].\n\n\
                   Example: cudrift field --in points.npz --out field.npz --kernel laplace --bandwidth 0.5"
 )]
 pub(crate) struct Args {
@@ -34,6 +37,8 @@ pub(crate) struct Args {
     kernel: KernelName,
     #[command(flatten)]
     bandwidth: Bandwidth,
+    #[command(flatten)]
+    coupling: CouplingArgs,
     /// Leave out term j = i of q, which then has as many points as x
     #[arg(long)]
     self_mask: bool,
@@ -83,6 +88,15 @@ enum FieldName {
     Sharp,
 }
 
+/// Points as those of the one group of a call.
+fn group((values, [count, dim]): &(Vec<f32>, [usize; 2])) -> cudrift::Result<Points<'_, f32>> {
+    Points::new(values, [1, *count, *dim])
+}
+
+fn no_bandwidth() -> Error {
+    Error::Usage("give --bandwidth H, or bandwidth [n] in the file".to_owned())
+}
+
 /// How the golden files' own results begin.
 const RESULTS: [&str; 4] = ["gauss_h", "laplace_h", "matern32_h", "matern52_h"];
 
@@ -123,20 +137,64 @@ impl Case {
         let Self { x, p, q, weight_p, weight_q, bandwidths } = self;
         let mut inputs = FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?
             .weights(weight_p.as_deref(), weight_q.as_deref())?;
-        let base = match (asked.bandwidth, bandwidths) {
-            (Some(Length::Number(base)), _) => base,
-            (Some(Length::Median), _) => median_distance(&p.0, &q.0, x.1[1])?,
+        let base = match (self.length(asked)?, bandwidths) {
+            (Some(base), _) => base,
             (None, Some(own)) => {
                 inputs = inputs.bandwidths(own)?;
                 1.0
             }
-            (None, None) => return Err(Error::Usage("give --bandwidth H, or bandwidth [n] in the file".to_owned())),
+            (None, None) => return Err(no_bandwidth()),
         };
         let mut spec = FieldSpec::for_dimension(kernel.into(), base, asked.dimension_exponent, x.1[1]);
         spec.self_mask = self_mask;
         let field = cpu::field(&spec, &inputs)?;
         warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
         Ok(field)
+    }
+
+    /// What `--bandwidth` says.
+    fn length(&self, asked: &Bandwidth) -> Result<Option<f64>> {
+        Ok(match asked.bandwidth {
+            Some(Length::Number(base)) => Some(base),
+            Some(Length::Median) => Some(median_distance(&self.p.0, &self.q.0, self.dim())?),
+            None => None,
+        })
+    }
+
+    /// The drift of these points in another coupling.
+    fn coupled(&self, args: &Args, coupled: Coupled) -> Result<cudrift::Drift> {
+        let Self { x, p, q, weight_p, weight_q, .. } = self;
+        let base = self.length(&args.bandwidth)?.ok_or_else(no_bandwidth)?;
+        let own = FieldSpec::for_dimension(args.kernel.into(), base, args.bandwidth.dimension_exponent, self.dim());
+        let mut spec = coupled.spec(DriftSpec::notebook());
+        spec.affinity_floor = cudrift::AffinityFloor::None;
+        (spec.kernel, spec.temperatures) = (own.kernel, vec![own.bandwidth]);
+        // There a weight of 0 takes a target away in every coupling.
+        spec.weights = WeightRule::Logit;
+        let inputs = DriftInputs::new(group(x)?, group(p)?)?;
+        let inputs = match weight_p {
+            Some(w) => inputs.weight_positives(w)?,
+            None => inputs,
+        };
+        let nothing = vec![0.0; x.1[0]];
+        let inputs = if args.self_mask {
+            if x != q || weight_q.is_some() {
+                return Err(Error::usage("with this coupling --self-mask asks for q that is x, without weights"));
+            }
+            spec.self_mask = SelfMask::Remove;
+            inputs
+        } else {
+            spec.self_mask = SelfMask::Keep;
+            // The queries are no targets.
+            let inputs = inputs.weight_generated(&nothing)?.negatives(group(q)?)?;
+            match weight_q {
+                Some(w) => inputs.weight_negatives(w)?,
+                None => inputs,
+            }
+        };
+        let drift = cpu::drift(&spec, &inputs)?;
+        warn_nonfinite(drift.nonfinite, [&drift.force[..]]);
+        Ok(drift)
     }
 
     /// D.
@@ -147,6 +205,22 @@ impl Case {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let case = Case::read(&args.input)?;
+    let coupled = args.coupling.or_default(CouplingName::Row)?;
+    if args.coupling.form == Some(FormName::Joint) || coupled.coupling != CouplingName::Row {
+        let drift = case.coupled(args, coupled)?;
+        let nonfinite = i64::try_from(drift.nonfinite).unwrap_or(i64::MAX);
+        let reached = drift.convergence[0];
+        let iterations = i64::from(reached.iterations);
+        let mut arrays = vec![
+            ("drift", case.x.1.to_vec(), Output::F32(&drift.force)),
+            ("nonfinite", vec![], Output::I64(std::slice::from_ref(&nonfinite))),
+        ];
+        if coupled.coupling == CouplingName::Sinkhorn {
+            arrays.push(("iterations", vec![], Output::I64(std::slice::from_ref(&iterations))));
+            arrays.push(("marginal_error", vec![], Output::F64(std::slice::from_ref(&reached.error))));
+        }
+        return write_npz(&args.out, &arrays);
+    }
     // All fields come from one pass over the pairs; --field says which one the caller is after.
     let (FieldName::MeanShift | FieldName::Score | FieldName::Sharp) = args.field;
     let field = case.field(args.kernel, &args.bandwidth, args.self_mask)?;

@@ -179,6 +179,92 @@ impl From<cudrift::WeightRule> for WeightName {
     }
 }
 
+/// What couples queries and targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CouplingName {
+    /// Geometric mean of the softmaxes over targets and over queries
+    RowColumn,
+    /// Softmax over targets
+    Row,
+    /// Rows of an entropic transport plan
+    Sinkhorn,
+}
+
+/// How the force is made of affinities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FormName {
+    /// One coupling with all targets, attraction and repulsion weighted by one another's mass
+    Joint,
+    /// A coupling with negatives and one with positives, and the difference of their barycentres
+    Split,
+}
+
+/// The options of a coupling.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct CouplingArgs {
+    /// What couples queries and targets [default: row-column]
+    #[arg(long, value_enum)]
+    pub(crate) coupling: Option<CouplingName>,
+    /// How the force is made of affinities [default: split for sinkhorn, else joint]
+    #[arg(long, value_enum)]
+    pub(crate) form: Option<FormName>,
+    /// Iterations of a Sinkhorn plan at most [default: 20]
+    #[arg(long, value_name = "I", allow_negative_numbers = true)]
+    pub(crate) sinkhorn_iterations: Option<u32>,
+    /// End a plan earlier, where its rows are this near to their marginals; 0 for never [default: 0]
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    pub(crate) sinkhorn_tolerance: Option<f64>,
+}
+
+/// A coupling and a form, with every default filled in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Coupled {
+    pub(crate) coupling: CouplingName,
+    pub(crate) form: FormName,
+    pub(crate) sinkhorn_iterations: u32,
+    pub(crate) sinkhorn_tolerance: f64,
+}
+
+impl CouplingArgs {
+    pub(crate) fn or_default(&self, default: CouplingName) -> Result<Coupled> {
+        let coupling = self.coupling.unwrap_or(default);
+        if coupling != CouplingName::Sinkhorn
+            && (self.sinkhorn_iterations.is_some() || self.sinkhorn_tolerance.is_some())
+        {
+            return Err(Error::usage("--sinkhorn-iterations and --sinkhorn-tolerance go with --coupling sinkhorn"));
+        }
+        Ok(Coupled {
+            coupling,
+            form: self.form.unwrap_or(if coupling == CouplingName::Sinkhorn {
+                FormName::Split
+            } else {
+                FormName::Joint
+            }),
+            sinkhorn_iterations: self.sinkhorn_iterations.unwrap_or(20),
+            sinkhorn_tolerance: self.sinkhorn_tolerance.unwrap_or(0.0),
+        })
+    }
+}
+
+impl Coupled {
+    /// The dialect with this coupling and form.
+    pub(crate) fn spec(self, dialect: cudrift::DriftSpec) -> cudrift::DriftSpec {
+        let Self { sinkhorn_iterations: iterations, sinkhorn_tolerance: tolerance, .. } = self;
+        let coupling = match self.coupling {
+            CouplingName::RowColumn => cudrift::Coupling::RowColumn,
+            CouplingName::Row => cudrift::Coupling::Row,
+            CouplingName::Sinkhorn => cudrift::Coupling::Sinkhorn(cudrift::Sinkhorn { iterations, tolerance }),
+        };
+        let form = match self.form {
+            FormName::Joint => cudrift::Form::Joint,
+            FormName::Split => cudrift::Form::Split,
+        };
+        dialect.coupled(coupling, form)
+    }
+}
+
 /// The warning that goes with data, or a result, that is not finite.
 pub(crate) fn warn_nonfinite<'a>(inputs: u64, outputs: impl IntoIterator<Item = &'a [f32]>) {
     if inputs > 0 {

@@ -1,7 +1,7 @@
 //! `cudrift train`: a run in a folder, from configuration to pictures.
 
 use super::config::{Options, Run, data};
-use super::{Backend, KernelName, Precision, Preset};
+use super::{Backend, CouplingArgs, KernelName, Precision, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
 use crate::plot;
@@ -68,6 +68,8 @@ pub(crate) struct Args {
     /// Temperatures [default: 0.05, or the preset's]
     #[arg(long, value_delimiter = ',', value_name = "R,R,…", allow_negative_numbers = true)]
     temperatures: Option<Vec<f64>>,
+    #[command(flatten)]
+    coupling: CouplingArgs,
     /// What the drift is computed of, each with its own scale; the losses are added: identity, patches:SIZE,
     /// fourier:COUNT:BANDWIDTH, encoder:FILE [default: identity]
     #[arg(long, value_delimiter = ',', value_name = "F,F,…")]
@@ -107,6 +109,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         preset: args.preset,
         kernel: args.kernel,
         temperatures: args.temperatures,
+        coupling: args.coupling.coupling,
+        form: args.coupling.form,
+        sinkhorn_iterations: args.coupling.sinkhorn_iterations,
+        sinkhorn_tolerance: args.coupling.sinkhorn_tolerance,
         features: args.features,
         steps: args.steps,
         batch: args.batch,
