@@ -3,6 +3,7 @@
 #include "couplings.cu"
 #include "distances.cu"
 #include "features.cu"
+#include "field.cu"
 #include "group.cu"
 #include "network.cu"
 #include "probe.cu"

@@ -224,6 +224,37 @@ __device__ __forceinline__ float in_units(const DriftCall& call, const Unit& uni
     return call.mask == kMaskAdd ? n + call.mask_value : call.mask == kMaskSet ? call.mask_value : n;
 }
 
+// The unit of a query's distances: that of all, over its own bandwidth where it has one.
+__device__ __forceinline__ Unit row_unit(const DriftCall& call, const DriftHead& head, int i) {
+    Unit unit = unit_of(head);
+    if (call.field != kNoField && head.bandwidths != nullptr) {
+        const float inverse = 1.0f / head.bandwidths[i];
+        unit.high *= inverse;
+        unit.low *= inverse;
+    }
+    return unit;
+}
+
+// Is the target the query's own among the references q, and left out?
+__device__ __forceinline__ bool left_out(const DriftCall& call, const DriftHead& head, int i, int j) {
+    return call.leave_out && j == i + (head.negatives > 0 ? head.generated : 0);
+}
+
+// b(n) = psi'(n) / n of a kernel with this rate, spec 1.3; 0 for Laplace at 0.
+__device__ __forceinline__ float score_weight(KernelKind kernel, float n, float rate) {
+    const float z = n * rate;
+    switch (kernel) {
+        case kLaplace:
+            return n > 0.0f ? rate / n : n - n;
+        case kGaussian:
+            return 2.0f * rate;
+        case kMatern32:
+            return rate / (1.0f + z) * rate;
+        default:
+            return rate / (3.0f * fmaf(z * (z / (1.0f + z)), 1.0f / 3.0f, 1.0f)) * rate;
+    }
+}
+
 // That of a pair.
 template <typename T>
 __device__ __forceinline__ float normalized(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,

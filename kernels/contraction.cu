@@ -35,9 +35,8 @@ struct RowFactors {
 template <typename T, typename C, bool kNorm, bool kOfficial>
 __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& head, const Coefficients<C>& c,
                                       const Columns& columns, Rows* rows, RowFactors* all_factors, const char* stage,
-                                      int b, int i0, int j0, int r) {
+                                      int b, int i0, int j0, int r, bool first) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const Unit unit = unit_of(head);
     RowFactors& factors = all_factors[warp];
     const int begin = kNorm ? r : 0, end = kNorm ? r + 1 : call.temperatures;
     const int attracting = head.generated + head.negatives - j0;
@@ -58,11 +57,18 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
         const int mine = begin + lane;
         const bool has = mine < end;
         const float* mass = head.mass + 3 * (query * call.temperatures + (has ? mine : begin));
-        const float inverse_theta = kNorm || !has ? 1.0f : rows->inverse_theta[mine];
-        float inverse;
-        const float power = power_below(warp_sum(has ? mass[2] * inverse_theta : 0.0f), &inverse);
+        const bool field = !kNorm && !kOfficial && call.field != kNoField;
+        const Unit unit = field ? row_unit(call, head, i) : unit_of(head);
+        const float inverse_theta = kNorm || !has || field ? 1.0f : rows->inverse_theta[mine];
+        float inverse, greatest = has ? mass[field ? 0 : 2] * inverse_theta : 0.0f;
+        if (field && has) greatest = call.field == kShift ? 1.0f : fmaxf(mass[0], mass[1]);
+        const float power = power_below(warp_sum(greatest), &inverse);
         if (lane == 0) {
             rows->unit[0][row] = power;
+            if (field && call.field == kScore && head.bandwidths != nullptr) {
+                // b is in units of the bandwidth.
+                rows->unit[0][row] = power / (head.bandwidths[i] * head.bandwidths[i]);
+            }
             factors.least = head.row_least[query];
         }
         if (has) {
@@ -72,6 +78,10 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
             factors.half[mine] = half_exponent(call, mine, head.row_least[query], factors.log[mine]);
             factors.pull[mine] = mass[0] * inverse * inverse_theta;
             factors.push[mine] = -mass[1] * inverse * inverse_theta;
+            if (field) {
+                factors.pull[mine] = call.side == kTowardsQ ? 0.0f : inverse;
+                factors.push[mine] = call.side == kTowardsQ ? inverse : call.side == kTowardsP ? 0.0f : -inverse;
+            }
         }
         __syncwarp();
         float rest = 0.0f;
@@ -139,21 +149,23 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
 #pragma unroll 1
             for (int column = lane; column < c.width; column += kWarp) {
                 const float w = columns.weight[column];
-                const float n = pair<T>(call, head, unit, b, i, j0 + column, w);
+                float n = pair<T>(call, head, unit, b, i, j0 + column, w);
+                if (field && left_out(call, head, i, j0 + column)) n = infinity();
+                const float slope = field && call.field == kScore ? score_weight(call.kernel, n, call.rate[0]) : 1.0f;
                 float sum = 0.0f;
 #pragma unroll 1
                 for (int k = begin; n != infinity() && k < end; ++k) {
                     const bool attracts = column >= attracting;
                     const float log = attracts ? factors.other[k] : factors.log[k];
                     const float a = affinity_of<kOfficial>(call, k, n, w, columns.norms(column, k, factors.least, log));
-                    sum = fmaf(a, attracts ? factors.pull[k] : factors.push[k], sum);
+                    sum = fmaf(a * slope, attracts ? factors.pull[k] : factors.push[k], sum);
                 }
                 finish(to + column, sum);
             }
         }
         rest = warp_sum(rest);
         // The same warp has the row in every tile.
-        if (lane == 0) rows->rest[0][row] = j0 == 0 ? rest : rows->rest[0][row] + rest;
+        if (lane == 0) rows->rest[0][row] = first ? rest : rows->rest[0][row] + rest;
         __syncwarp();
     }
 }
@@ -162,11 +174,11 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
 struct Step {
     int d0, tile, lane;
 
-    __device__ __forceinline__ void advance(int lanes, int tiles, int stretch) {
+    __device__ __forceinline__ void advance(int lanes, int begin, int end, int stretch) {
         if (++lane < lanes) return;
         lane = 0;
-        if (++tile < tiles) return;
-        tile = 0;
+        if (++tile < end) return;
+        tile = begin;
         d0 += stretch;
     }
 };
@@ -207,8 +219,15 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     const int stage_bytes = head.width * kStageRow;
     const Coefficients<C> c(stages + kStages * stage_bytes, head.width);
     const Columns columns(c.end(1), head.width);
-    rows.start(call, head, !kNorm);
+    rows.start(call, head, !kNorm && call.field == kNoField);
 
+    // A field's references may lie in some of the tiles only.
+    int begin = 0, end = tiles_j;
+    if (!kNorm && call.field != kNoField) {
+        if (head.negatives > 0) begin = head.generated / head.width;
+        if (call.side == kTowardsP) begin = head.repelling / head.width;
+        if (call.side == kTowardsQ) end = tiles_of(head.repelling, head.width);
+    }
     // Tiles of targets go by for so many stages along the coordinates at a time.
     const int wide = tiles_j > 1 ? min(Product::kSlots, tiles_of(d_end - d_begin, kStageDim<T>)) : 1;
     const auto load = [&](const Step& step, int stage) {
@@ -219,15 +238,15 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     };
     Product product;
     double squares = 0.0;
-    Step step = {d_begin, 0, 0};
+    Step step = {d_begin, begin, 0};
     int buffer = 0;
     load(step, buffer);
 #pragma unroll 1
-    for (; step.d0 < d_end; step.advance(wide, tiles_j, wide * kStageDim<T>), buffer ^= 1) {
+    for (; step.d0 < d_end; step.advance(wide, begin, end, wide * kStageDim<T>), buffer ^= 1) {
         copy_wait();
         __syncthreads();
         Step next = step;
-        next.advance(wide, tiles_j, wide * kStageDim<T>);
+        next.advance(wide, begin, end, wide * kStageDim<T>);
         if (next.d0 < d_end) load(next, buffer ^ 1);
         const char* stage = stages + buffer * stage_bytes;
         if (step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin)) {
@@ -235,17 +254,17 @@ __device__ __forceinline__ void run(const DriftCall& call) {
             __syncthreads();
             if (call.official) {
                 build<T, C, kNorm, true>(call, head, c, columns, &rows, factors, stage, b, i0, step.tile * head.width,
-                                         r);
+                                         r, step.tile == begin);
             } else {
                 build<T, C, kNorm, false>(call, head, c, columns, &rows, factors, stage, b, i0, step.tile * head.width,
-                                          r);
+                                          r, step.tile == begin);
             }
             __syncthreads();
         }
         const int d0 = step.d0 + step.lane * kStageDim<T>;
         product.at(head, b, d0);
         product.add(step.lane, step.lane + 1, true, c, stage);
-        if (step.tile + 1 < tiles_j) continue;
+        if (step.tile + 1 < end) continue;
         float sum = 0.0f;
         product.drain(
             step.lane, step.lane + 1,

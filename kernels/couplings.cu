@@ -75,12 +75,13 @@ __device__ __forceinline__ bool any_going(const DriftCall& call, const DriftHead
 template <typename T>
 __device__ __forceinline__ void project_row(const DriftCall& call, const DriftHead& head, int b, int i) {
     const int lane = threadIdx.x % kWarp;
-    const Unit unit = unit_of(head);
+    const Unit unit = row_unit(call, head, i);
     const long long at = static_cast<long long>(b) * head.generated + i;
     float least_n = infinity();
     if (call.iteration == 0) {
         statistics::over_row<T>(call, head, unit, b, i, [&](int j, int, int, float n) {
-            if (!removed(call, i, j, weight(call, head, b, j))) least_n = least(least_n, n);
+            if (removed(call, i, j, weight(call, head, b, j)) || left_out(call, head, i, j)) return;
+            least_n = least(least_n, n);
         });
         least_n = warp_least(least_n);
         if (lane == 0) head.row_least[at] = least_n;
@@ -93,7 +94,7 @@ __device__ __forceinline__ void project_row(const DriftCall& call, const DriftHe
         if (!any_going(call, head, b, r0)) continue;
         Sum sums[2][kAtOnce];
         statistics::over_row<T>(call, head, unit, b, i, [&](int j, int kind, int, float n) {
-            if (call.mask == kMaskRemove && i == j) return;
+            if ((call.mask == kMaskRemove && i == j) || left_out(call, head, i, j)) return;
             const float* potential = potentials + static_cast<long long>(j) * call.temperatures + r0;
             const bool second = call.split && kind == 2;
 #pragma unroll
@@ -213,7 +214,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) start(const __grid_con
                 // Without any pair it adds to nothing.
                 if (*potential == -infinity()) c = 0.0f;
             }
-            *potential = w == 0.0f ? -infinity() : c;
+            // The queries of a field are no references where there are others.
+            const bool query = call.field != kNoField && head.negatives > 0 && j < head.generated;
+            *potential = w == 0.0f || query ? -infinity() : c;
         }
     }
     for (int block = 0; block < 2; ++block) {

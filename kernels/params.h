@@ -50,6 +50,11 @@ enum CouplingKind { kRowColumn = 0, kRowOnly = 1, kSinkhorn = 2 };
 // Spec 2.5: where target weights enter.
 enum WeightKind { kWeightAffinity = 0, kWeightLogit = 1, kWeightIgnored = 2 };
 
+// Which field a launch of the contraction is for, if any (spec 1.4): weights, or weights times b(r); and of which
+// references, p less q, p, or q. p are the positives; q the negatives, or the generated samples where there are none.
+enum FieldKind { kNoField = 0, kShift = 1, kScore = 2 };
+enum FieldSide { kDifference = 0, kTowardsP = 1, kTowardsQ = 2 };
+
 // Launches in which a head has a number of blocks of its own.
 enum Launch { kDistances = 0, kJoin = 1, kRows = 2, kColumns = 3, kNorms = 4, kForce = 5, kLosses = 6, kPlans = 7, kLaunches = 8 };
 
@@ -114,6 +119,11 @@ struct DriftHead {
     float *among, *distances, *partial, *row_least, *column_least, *row_log, *column_log, *mass, *row_change;
     PlanState *plans;
     double *plan_weights;
+    // Of fields: each query's bandwidth [G], or null where they have one; of q and of p four numbers of each query,
+    // [2, 4, G]: log mass, preconditioner, companion mass over mass, effective sample size. mass then has the greatest
+    // weight times b(r) of q and of p, in units of the bandwidth.
+    const float *bandwidths;
+    float *numbers;
     // One record per block: distances kDistanceSums; norms one double and masses kRowSums, temperatures outermost;
     // losses one double.
     double *distance_sums, *norm_sums, *row_sums, *loss_sums;
@@ -135,6 +145,10 @@ struct DriftCall {
     // Whether each row has mass 1, and whether in each block; iterations of a plan, and the one that a launch belongs to.
     int coupled, split, iterations, iteration;
     float tolerance;
+    // Whether a query's own sample is left out of q.
+    FieldKind field;
+    FieldSide side;
+    int leave_out;
     // Whether forces are divided by their root mean square, whose square is at least norm_floor.
     int normalize;
     // Whether a sample's distance to itself is the constant sqrt(min_squared).

@@ -21,6 +21,14 @@ impl FieldSpec {
         Self { kernel, bandwidth, self_mask: false }
     }
 
+    /// Checks the bandwidth.
+    ///
+    /// # Errors
+    /// [`Error::Value`] outside 1e-12 to 1e12.
+    pub fn validate(&self) -> Result<()> {
+        check_bandwidth(self.bandwidth)
+    }
+
     /// A bandwidth that grows with the number of dimensions, `base D^exponent` (spec 1.6): with the exponent 1/2 the
     /// kernel's exponents keep their size where distances grow like the root of D.
     pub fn for_dimension(kernel: Kernel, base: f64, exponent: f64, dim: usize) -> Self {

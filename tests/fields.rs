@@ -274,7 +274,7 @@ impl Sets {
 }
 
 /// Every array, relative to its largest; differences of the sets' fields relative to these.
-fn agree(what: &str, got: &Field<f32>, want: &Field<f64>, bound: f64) {
+fn agree<T: Copy + Into<f64>>(what: &str, got: &Field<T>, want: &Field<f64>, bound: f64) {
     let largest = |sets: [&[f64]; 2]| sets.iter().flat_map(|s| s.iter()).fold(0.0f64, |m, v| m.max(v.abs()));
     let (shift, score) = (largest([&want.ms_p, &want.ms_q]), largest([&want.score_p, &want.score_q]));
     let arrays = [
@@ -288,7 +288,7 @@ fn agree(what: &str, got: &Field<f32>, want: &Field<f64>, bound: f64) {
     for (name, got, want, unit) in arrays {
         assert_eq!(got.len(), want.len());
         let worst = got.iter().zip(want).fold(0.0f64, |m, (a, b)| {
-            let error = (f64::from(*a) - b).abs();
+            let error = ((*a).into() - b).abs();
             if error > m || error.is_nan() { error } else { m }
         });
         check(&format!("{what} {name}"), worst / unit, bound);
@@ -559,4 +559,150 @@ fn drift_and_score_align_in_many_dimensions() {
         assert!((-1.5..=-0.9).contains(&slope), "{slope}");
     }
     assert!(Synthetic::Ring.measure(1, &SetUp::default()).is_err());
+}
+
+/// The fields of the device beside the reference. `cargo xtask test` runs these on the simulator.
+#[cfg(feature = "cuda")]
+mod device {
+    use super::*;
+    use common::device;
+    use cudrift::Error;
+    use cudrift::cuda::{Context, FieldPlan, Options, cudarc::driver::DeviceRepr};
+
+    fn open() -> Option<Context> {
+        device().map(|_| Context::new().unwrap())
+    }
+
+    impl Sets {
+        /// The device's fields from `T`, q in the queries' memory where `same`; and the reference's.
+        fn on<T: Convert + DeviceRepr>(&self, context: &Context, spec: &FieldSpec, same: bool) -> [Field<f64>; 2] {
+            let narrow = |set: &[f32]| set.iter().map(|v| T::from_f32(*v)).collect::<Vec<_>>();
+            let typed = [narrow(&self.x), narrow(&self.p), narrow(&self.q)];
+            let wide = typed.each_ref().map(|set| set.iter().map(|v| f64::from(v.back())).collect::<Vec<_>>());
+            let [x, p, q] = typed.each_ref().map(|set| &set[..]);
+            let got = context.field(spec, &self.inputs_of([x, p, if same { x } else { q }])).unwrap();
+            let want = reference::field(spec, &self.inputs_of(wide.each_ref().map(|set| &set[..]))).unwrap();
+            [widened(got), want]
+        }
+    }
+
+    fn widened(field: Field<f32>) -> Field<f64> {
+        let wide = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect();
+        Field {
+            ms_p: wide(&field.ms_p),
+            ms_q: wide(&field.ms_q),
+            drift: wide(&field.drift),
+            score_p: wide(&field.score_p),
+            score_q: wide(&field.score_q),
+            score_diff: wide(&field.score_diff),
+            logz_p: wide(&field.logz_p),
+            logz_q: wide(&field.logz_q),
+            alpha_p: wide(&field.alpha_p),
+            alpha_q: wide(&field.alpha_q),
+            sharp_ratio_p: wide(&field.sharp_ratio_p),
+            sharp_ratio_q: wide(&field.sharp_ratio_q),
+            ess_p: wide(&field.ess_p),
+            ess_q: wide(&field.ess_q),
+            nonfinite: field.nonfinite,
+        }
+    }
+
+    #[test]
+    fn the_device_agrees_with_the_reference() {
+        let Some(context) = open() else { return };
+        // One tile of references, several; few coordinates, whose distances are not kept, and ranges of many.
+        for (at, shape) in
+            [[1, 1, 2, 1], [3, 15, 17, 2], [33, 16, 33, 3], [66, 130, 70, 8], [40, 37, 40, 16], [70, 200, 129, 140]]
+                .into_iter()
+                .enumerate()
+        {
+            for kernel in Kernel::ALL {
+                for (factor, weighted) in [(0.1, false), (0.5, true), (4.0, false)] {
+                    let spec = FieldSpec::new(kernel, factor * (shape[3] as f64).sqrt());
+                    let sets = Sets::random(at as u64, shape, false);
+                    let sets = if weighted { sets.weighted() } else { sets };
+                    let [got, want] = sets.on::<f32>(&context, &spec, false);
+                    // A distance's last digit is 1e-5 of the kernel where exponents are near a hundred.
+                    let bound = if factor < 0.2 { 2e-5 } else { 5e-6 };
+                    agree(&format!("{kernel} {shape:?} {factor}"), &got, &want, bound);
+                }
+            }
+        }
+    }
+
+    /// Coefficients are rounded to the points' type before the product; the numbers are f32 all along.
+    #[test]
+    fn halves_on_tensor_cores() {
+        let Some(context) = open() else { return };
+        for shape in [[9, 40, 30, 3], [65, 200, 90, 72]] {
+            for kernel in Kernel::ALL {
+                let spec = FieldSpec::new(kernel, 0.5 * (shape[3] as f64).sqrt());
+                let sets = Sets::random(4, shape, false);
+                for ([got, want], unit) in [
+                    (sets.on::<f16>(&context, &spec, false), 2f64.powi(-11)),
+                    (sets.on::<bf16>(&context, &spec, false), 2f64.powi(-8)),
+                ] {
+                    agree(&format!("{kernel} {shape:?}"), &got, &want, 2.0 * unit);
+                    check("numbers", relative_error(&got.alpha_p, &want.alpha_p), 1e-5);
+                    check("numbers", relative_error(&got.logz_q, &want.logz_q), 1e-5);
+                }
+            }
+        }
+    }
+
+    /// Queries that are references, in memory of their own and in the queries'.
+    #[test]
+    fn queries_leave_themselves_out() {
+        let Some(context) = open() else { return };
+        for shape in [[12, 9, 12, 2], [70, 30, 70, 20]] {
+            for kernel in Kernel::ALL {
+                for self_mask in [true, false] {
+                    let mut spec = FieldSpec::new(kernel, 0.4 * (shape[3] as f64).sqrt());
+                    spec.self_mask = self_mask;
+                    let sets = Sets::random(9, shape, true);
+                    for same in [true, false] {
+                        let [got, want] = sets.on::<f32>(&context, &spec, same);
+                        agree(&format!("{kernel} {self_mask} {same}"), &got, &want, 1e-5);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bandwidths_of_queries() {
+        let Some(context) = open() else { return };
+        for dim in [2, 20] {
+            for kernel in Kernel::ALL {
+                let sets = Sets::random(15, [5, 40, 30, dim], false);
+                let bandwidths = [0.3, 0.5, 1.0, 2.0, 7.0];
+                let inputs = sets.inputs_of([&sets.x, &sets.p, &sets.q]).bandwidths(&bandwidths).unwrap();
+                let got = context.field(&FieldSpec::new(kernel, f64::NAN), &inputs).unwrap();
+                let wide = [&sets.x, &sets.p, &sets.q].map(|set| set.iter().map(|v| f64::from(*v)).collect::<Vec<_>>());
+                let inputs = sets.inputs_of(wide.each_ref().map(|set| &set[..])).bandwidths(&bandwidths).unwrap();
+                let want = reference::field(&FieldSpec::new(kernel, 1.0), &inputs).unwrap();
+                agree(&format!("{kernel} {dim}"), &widened(got), &want, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn edges() {
+        let Some(context) = open() else { return };
+        let spec = FieldSpec::new(Kernel::Laplace, 0.5);
+        let none = Sets::random(1, [0, 3, 4, 2], false);
+        assert!(context.field(&spec, &none.inputs_of([&none.x, &none.p, &none.q])).unwrap().ms_p.is_empty());
+        let mut sets = Sets::random(1, [3, 5, 4, 2], false);
+        sets.p[1] = f32::NAN;
+        let field = context.field(&spec, &sets.inputs_of([&sets.x, &sets.p, &sets.q])).unwrap();
+        assert!(field.nonfinite == 1 && field.ms_p.iter().chain(&field.logz_p).all(|v| v.is_nan()));
+        let plan = |spec, shape| FieldPlan::new(&spec, shape, cudrift::Dtype::F32, Options::default());
+        assert!(matches!(plan(FieldSpec::new(Kernel::Laplace, -1.0), [3, 5, 4, 2]), Err(Error::Value { .. })));
+        assert!(matches!(plan(spec, [3, 0, 4, 2]), Err(Error::Value { argument: "p", .. })));
+        let mut masked = spec;
+        masked.self_mask = true;
+        assert!(matches!(plan(masked, [3, 5, 4, 2]), Err(Error::Shape { .. })));
+        // Distances of few coordinates are not kept.
+        assert!(plan(spec, [4096, 4096, 0, 2]).unwrap().workspace_bytes() < 2 << 20);
+    }
 }

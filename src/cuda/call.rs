@@ -75,13 +75,8 @@ impl Plan {
     fn params(&self) -> DriftCall {
         let spec = &self.spec;
         let mut rate = [0.0; crate::MAX_TEMPERATURES];
-        for (rate, &r) in rate.iter_mut().zip(&spec.temperatures) {
-            *rate = match spec.kernel {
-                Kernel::Laplace => 1.0 / r,
-                Kernel::Gaussian => 0.5 / (r * r),
-                Kernel::Matern32 => 3f64.sqrt() / r,
-                Kernel::Matern52 => 5f64.sqrt() / r,
-            } as f32;
+        for (to, &r) in rate.iter_mut().zip(&spec.temperatures) {
+            *to = self::rate(spec.kernel, r);
         }
         let (mask, mask_value) = match spec.self_mask {
             SelfMask::Add(value) => (params::MaskKind_kMaskAdd, value),
@@ -130,6 +125,9 @@ impl Plan {
             iterations: spec.sinkhorn().map_or(0, |plan| plan.iterations as i32),
             iteration: 0,
             tolerance: spec.sinkhorn().map_or(0.0, |plan| plan.tolerance as f32),
+            field: params::FieldKind_kNoField,
+            side: params::FieldSide_kDifference,
+            leave_out: 0,
             normalize,
             constant_self: spec.numerics.constant_self_distance.into(),
             fused: self.fused.into(),
@@ -155,6 +153,17 @@ impl Plan {
             ..DriftCall::default()
         }
     }
+}
+
+/// What the kernels know of a length scale.
+pub(super) fn rate(kernel: Kernel, r: f64) -> f32 {
+    let rate = match kernel {
+        Kernel::Laplace => 1.0 / r,
+        Kernel::Gaussian => 0.5 / (r * r),
+        Kernel::Matern32 => 3f64.sqrt() / r,
+        Kernel::Matern52 => 5f64.sqrt() / r,
+    };
+    rate as f32
 }
 
 fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftHead {
@@ -200,6 +209,8 @@ fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftH
         row_sums: array(layout.row_sums) as *mut _,
         loss_sums: array(layout.loss_sums) as *mut _,
         scalars: (workspace + (at * size_of::<DriftScalars>()) as u64) as *mut _,
+        bandwidths: std::ptr::null(),
+        numbers: std::ptr::null_mut(),
         force: pointers.force as *mut _,
         gradient: pointers.gradient as *mut _,
         loss: pointers.loss as *mut _,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, result, sys};
 
-use super::{Inputs, Kernels, Options, Outputs, Plan, Samples, Statistics};
-use crate::{Drift, DriftInputs, DriftSpec, Element, Error, Result, WeightRule};
+use super::{FieldArrays, FieldOutputs, FieldPlan, Inputs, Kernels, Options, Outputs, Plan, Samples, Statistics};
+use crate::{Drift, DriftInputs, DriftSpec, Element, Error, Field, FieldInputs, FieldSpec, Result, WeightRule};
 
 const OP: &str = "cuda drift";
 
@@ -158,6 +158,78 @@ impl Context {
         let elements_per_group = shape.generated * shape.dim;
         let (force, loss) = (self.download(&force, elements)?, self.download(&loss, shape.groups)?);
         Ok(Drift { force, loss, scale, loss_r, convergence, nonfinite, elements_per_group })
+    }
+
+    /// The fields of `inputs` under `spec`, copied to the device and back: what [`cpu::field()`](crate::cpu::field())
+    /// gives. Where x and q are the same slice it is copied, and its distances are formed, once. See [`FieldPlan`].
+    ///
+    /// # Errors
+    /// A bandwidth outside its range; a self mask with sets of different sizes; as [`FieldPlan::new`];
+    /// [`Error::DeviceMemory`] where the device has no room, [`Error::Device`] where the driver fails.
+    pub fn field<T: Element + DeviceRepr>(&self, spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Result<Field<f32>> {
+        inputs.validate(spec)?;
+        let [n, m, l, dim] = inputs.shape();
+        if n == 0 {
+            return Ok(Field::default());
+        }
+        let same = std::ptr::eq(inputs.x, inputs.q);
+        let options = Options { shared_bytes: self.kernels.shared_bytes(), ..Options::default() };
+        // Of no use where each query has its own.
+        let spec = if inputs.bandwidths.is_some() { FieldSpec { bandwidth: 1.0, ..*spec } } else { *spec };
+        let plan = FieldPlan::new(&spec, [n, m, if same { 0 } else { l }, dim], T::DTYPE, options)?;
+        let (x, p) = (self.upload("x", inputs.x)?, self.upload("p", inputs.p)?);
+        let q = if same { None } else { Some(self.upload("q", inputs.q)?) };
+        let number = |from: Option<&[f32]>| from.map(|from| self.upload("numbers", from)).transpose();
+        let (weight_p, weight_q) = (number(inputs.weight_p)?, number(inputs.weight_q)?);
+        let bandwidths = number(inputs.bandwidths)?;
+        let mut workspace = self.room::<u8>("the workspace", plan.workspace_bytes())?;
+        let mut numbers = self.room::<f32>("the numbers", 8 * n)?;
+        let mut vectors = Vec::new();
+        for _ in 0..4 {
+            vectors.push(self.room::<f32>("a field", n * dim)?);
+        }
+        let arrays = FieldArrays {
+            x: (&x).into(),
+            p: (&p).into(),
+            q: q.as_ref().map(Samples::from),
+            weight_p: weight_p.as_ref().map(CudaSlice::as_view),
+            weight_q: weight_q.as_ref().map(CudaSlice::as_view),
+            bandwidths: bandwidths.as_ref().map(CudaSlice::as_view),
+        };
+        let mut each = vectors.iter_mut().map(CudaSlice::as_view_mut);
+        let outputs = FieldOutputs {
+            numbers: numbers.as_view_mut(),
+            ms_p: each.next(),
+            ms_q: each.next(),
+            score_p: each.next(),
+            score_q: each.next(),
+            drift: None,
+            score_diff: None,
+        };
+        plan.run(&self.kernels, &self.stream, arrays, &mut workspace, outputs)?;
+        let mut down = vectors.iter().map(|vector| self.download(vector, n * dim));
+        let mut next = || down.next().unwrap_or_else(|| Ok(Vec::new()));
+        let (ms_p, ms_q, score_p, score_q) = (next()?, next()?, next()?, next()?);
+        let numbers = self.download(&numbers, 8 * n)?;
+        let of = |side: usize, which: usize| numbers[(4 * side + which) * n..][..n].to_vec();
+        let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        Ok(Field {
+            drift: minus(&ms_p, &ms_q),
+            score_diff: minus(&score_p, &score_q),
+            ms_p,
+            ms_q,
+            score_p,
+            score_q,
+            logz_p: of(1, 0),
+            logz_q: of(0, 0),
+            alpha_p: of(1, 1),
+            alpha_q: of(0, 1),
+            sharp_ratio_p: of(1, 2),
+            sharp_ratio_q: of(0, 2),
+            ess_p: of(1, 3),
+            ess_q: of(0, 3),
+            nonfinite: plan.nonfinite(&self.stream, &workspace)?,
+        })
     }
 
     fn upload<T: DeviceRepr>(&self, what: &'static str, from: &[T]) -> Result<CudaSlice<T>> {

@@ -34,7 +34,7 @@ pub struct Kernels {
     reduce_norms: CudaFunction,
     derive_norms: CudaFunction,
     losses: CudaFunction,
-    start: CudaFunction,
+    pub(super) start: CudaFunction,
     settle: CudaFunction,
     statistics: [Statistical; 3],
     plain: [Products; 3],
@@ -45,12 +45,13 @@ pub struct Kernels {
 
 /// The statistics of rows and columns for one type of samples.
 #[derive(Clone, Debug)]
-struct Statistical {
+pub(super) struct Statistical {
     rows: CudaFunction,
     columns: CudaFunction,
     masses: CudaFunction,
-    project_rows: CudaFunction,
+    pub(super) project_rows: CudaFunction,
     project_columns: CudaFunction,
+    pub(super) field_rows: CudaFunction,
 }
 
 /// The kernels with products, for one type of samples in one rung.
@@ -218,6 +219,7 @@ impl Kernels {
                 masses: function(&format!("masses_{name}"))?,
                 project_rows: function(&format!("project_rows_{name}"))?,
                 project_columns: function(&format!("project_columns_{name}"))?,
+                field_rows: function(&format!("field_rows_{name}"))?,
             })
         };
         Ok(Self {
@@ -235,6 +237,20 @@ impl Kernels {
             shared_bytes: shared.unsigned_abs() as usize,
             module,
         })
+    }
+
+    pub(super) fn statistics(&self, dtype: Dtype) -> &Statistical {
+        &self.statistics[place(dtype)]
+    }
+
+    fn products(&self, plan: &Plan) -> &Products {
+        let rung = if plan.tensor_cores() { &self.tensor } else { &self.plain };
+        &rung[place(plan.dtype)]
+    }
+
+    /// The product of a plan's coefficients with its samples.
+    pub(super) fn force(&self, plan: &Plan) -> &CudaFunction {
+        &self.products(plan).force
     }
 
     /// A kernel by its name.
@@ -355,29 +371,15 @@ impl Plan {
                 self.options.shared_bytes,
             ));
         }
-        let dtype = match self.dtype {
-            Dtype::F32 => 0,
-            Dtype::F16 => 1,
-            Dtype::Bf16 => 2,
-        };
-        let products = if self.tensor_cores() { &kernels.tensor[dtype] } else { &kernels.plain[dtype] };
-        let statistics = &kernels.statistics[dtype];
+        let (products, statistics) = (kernels.products(self), kernels.statistics(self.dtype));
         let blocks = |launch: params::Launch| self.blocks[launch as usize];
         let heads = self.heads.len() as u32;
         let temperatures = self.spec.temperatures.len() as u32;
         let norms = if self.fused { &products.group } else { &products.norm };
         let enqueue = |name, function: &CudaFunction, blocks: u32, shared: usize, iteration: u32| -> Result<()> {
-            // A launch without blocks is an error to the driver, and nothing to us.
-            if blocks == 0 {
-                return Ok(());
-            }
-            let params = params::DriftCall { iteration: iteration as i32, ..call.params };
-            let config =
-                LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared as u32 };
-            // SAFETY: every kernel takes one `DriftCall` by value; the addresses are the caller's promise.
-            unsafe { stream.launch_builder(function).arg(&params).launch(config) }
-                .map_err(|error| failed(name, error))?;
-            Ok(())
+            let params = DriftCall { iteration: iteration as i32, ..call.params };
+            // SAFETY: the caller's promise.
+            unsafe { enqueue(stream, name, function, blocks, shared, &params) }
         };
         let [rows, columns, plans] = [params::Launch_kRows, params::Launch_kColumns, params::Launch_kPlans].map(blocks);
         match phase {
@@ -419,7 +421,7 @@ impl Plan {
         }
     }
 
-    fn check_workspace(&self, workspace: &CudaSlice<u8>) -> Result<()> {
+    pub(super) fn check_workspace(&self, workspace: &CudaSlice<u8>) -> Result<()> {
         let (expected, got) = (self.workspace_bytes(), workspace.len());
         if got < expected { Err(Error::shape(OP, "workspace", [expected], [got])) } else { Ok(()) }
     }
@@ -467,8 +469,38 @@ impl Plan {
     }
 }
 
+/// Where the kernels of a type lie.
+fn place(dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::F32 => 0,
+        Dtype::F16 => 1,
+        Dtype::Bf16 => 2,
+    }
+}
+
+/// Appends a launch; one without blocks is an error to the driver, and nothing to us.
+///
+/// # Safety
+/// What [`Plan::launch`] asks for.
+pub(super) unsafe fn enqueue(
+    stream: &CudaStream,
+    name: &'static str,
+    function: &CudaFunction,
+    blocks: u32,
+    shared: usize,
+    params: &DriftCall,
+) -> Result<()> {
+    if blocks == 0 {
+        return Ok(());
+    }
+    let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared as u32 };
+    // SAFETY: every kernel takes one `DriftCall` by value; the addresses are the caller's promise.
+    unsafe { stream.launch_builder(function).arg(params).launch(config) }.map_err(|error| failed(name, error))?;
+    Ok(())
+}
+
 /// The addresses of a head's arrays, which must have the extents of `shape`; and the guards of their use.
-fn pointers_of<'a, T: Element + DeviceRepr>(
+pub(super) fn pointers_of<'a, T: Element + DeviceRepr>(
     shape: &DriftShape,
     stream: &'a CudaStream,
     inputs: Inputs<'a, T>,

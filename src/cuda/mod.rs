@@ -14,6 +14,7 @@
 mod call;
 mod context;
 mod device;
+mod field;
 mod fnv;
 mod image;
 mod launch;
@@ -25,6 +26,7 @@ pub use call::{Call, Pointers};
 pub use context::{Context, Gpu, probe};
 pub use cudarc;
 pub use device::{Device, DeviceArray, DeviceData, DeviceDrift};
+pub use field::{FieldArrays, FieldOutputs, FieldPlan};
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
 pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Samples, Statistics};
 pub use plan::{Options, Plan};

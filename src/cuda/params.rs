@@ -40,6 +40,14 @@ pub const WeightKind_kWeightAffinity: WeightKind = 0;
 pub const WeightKind_kWeightLogit: WeightKind = 1;
 pub const WeightKind_kWeightIgnored: WeightKind = 2;
 pub type WeightKind = ::core::ffi::c_uint;
+pub const FieldKind_kNoField: FieldKind = 0;
+pub const FieldKind_kShift: FieldKind = 1;
+pub const FieldKind_kScore: FieldKind = 2;
+pub type FieldKind = ::core::ffi::c_uint;
+pub const FieldSide_kDifference: FieldSide = 0;
+pub const FieldSide_kTowardsP: FieldSide = 1;
+pub const FieldSide_kTowardsQ: FieldSide = 2;
+pub type FieldSide = ::core::ffi::c_uint;
 pub const Launch_kDistances: Launch = 0;
 pub const Launch_kJoin: Launch = 1;
 pub const Launch_kRows: Launch = 2;
@@ -160,6 +168,8 @@ pub struct DriftHead {
     pub row_change: *mut f32,
     pub plans: *mut PlanState,
     pub plan_weights: *mut f64,
+    pub bandwidths: *const f32,
+    pub numbers: *mut f32,
     pub distance_sums: *mut f64,
     pub norm_sums: *mut f64,
     pub row_sums: *mut f64,
@@ -171,7 +181,7 @@ pub struct DriftHead {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 336usize];
+    ["Size of DriftHead"][::core::mem::size_of::<DriftHead>() - 352usize];
     ["Alignment of DriftHead"][::core::mem::align_of::<DriftHead>() - 8usize];
     ["Offset of field: DriftHead::groups"][::core::mem::offset_of!(DriftHead, groups) - 0usize];
     ["Offset of field: DriftHead::generated"][::core::mem::offset_of!(DriftHead, generated) - 4usize];
@@ -201,14 +211,16 @@ const _: () = {
     ["Offset of field: DriftHead::row_change"][::core::mem::offset_of!(DriftHead, row_change) - 248usize];
     ["Offset of field: DriftHead::plans"][::core::mem::offset_of!(DriftHead, plans) - 256usize];
     ["Offset of field: DriftHead::plan_weights"][::core::mem::offset_of!(DriftHead, plan_weights) - 264usize];
-    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 272usize];
-    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 280usize];
-    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 288usize];
-    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 296usize];
-    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 304usize];
-    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 312usize];
-    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 320usize];
-    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 328usize];
+    ["Offset of field: DriftHead::bandwidths"][::core::mem::offset_of!(DriftHead, bandwidths) - 272usize];
+    ["Offset of field: DriftHead::numbers"][::core::mem::offset_of!(DriftHead, numbers) - 280usize];
+    ["Offset of field: DriftHead::distance_sums"][::core::mem::offset_of!(DriftHead, distance_sums) - 288usize];
+    ["Offset of field: DriftHead::norm_sums"][::core::mem::offset_of!(DriftHead, norm_sums) - 296usize];
+    ["Offset of field: DriftHead::row_sums"][::core::mem::offset_of!(DriftHead, row_sums) - 304usize];
+    ["Offset of field: DriftHead::loss_sums"][::core::mem::offset_of!(DriftHead, loss_sums) - 312usize];
+    ["Offset of field: DriftHead::scalars"][::core::mem::offset_of!(DriftHead, scalars) - 320usize];
+    ["Offset of field: DriftHead::force"][::core::mem::offset_of!(DriftHead, force) - 328usize];
+    ["Offset of field: DriftHead::gradient"][::core::mem::offset_of!(DriftHead, gradient) - 336usize];
+    ["Offset of field: DriftHead::loss"][::core::mem::offset_of!(DriftHead, loss) - 344usize];
 };
 impl Default for DriftHead {
     fn default() -> Self {
@@ -235,6 +247,9 @@ pub struct DriftCall {
     pub iterations: ::core::ffi::c_int,
     pub iteration: ::core::ffi::c_int,
     pub tolerance: f32,
+    pub field: FieldKind,
+    pub side: FieldSide,
+    pub leave_out: ::core::ffi::c_int,
     pub normalize: ::core::ffi::c_int,
     pub constant_self: ::core::ffi::c_int,
     pub fused: ::core::ffi::c_int,
@@ -254,7 +269,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 512usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 536usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
@@ -268,22 +283,25 @@ const _: () = {
     ["Offset of field: DriftCall::iterations"][::core::mem::offset_of!(DriftCall, iterations) - 36usize];
     ["Offset of field: DriftCall::iteration"][::core::mem::offset_of!(DriftCall, iteration) - 40usize];
     ["Offset of field: DriftCall::tolerance"][::core::mem::offset_of!(DriftCall, tolerance) - 44usize];
-    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 48usize];
-    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 52usize];
-    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 56usize];
-    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 60usize];
-    ["Offset of field: DriftCall::identity_slots"][::core::mem::offset_of!(DriftCall, identity_slots) - 64usize];
-    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 68usize];
-    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 72usize];
-    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 76usize];
-    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 80usize];
-    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 88usize];
-    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 96usize];
-    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 128usize];
-    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 132usize];
-    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 164usize];
-    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 168usize];
-    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 176usize];
+    ["Offset of field: DriftCall::field"][::core::mem::offset_of!(DriftCall, field) - 48usize];
+    ["Offset of field: DriftCall::side"][::core::mem::offset_of!(DriftCall, side) - 52usize];
+    ["Offset of field: DriftCall::leave_out"][::core::mem::offset_of!(DriftCall, leave_out) - 56usize];
+    ["Offset of field: DriftCall::normalize"][::core::mem::offset_of!(DriftCall, normalize) - 60usize];
+    ["Offset of field: DriftCall::constant_self"][::core::mem::offset_of!(DriftCall, constant_self) - 64usize];
+    ["Offset of field: DriftCall::fused"][::core::mem::offset_of!(DriftCall, fused) - 68usize];
+    ["Offset of field: DriftCall::slots"][::core::mem::offset_of!(DriftCall, slots) - 72usize];
+    ["Offset of field: DriftCall::identity_slots"][::core::mem::offset_of!(DriftCall, identity_slots) - 76usize];
+    ["Offset of field: DriftCall::mask_value"][::core::mem::offset_of!(DriftCall, mask_value) - 80usize];
+    ["Offset of field: DriftCall::min_squared"][::core::mem::offset_of!(DriftCall, min_squared) - 84usize];
+    ["Offset of field: DriftCall::affinity_floor"][::core::mem::offset_of!(DriftCall, affinity_floor) - 88usize];
+    ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 92usize];
+    ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 96usize];
+    ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 104usize];
+    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 136usize];
+    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 140usize];
+    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 172usize];
+    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 176usize];
+    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 184usize];
 };
 impl Default for DriftCall {
     fn default() -> Self {
