@@ -406,7 +406,7 @@ fn couplings_through_files() {
     // The sum of both masses is 1, so that the joint form is the split one times their product.
     let (rows, joint) = (field(&[]), field(&["--coupling", "row", "--form", "joint"]));
     for (i, (split, joint)) in rows["drift"].2.iter().zip(&joint["drift"].2).enumerate() {
-        let odds = (rows["logz_p"].2[i / 2] - rows["logz_q"].2[i / 2]).exp() * 2.0 / 3.0;
+        let odds = (rows["logz_p"].2[i / 2] - rows["logz_q"].2[i / 2]).exp();
         let share = odds / (1.0 + odds);
         assert!((joint - split * share * (1.0 - share)).abs() < 1e-5, "{i}: {joint} {split} {share}");
     }
@@ -414,6 +414,13 @@ fn couplings_through_files() {
     assert_ne!(both(&[]), both(&["--self-mask"]));
     assert_ne!(both(&[]), both(&["--form", "split"]));
     assert_eq!(field(&["--form", "split"]), rows);
+    if cuda() {
+        let got = field(&["--backend", "cuda"]);
+        for (key, want) in &rows {
+            assert!(relative_error(&got[key].2, &want.2) <= 1e-5, "{key}");
+        }
+        assert!(relative_error(&field(&[&plan[..], &["--backend", "cuda"]].concat())["drift"].2, &want) <= 1e-6);
+    }
     write_npz(&path, &[("x", npy_f32(&[3, 2], &x)), ("p", npy_f32(&[2, 2], &p)), ("q", npy_f32(&[2, 2], &p))]);
     let masked = ["field", "--in", case, "--out", &out, "--bandwidth", "0.5", "--self-mask"];
     fails(&[&masked[..], &plan].concat(), 2, "q that is x");

@@ -284,7 +284,7 @@ fn couplings_are_trained_with() {
     let folder = Folder::new();
     let plans = ["--coupling", "sinkhorn", "--temperatures", "0.5", "--sinkhorn-tolerance", "1e-3"];
     succeeds(&texts(&train(&folder, "whole", &[&["--steps", "12"][..], &plans].concat())));
-    succeeds(&texts(&train(&folder, "parts", &[&["--steps", "6"][..], &plans].concat())));
+    succeeds(&texts(&train(&folder, "parts", &[&["--steps", "5"][..], &plans].concat())));
     succeeds(&["train", "--out", &folder.text("parts"), "--steps", "12", "--resume"]);
     same_run(&folder.path("whole"), &folder.path("parts"));
     let text = std::fs::read_to_string(folder.path("whole/config.json")).unwrap();

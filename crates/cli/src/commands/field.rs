@@ -1,9 +1,10 @@
 //! `cudrift field`: mean shift and kernel score.
 
-use super::{Coupled, CouplingArgs, CouplingName, FormName, KernelName, warn_nonfinite};
+use super::{Backend, Coupled, CouplingArgs, CouplingName, FormName, KernelName, warn_nonfinite};
 use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
+use cudrift::cuda::Context;
 use cudrift::metrics::median_distance;
 use cudrift::{DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, WeightRule, cpu};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     bandwidth: Bandwidth,
     #[command(flatten)]
     coupling: CouplingArgs,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: Backend,
     /// Leave out term j = i of q, which then has as many points as x
     #[arg(long)]
     self_mask: bool,
@@ -133,7 +137,13 @@ impl Case {
     }
 
     /// The fields of these points.
-    pub(super) fn field(&self, kernel: KernelName, asked: &Bandwidth, self_mask: bool) -> Result<Field<f32>> {
+    pub(super) fn field(
+        &self,
+        kernel: KernelName,
+        asked: &Bandwidth,
+        self_mask: bool,
+        backend: Backend,
+    ) -> Result<Field<f32>> {
         let Self { x, p, q, weight_p, weight_q, bandwidths } = self;
         let mut inputs = FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?
             .weights(weight_p.as_deref(), weight_q.as_deref())?;
@@ -147,7 +157,10 @@ impl Case {
         };
         let mut spec = FieldSpec::for_dimension(kernel.into(), base, asked.dimension_exponent, x.1[1]);
         spec.self_mask = self_mask;
-        let field = cpu::field(&spec, &inputs)?;
+        let field = match backend.device(Context::new)? {
+            Some(device) => device.field(&spec, &inputs)?,
+            None => cpu::field(&spec, &inputs)?,
+        };
         warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
         Ok(field)
     }
@@ -192,7 +205,10 @@ impl Case {
                 None => inputs,
             }
         };
-        let drift = cpu::drift(&spec, &inputs)?;
+        let drift = match args.backend.device(Context::new)? {
+            Some(device) => device.drift(&spec, &inputs)?,
+            None => cpu::drift(&spec, &inputs)?,
+        };
         warn_nonfinite(drift.nonfinite, [&drift.force[..]]);
         Ok(drift)
     }
@@ -223,7 +239,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     // All fields come from one pass over the pairs; --field says which one the caller is after.
     let (FieldName::MeanShift | FieldName::Score | FieldName::Sharp) = args.field;
-    let field = case.field(args.kernel, &args.bandwidth, args.self_mask)?;
+    let field = case.field(args.kernel, &args.bandwidth, args.self_mask, args.backend)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
     let ([residual_p, residual_q], sharp) = (field.residuals(), field.sharp());
     let shape = case.x.1;
