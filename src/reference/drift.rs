@@ -22,6 +22,8 @@ pub struct Drift {
     pub goal: Vec<f64>,
     /// Gradient of the sum of the losses with respect to the generated samples, [B, G, D]; spec 5.
     pub grad: Vec<f64>,
+    /// A, the affinities of each temperature, `[R]` of [B, G, T]; spec 2.2 (6), 7.3.
+    pub affinities: Vec<Vec<f64>>,
     /// C, the coefficients of each temperature, `[R]` of [B, G, T].
     pub coefficients: Vec<Vec<f64>>,
     /// How each temperature's affinities are spread, `[R]`; spec 2.2 (6), 6.6.
@@ -51,7 +53,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     };
     let pair = |b: usize, i: usize, j: usize| (b * queries + i) * targets + j;
 
-    let elements = (queries * targets + 2 * queries * dim) * groups * (1 + spec.temperatures.len());
+    let elements = (2 * queries * targets + 2 * queries * dim) * groups * (1 + spec.temperatures.len());
     Error::check_memory("reference drift", "what it keeps", elements.checked_mul(size_of::<f64>()))?;
 
     // (1) distances
@@ -89,6 +91,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
 
     let mut force = vec![0.0; groups * queries * dim];
     let mut loss_r = Vec::new();
+    let mut affinities = Vec::new();
     let mut coefficients = Vec::new();
     let mut force_r = Vec::new();
     let mut rows = Vec::new();
@@ -102,6 +105,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     for &temperature in &spec.temperatures {
         let mut c = vec![0.0; d.len()];
         let mut f = vec![0.0; force.len()];
+        let mut all = Vec::with_capacity(d.len());
         let mut means = RowMeans::default();
         let mut worst = Convergence::default();
         for b in 0..groups {
@@ -190,6 +194,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
                     }
                 }
             }
+            all.extend(affinity);
         }
         let f2 = if f.is_empty() { 0.0 } else { f.iter().map(|f| f * f).sum::<f64>() / f.len() as f64 };
         let theta = theta(spec, f2);
@@ -197,6 +202,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
             *total += f / theta;
         }
         loss_r.push(f2);
+        affinities.push(all);
         coefficients.push(c);
         force_r.push(f);
         rows.push(means);
@@ -211,7 +217,7 @@ pub fn drift(spec: &DriftSpec, inputs: &DriftInputs<'_, f64>) -> Result<Drift> {
     let loss = residual.chunks(per_group).map(|r| r.iter().map(|r| r * r).sum::<f64>() / per_group as f64).collect();
     let grad = force.iter().map(|f| -2.0 * f / (per_group as f64 * scale.sigma)).collect();
     let scale = if groups == 0 { scale.of_nothing() } else { scale };
-    Ok(Drift { scale, loss_r, loss, force, goal, grad, coefficients, rows, convergence, force_r })
+    Ok(Drift { scale, loss_r, loss, force, goal, grad, affinities, coefficients, rows, convergence, force_r })
 }
 
 pub(crate) fn all_weights_zero() -> Error {

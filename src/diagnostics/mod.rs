@@ -3,6 +3,10 @@
 //! A mean shift is `V = alpha s + delta` exactly (spec 1.5, T2); in many dimensions distances agree, alpha is nearly one
 //! number C for both sets, and the drift `V_p - V_q` nearly C times the score discrepancy `s_p - s_q`.
 
+mod force;
+
+pub use force::{Block, ForceParts};
+
 use crate::rng::{Purpose, Stream};
 use crate::{Error, Field, FieldInputs, FieldSpec, Kernel, Result, cpu};
 
