@@ -78,6 +78,7 @@ impl Plan {
     /// The columns' potentials; `sweep` shows the work all distances and returns each stripe's pass.
     fn couple(&self, group: &mut Group, shapes: &[Shape], mut sweep: impl FnMut(&Group, &Work<'_>) -> Vec<Pass>) {
         let row = self.cut.row;
+        group.guess.clear();
         group.convergence.clear();
         group.convergence.resize(shapes.len(), Convergence::default());
         // What is not there has no weight in any rule.
@@ -132,6 +133,12 @@ impl Plan {
                 self.project_rows(group, shapes, &active, rows, tile, scratch, pass);
             });
             let logs: Vec<f64> = passes.iter().flat_map(|pass| pass.logs.iter().copied()).collect();
+            group.guess.resize(logs.len(), 0.0);
+            for (at, (guess, log)) in group.guess.iter_mut().zip(&logs).enumerate() {
+                if active[at / 2 % shapes.len()] {
+                    *guess = if log.is_finite() { -log as f32 } else { 0.0 };
+                }
+            }
             if iteration > 0 {
                 let mut errors = vec![[0.0f64; 2]; shapes.len()];
                 for (at, (log, before)) in logs.iter().zip(&before).enumerate() {
@@ -200,8 +207,10 @@ impl Plan {
                     continue;
                 }
                 let potential = &group.potential[r * row..][..row];
-                let min = group.masked.row[i];
-                let of = tile::coupled(self.isa, *shape, min, &tile[..row], potential, &group.second, e);
+                let (min, tile, second) = (group.masked.row[i], &tile[..row], &group.second);
+                // At first the nearest target has the least exponent.
+                let guess = self.guess(group, i, r).or(Some([0.0; 2]));
+                let of = tile::coupled(self.isa, *shape, min, tile, potential, second, guess, e);
                 pass.logs.extend(of.map(RowSum::log));
                 let inverse = of.map(RowSum::inverse);
                 tile::add_affinities(self.isa, e, inverse, &group.second, &mut pass.sums[r * row..][..row]);
@@ -235,6 +244,11 @@ impl Plan {
         }
     }
 
+    /// Near the least exponents of a row, of both blocks.
+    fn guess(&self, group: &Group, i: usize, r: usize) -> Option<[f32; 2]> {
+        group.guess.as_chunks().0.get(i * self.spec.temperatures.len() + r).copied()
+    }
+
     /// The affinities of query `i` at temperature `r`, and S- and S+.
     pub(super) fn coupled_affinity(
         &self,
@@ -247,7 +261,8 @@ impl Plan {
     ) -> (f32, f32) {
         let row = self.cut.row;
         let (min, potential) = (group.masked.row[i], &group.potential[r * row..][..row]);
-        let of = tile::coupled(self.isa, shape, min, distances, potential, &group.second, a);
+        let guess = self.guess(group, i, r);
+        let of = tile::coupled(self.isa, shape, min, distances, potential, &group.second, guess, a);
         let inverse = of.map(RowSum::inverse);
         let sums = tile::normalize(self.isa, a, inverse, &group.second, &group.positive);
         match self.spec.form {

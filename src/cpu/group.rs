@@ -44,6 +44,8 @@ pub(super) struct Group {
     pub(super) second: Vec<f32>,
     /// What is added to the logits of each column where rows have mass 1, [R, row]; minus infinity where nothing is.
     pub(super) potential: Vec<f32>,
+    /// Near the least of each row's exponents with these potentials, [G, R, 2]; empty where nothing is known.
+    pub(super) guess: Vec<f32>,
     /// How near each temperature's plans came to their marginals, `[R]`.
     pub(super) convergence: Vec<Convergence>,
     /// Before the self mask, self pairs left out of the minima.

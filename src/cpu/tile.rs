@@ -452,7 +452,7 @@ per_isa! {
     }
 }
 
-/// What the exponentials of one row, or its part in one block, add up to: `sum e^{-least}`.
+/// What the exponentials of one row, or its part in one block, add up to: `sum e^{-least}`, the least exponent or near it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowSum {
     pub(crate) least: f32,
@@ -485,10 +485,29 @@ fn coupled_of<V: Simd, const KERNEL: u8>(
     row: &[f32],
     potential: &[f32],
     second: &[f32],
+    guess: Option<[f32; 2]>,
     e: &mut [f32],
 ) -> [RowSum; 2] {
     let (rate, min, zero, nothing) = (V::splat(rate), V::splat(min), V::zero(), V::splat(f32::INFINITY));
     let mut least = [nothing; 2];
+    if let Some(guess) = guess {
+        let (from, mut sums) = (guess.map(V::splat), [zero; 2]);
+        for at in (0..row.len()).step_by(LANES) {
+            let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
+            let two = load::<V>(second, at);
+            least = [zero.if_less(two, nothing, z).smaller(least[0]), zero.if_less(two, z, nothing).smaller(least[1])];
+            let a = times_poly::<V, KERNEL>(d, rate, exp(zero.if_less(two, from[1], from[0]).sub(z)));
+            sums = [zero.if_less(two, zero, a).add(sums[0]), zero.if_less(two, a, zero).add(sums[1])];
+            store(a, e, at);
+        }
+        let (most, sums) = (least.map(V::least), sums.map(V::sum));
+        // Far enough from what f32 holds that no term is lost that matters; a NaN is not.
+        let fine = |k: usize| most[k] == f32::INFINITY || (guess[k] - most[k] <= 60.0 && sums[k] >= 1e-25);
+        if fine(0) && fine(1) {
+            return [0, 1].map(|k| RowSum { least: guess[k], sum: sums[k] });
+        }
+        least = [nothing; 2];
+    }
     for at in (0..row.len()).step_by(LANES) {
         let (_, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
         let two = load::<V>(second, at);
@@ -512,9 +531,10 @@ fn coupled_of<V: Simd, const KERNEL: u8>(
 
 per_isa! {
     /// `e_j = k(d_j) e^{c_j}` of one row for potentials c (minus infinity: not there), relative to the largest exponent
-    /// of its block; and what they add up to in the first block and in that where `second` is above 0.
-    fn coupled(shape: Shape, min: f32, row: &[f32], potential: &[f32], second: &[f32], e: &mut [f32]) -> [RowSum; 2] {
-        for_kernel!(shape.kernel, coupled_of(shape.rate, min, row, potential, second, e))
+    /// of its block, or to a `guess` of it, which saves a sweep; and what they add up to in the first block and in that
+    /// where `second` is above 0.
+    fn coupled(shape: Shape, min: f32, row: &[f32], potential: &[f32], second: &[f32], guess: Option<[f32; 2]>, e: &mut [f32]) -> [RowSum; 2] {
+        for_kernel!(shape.kernel, coupled_of(shape.rate, min, row, potential, second, guess, e))
     }
 }
 

@@ -73,7 +73,7 @@ impl SyntheticName {
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.input {
         let case = Case::read(path)?;
-        let field = case.field(args.kernel, &args.bandwidth, args.self_mask, super::Backend::Cpu)?;
+        let field = case.field(args.kernel, &args.bandwidth, args.self_mask, super::Backend::Cpu, 0)?;
         return say(&table(&[(case.dim(), Alignment::new(&field)?)]));
     }
     if args.bandwidth.is_given() {

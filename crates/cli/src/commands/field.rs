@@ -2,7 +2,7 @@
 
 use super::{Backend, Coupled, CouplingArgs, CouplingName, FormName, KernelName, warn_nonfinite};
 use crate::arrays::{Output, is_reference, read_npz, write_npz};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, say};
 use clap::ValueEnum;
 use cudrift::cuda::Context;
 use cudrift::metrics::median_distance;
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     backend: Backend,
+    /// Compute so many times more, and print the median time
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    runs: u32,
     /// Leave out term j = i of q, which then has as many points as x
     #[arg(long)]
     self_mask: bool,
@@ -90,6 +93,22 @@ enum FieldName {
     Score,
     /// Mean shift over the companion kernel's mass, which makes it a gradient
     Sharp,
+}
+
+/// What `work` gives, and its median time over `runs` more.
+fn timed<T>(runs: u32, work: impl Fn() -> cudrift::Result<T>) -> Result<T> {
+    let result = work()?;
+    let mut seconds = Vec::new();
+    for _ in 0..runs {
+        let start = std::time::Instant::now();
+        work()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    if let Some(median) = seconds.get(seconds.len() / 2) {
+        say(&format!("{:.3} ms, the median of {runs} runs", median * 1e3))?;
+    }
+    Ok(result)
 }
 
 /// Points as those of the one group of a call.
@@ -143,6 +162,7 @@ impl Case {
         asked: &Bandwidth,
         self_mask: bool,
         backend: Backend,
+        runs: u32,
     ) -> Result<Field<f32>> {
         let Self { x, p, q, weight_p, weight_q, bandwidths } = self;
         let mut inputs = FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?
@@ -157,10 +177,11 @@ impl Case {
         };
         let mut spec = FieldSpec::for_dimension(kernel.into(), base, asked.dimension_exponent, x.1[1]);
         spec.self_mask = self_mask;
-        let field = match backend.device(Context::new)? {
-            Some(device) => device.field(&spec, &inputs)?,
-            None => cpu::field(&spec, &inputs)?,
-        };
+        let device = backend.device(Context::new)?;
+        let field = timed(runs, || match &device {
+            Some(device) => device.field(&spec, &inputs),
+            None => cpu::field(&spec, &inputs),
+        })?;
         warn_nonfinite(field.nonfinite, [&field.drift[..], &field.score_diff]);
         Ok(field)
     }
@@ -205,10 +226,11 @@ impl Case {
                 None => inputs,
             }
         };
-        let drift = match args.backend.device(Context::new)? {
-            Some(device) => device.drift(&spec, &inputs)?,
-            None => cpu::drift(&spec, &inputs)?,
-        };
+        let device = args.backend.device(Context::new)?;
+        let drift = timed(args.runs, || match &device {
+            Some(device) => device.drift(&spec, &inputs),
+            None => cpu::drift(&spec, &inputs),
+        })?;
         warn_nonfinite(drift.nonfinite, [&drift.force[..]]);
         Ok(drift)
     }
@@ -239,7 +261,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     // All fields come from one pass over the pairs; --field says which one the caller is after.
     let (FieldName::MeanShift | FieldName::Score | FieldName::Sharp) = args.field;
-    let field = case.field(args.kernel, &args.bandwidth, args.self_mask, args.backend)?;
+    let field = case.field(args.kernel, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
     let ([residual_p, residual_q], sharp) = (field.residuals(), field.sharp());
     let shape = case.x.1;

@@ -380,10 +380,16 @@ fn finish<B: backend::Backend>(
     plot::loss(&folder.path("loss.png"), &log.points)?;
 
     let [swd1, _] = sliced_wasserstein(&generated, &data.values, dim, PROJECTIONS, config.seed)?;
-    let [floor, _] = sliced_wasserstein(&draw(u64::MAX).values, &data.values, dim, PROJECTIONS, config.seed)?;
+    let other = draw(u64::MAX).values;
+    let [floor, _] = sliced_wasserstein(&other, &data.values, dim, PROJECTIONS, config.seed)?;
+    let bandwidth = median_distance(&other, &data.values, dim)?;
+    let mmd = |samples: &[f32]| maximum_mean_discrepancy(samples, &data.values, dim, &[bandwidth]);
+    let (mmd, mmd_floor) = (mmd(&generated)?, mmd(&other)?);
     let loss = log.points.last().map_or(f64::NAN, |p| p.loss_ema);
     let shown = folder.0.display();
-    say(&format!("loss {loss:.2e} (average), SWD {swd1:.4} (two draws of the data: {floor:.4})"))?;
+    say(&format!(
+        "loss {loss:.2e} (average), SWD {swd1:.4} (two draws of the data: {floor:.4}), MMD² {mmd:.1e} ({mmd_floor:.1e})"
+    ))?;
     if classes > 0 {
         judge(&model, &config.data, config.seed)?;
     }
