@@ -132,7 +132,7 @@ def annealing(cudrift, args):
     import matplotlib.pyplot as plt
     import numpy as np
 
-    fall, folds = 1 / 3, 3.0  # sigma = exp(-t / 3); until a mode is e^-3 of what it was
+    fall, folds = 1 / 4, 3.0  # sigma = exp(-t / 4), a decay of e^-4 in all; until a mode is e^-3 of what it was
     z = np.geomspace(0.02, 128, 45)
     rates = {}
     for kernel, exact in [("gaussian", lambda s: s * np.exp(-s / 2)), ("laplace", lambda s: 2 * s / (1 + s) ** 2)]:
@@ -156,7 +156,7 @@ def annealing(cudrift, args):
 
     times = {(kernel, how.__name__): [how(kernel, wave) for wave in waves] for kernel in rates for how in (fixed, annealed)}
     shown = lambda t: "-" if math.isinf(t) else f"{t:.1f}" if t < 1e4 else f"{t:.0e}"
-    print("\nTime until a mode K of the density is e^-3 of what it was, bandwidth 1, and exp(-t/3) where it falls:\n")
+    print("\nTime until a mode K of the density is e^-3 of what it was, bandwidth 1, and exp(-t/4) where it falls:\n")
     table(
         ["K", "Gaussian, fixed", "Gaussian, falling", "Laplace, fixed", "Laplace, falling"],
         [[str(wave), *(shown(times[key][k]) for key in times)] for k, wave in enumerate(waves)],

@@ -159,6 +159,7 @@ impl Plan {
     ) {
         if self.softmaxes() {
             self.big_partitions(inputs, b, group, shapes, self.striped(kept.as_deref_mut()), scratch);
+            group.kept_masked = true;
         }
         if self.spec.rows_of_mass_one() {
             self.couple_big(inputs, b, group, shapes, kept, scratch);
@@ -218,7 +219,9 @@ impl Plan {
                 self.tile_distances(inputs, b, group, rows.clone(), (tile, stride), scratch, &mut minima);
                 scratch.group.before = minima;
             }
-            mask(group, rows, self.cut.row, tile, stride);
+            if fresh || !group.kept_masked {
+                mask(group, rows, self.cut.row, tile, stride);
+            }
             work((tile, stride), scratch)
         })
     }

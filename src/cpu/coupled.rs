@@ -10,6 +10,7 @@
 
 use super::Plan;
 use super::group::{Group, Scratch, sized, with_scratch};
+use super::isa::LANES;
 use super::tile::{self, RowSum, Shape};
 use crate::{Convergence, Coupling, DriftInputs, Element, Form, Sinkhorn};
 use rayon::prelude::*;
@@ -58,7 +59,8 @@ impl Plan {
         mut kept: Option<&mut [f32]>,
         scratch: &Mutex<Vec<Scratch>>,
     ) {
-        self.couple(group, shapes, |group, work| {
+        self.couple(group, shapes, |state, work| {
+            let group = &*state;
             let stripes = self.stripes().into_par_iter().zip(self.striped(kept.as_deref_mut()));
             let sweep = |(stripe, mut kept)| {
                 with_scratch(scratch, |scratch| {
@@ -71,18 +73,24 @@ impl Plan {
                     pass
                 })
             };
-            stripes.map(sweep).collect()
+            let passes = stripes.map(sweep).collect();
+            state.kept_masked = true;
+            passes
         });
     }
 
     /// The columns' potentials; `sweep` shows the work all distances and returns each stripe's pass.
-    fn couple(&self, group: &mut Group, shapes: &[Shape], mut sweep: impl FnMut(&Group, &Work<'_>) -> Vec<Pass>) {
+    fn couple(&self, group: &mut Group, shapes: &[Shape], mut sweep: impl FnMut(&mut Group, &Work<'_>) -> Vec<Pass>) {
         let row = self.cut.row;
         group.guess.clear();
         group.convergence.clear();
         group.convergence.resize(shapes.len(), Convergence::default());
         // What is not there has no weight in any rule.
         let weights: Vec<f32> = group.row_weight.iter().zip(&group.factor).map(|(a, b)| a * b).collect();
+        let there = |w: &f32| *w > 0.0;
+        let first = weights.iter().position(there).unwrap_or(0) / LANES * LANES;
+        let end = weights.iter().rposition(there).map_or(first, |last| (last + 1).next_multiple_of(LANES));
+        group.live = first..end;
         let potential = |w: f32, there: f32| if w > 0.0 { there } else { f32::NEG_INFINITY };
         match self.spec.coupling {
             Coupling::Row => {
@@ -114,7 +122,7 @@ impl Plan {
         weights: &[f32],
         group: &mut Group,
         shapes: &[Shape],
-        sweep: &mut impl FnMut(&Group, &Work<'_>) -> Vec<Pass>,
+        sweep: &mut impl FnMut(&mut Group, &Work<'_>) -> Vec<Pass>,
     ) {
         let (row, queries) = (self.cut.row, self.shape.generated as f64);
         let block: Vec<usize> = group.second.iter().map(|second| usize::from(*second > 0.0)).collect();
@@ -199,21 +207,23 @@ impl Plan {
     ) {
         let row = self.cut.row;
         sized(&mut pass.sums, shapes.len() * row);
-        let e = sized(&mut scratch.exponentials, row);
+        let live = group.live.clone();
+        let second = &group.second[live.clone()];
+        let e = sized(&mut scratch.exponentials, live.len());
         for (i, tile) in rows.zip(tile.chunks_exact(stride)) {
             for (r, shape) in shapes.iter().enumerate() {
                 if !active[r] {
                     pass.logs.extend([0.0; 2]);
                     continue;
                 }
-                let potential = &group.potential[r * row..][..row];
-                let (min, tile, second) = (group.masked.row[i], &tile[..row], &group.second);
+                let potential = &group.potential[r * row..][live.clone()];
+                let (min, tile) = (group.masked.row[i], &tile[live.clone()]);
                 // At first the nearest target has the least exponent.
                 let guess = self.guess(group, i, r).or(Some([0.0; 2]));
                 let of = tile::coupled(self.isa, *shape, min, tile, potential, second, guess, e);
                 pass.logs.extend(of.map(RowSum::log));
                 let inverse = of.map(RowSum::inverse);
-                tile::add_affinities(self.isa, e, inverse, &group.second, &mut pass.sums[r * row..][..row]);
+                tile::add_affinities(self.isa, e, inverse, second, &mut pass.sums[r * row..][live.clone()]);
             }
         }
     }
@@ -259,12 +269,16 @@ impl Plan {
         distances: &[f32],
         a: &mut [f32],
     ) -> (f32, f32) {
-        let row = self.cut.row;
-        let (min, potential) = (group.masked.row[i], &group.potential[r * row..][..row]);
+        let live = group.live.clone();
+        a[..live.start].fill(0.0);
+        a[live.end..].fill(0.0);
+        let (a, distances) = (&mut a[live.clone()], &distances[live.clone()]);
+        let potential = &group.potential[r * self.cut.row..][live.clone()];
+        let [second, positive] = [&group.second, &group.positive].map(|mask| &mask[live.clone()]);
         let guess = self.guess(group, i, r);
-        let of = tile::coupled(self.isa, shape, min, distances, potential, &group.second, guess, a);
+        let of = tile::coupled(self.isa, shape, group.masked.row[i], distances, potential, second, guess, a);
         let inverse = of.map(RowSum::inverse);
-        let sums = tile::normalize(self.isa, a, inverse, &group.second, &group.positive);
+        let sums = tile::normalize(self.isa, a, inverse, second, positive);
         match self.spec.form {
             Form::Joint => sums,
             // Of masses that are 1.

@@ -32,8 +32,8 @@ pub(super) struct Group {
     pub(super) mean_weight: Vec<f32>,
     /// What multiplies K in the row sum, `[row]`; 0 for padding and removed columns.
     pub(super) row_weight: Vec<f32>,
-    /// Padding and removed columns.
-    removed: Vec<usize>,
+    /// Padding and removed columns, in runs.
+    removed: Vec<Range<usize>>,
     /// What multiplies the affinity, `[row]`; 0 for padding and removed columns.
     pub(super) factor: Vec<f32>,
     /// 1 in the negative block, `[row]`.
@@ -44,6 +44,10 @@ pub(super) struct Group {
     pub(super) second: Vec<f32>,
     /// What is added to the logits of each column where rows have mass 1, [R, row]; minus infinity where nothing is.
     pub(super) potential: Vec<f32>,
+    /// The lane blocks in which there is something, where rows have mass 1.
+    pub(super) live: Range<usize>,
+    /// Whether the kept distances hold the mask already.
+    pub(super) kept_masked: bool,
     /// Near the least of each row's exponents with these potentials, [G, R, 2]; empty where nothing is known.
     pub(super) guess: Vec<f32>,
     /// How near each temperature's plans came to their marginals, `[R]`.
@@ -192,7 +196,12 @@ impl Plan {
         fill(&mut group.mean_weight, &|j| if rule == WeightRule::Ignored { 1.0 } else { w(j) });
         fill(&mut group.row_weight, &|j| if rule == WeightRule::Logit { w(j) } else { 1.0 });
         group.removed.clear();
-        group.removed.extend((0..row).filter(|&j| group.row_weight[j] == 0.0));
+        for j in (0..row).filter(|&j| group.row_weight[j] == 0.0) {
+            match group.removed.last_mut() {
+                Some(run) if run.end == j => run.end += 1,
+                _ => group.removed.push(j..j + 1),
+            }
+        }
         fill(&mut group.factor, &|j| match rule {
             WeightRule::Affinity => w(j),
             WeightRule::Logit => f32::from(w(j) > 0.0),
@@ -374,6 +383,7 @@ impl Plan {
             SelfMask::Remove => REMOVED,
             SelfMask::Keep => d,
         };
+        group.kept_masked = false;
         let Group { before, masked: after, .. } = group;
         after.diagonal.clear();
         after.diagonal.extend(before.diagonal.iter().map(|d| masked(*d)));
@@ -412,8 +422,8 @@ pub(super) fn mask(group: &Group, rows: Range<usize>, row: usize, tile: &mut [f3
     for (i, tile) in rows.zip(tile.chunks_exact_mut(stride)) {
         let tile = &mut tile[..row];
         tile[i] = group.masked.diagonal[i];
-        for &j in &group.removed {
-            tile[j] = REMOVED;
+        for run in &group.removed {
+            tile[run.clone()].fill(REMOVED);
         }
     }
 }
