@@ -25,6 +25,7 @@ annealing     the rates at which Fourier modes of a density decay, measured with
 
 Prints the tables as they stand in docs/couplings, where it also writes the picture. The first run installs NumPy,
 matplotlib and scikit-learn into target/couplings."""
+LEAST = 1e-4  # rates below are noise of f32
 TARGETS = ["swiss-roll", "checkerboard", "two-moons", "ring"]
 COUPLINGS = {
     "Laplace": ["--kernel", "laplace"],
@@ -110,11 +111,11 @@ def rate(cudrift, kernel, z):
     """How fast the mode K = z of a density decays at bandwidth 1, from the field at one period of it."""
     import numpy as np
 
-    height, reach = 0.02, 14.0 if kernel == "gaussian" else 40.0
-    step = min(0.05, 2 * math.pi / z / 24)
+    # Fast modes hardly move the kernel's mean, so that they may be high; in f32 they must.
+    height, width = 0.02 if z < 2 else 0.3, min(math.pi / z, 2.0)
+    reach, step = width + (10.0 if kernel == "gaussian" else 40.0), min(0.05, 2 * math.pi / z / 24)
     grid = np.arange(-reach, reach, step)[:, None]
-    x = np.linspace(0, 2 * math.pi / z, 32, endpoint=False)[:, None]
-    x = x - x.mean()
+    x = np.linspace(-width, width, 33)[:, None]
     case, out = WORK / "mode.npz", WORK / "field.npz"
     weights = 1 + height * np.cos(z * grid[:, 0])
     np.savez(case, x=x.astype(np.float32), p=grid.astype(np.float32), q=grid.astype(np.float32),
@@ -137,14 +138,17 @@ def annealing(cudrift, args):
     rates = {}
     for kernel, exact in [("gaussian", lambda s: s * np.exp(-s / 2)), ("laplace", lambda s: 2 * s / (1 + s) ** 2)]:
         rates[kernel] = np.array([rate(cudrift, kernel, v) for v in z])
-        worst = np.abs(rates[kernel] - exact(z * z)).max() / exact(z * z).max()
-        note(f"{kernel}: rates within {worst:.1e} of the largest of spec 8.1")
+        wanted = exact(z * z)
+        seen = wanted > LEAST
+        worst = np.abs(rates[kernel][seen] / wanted[seen] - 1).max()
+        note(f"{kernel}: rates of {LEAST} and more within {worst:.1e} of those of spec 8.1")
+        rates[kernel] = np.where(rates[kernel] > LEAST, rates[kernel], 0.0)
     waves = [1, 2, 4, 6, 8, 16, 32, 64]
 
     def fixed(kernel, wave):
         """At bandwidth 1."""
         value = np.interp(math.log(wave), np.log(z), rates[kernel])
-        return folds / value if value > 1e-5 else math.inf  # below, f32 has no digit of it
+        return folds / value if value > LEAST else math.inf
 
     def annealed(kernel, wave):
         t, decay, step = 0.0, 0.0, 1e-3
@@ -163,11 +167,11 @@ def annealing(cudrift, args):
     )
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for kernel, color in [("gaussian", "tab:blue"), ("laplace", "tab:orange")]:
-        axes[0].loglog(z, np.maximum(rates[kernel], 1e-6), color=color, label=kernel.capitalize())
+        axes[0].loglog(z, np.where(rates[kernel] > 0, rates[kernel], np.nan), color=color, label=kernel.capitalize())
         for how, style in [("fixed", "--"), ("annealed", "-")]:
             axes[1].loglog(waves, times[kernel, how], style, color=color, marker="o", ms=3,
                            label=f"{kernel.capitalize()}, {'falling' if how == 'annealed' else how}")
-    axes[0].set(xlabel="K times bandwidth", ylabel="rate of decay", ylim=(1e-5, 2))
+    axes[0].set(xlabel="K times bandwidth", ylabel="rate of decay", ylim=(LEAST, 2))
     axes[1].set(xlabel="mode K", ylabel="time to e^-3", ylim=(1, 1e5))
     for axis in axes:
         axis.legend(frameon=False)
