@@ -35,7 +35,7 @@ struct RowFactors {
 template <typename T, typename C, bool kNorm, bool kOfficial>
 __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& head, const Coefficients<C>& c,
                                       const Columns& columns, Rows* rows, RowFactors* all_factors, const char* stage,
-                                      int b, int i0, int j0, int r, bool first) {
+                                      int b, int i0, int j0, int r) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     RowFactors& factors = all_factors[warp];
     const int begin = kNorm ? r : 0, end = kNorm ? r + 1 : call.temperatures;
@@ -165,7 +165,7 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
         }
         rest = warp_sum(rest);
         // The same warp has the row in every tile.
-        if (lane == 0) rows->rest[0][row] = first ? rest : rows->rest[0][row] + rest;
+        if (lane == 0) rows->rest[0][row] = j0 == 0 ? rest : rows->rest[0][row] + rest;
         __syncwarp();
     }
 }
@@ -174,11 +174,11 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
 struct Step {
     int d0, tile, lane;
 
-    __device__ __forceinline__ void advance(int lanes, int begin, int end, int stretch) {
+    __device__ __forceinline__ void advance(int lanes, int tiles, int stretch) {
         if (++lane < lanes) return;
         lane = 0;
-        if (++tile < end) return;
-        tile = begin;
+        if (++tile < tiles) return;
+        tile = 0;
         d0 += stretch;
     }
 };
@@ -221,13 +221,6 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     const Columns columns(c.end(1), head.width);
     rows.start(call, head, !kNorm && call.field == kNoField);
 
-    // A field's references may lie in some of the tiles only.
-    int begin = 0, end = tiles_j;
-    if (!kNorm && call.field != kNoField) {
-        if (head.negatives > 0) begin = head.generated / head.width;
-        if (call.side == kTowardsP) begin = head.repelling / head.width;
-        if (call.side == kTowardsQ) end = tiles_of(head.repelling, head.width);
-    }
     // Tiles of targets go by for so many stages along the coordinates at a time.
     const int wide = tiles_j > 1 ? min(Product::kSlots, tiles_of(d_end - d_begin, kStageDim<T>)) : 1;
     const auto load = [&](const Step& step, int stage) {
@@ -238,15 +231,15 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     };
     Product product;
     double squares = 0.0;
-    Step step = {d_begin, begin, 0};
+    Step step = {d_begin, 0, 0};
     int buffer = 0;
     load(step, buffer);
 #pragma unroll 1
-    for (; step.d0 < d_end; step.advance(wide, begin, end, wide * kStageDim<T>), buffer ^= 1) {
+    for (; step.d0 < d_end; step.advance(wide, tiles_j, wide * kStageDim<T>), buffer ^= 1) {
         copy_wait();
         __syncthreads();
         Step next = step;
-        next.advance(wide, begin, end, wide * kStageDim<T>);
+        next.advance(wide, tiles_j, wide * kStageDim<T>);
         if (next.d0 < d_end) load(next, buffer ^ 1);
         const char* stage = stages + buffer * stage_bytes;
         if (step.lane == 0 && (tiles_j > 1 || step.d0 == d_begin)) {
@@ -254,17 +247,17 @@ __device__ __forceinline__ void run(const DriftCall& call) {
             __syncthreads();
             if (call.official) {
                 build<T, C, kNorm, true>(call, head, c, columns, &rows, factors, stage, b, i0, step.tile * head.width,
-                                         r, step.tile == begin);
+                                         r);
             } else {
                 build<T, C, kNorm, false>(call, head, c, columns, &rows, factors, stage, b, i0, step.tile * head.width,
-                                          r, step.tile == begin);
+                                          r);
             }
             __syncthreads();
         }
         const int d0 = step.d0 + step.lane * kStageDim<T>;
         product.at(head, b, d0);
         product.add(step.lane, step.lane + 1, true, c, stage);
-        if (step.tile + 1 < end) continue;
+        if (step.tile + 1 < tiles_j) continue;
         float sum = 0.0f;
         product.drain(
             step.lane, step.lane + 1,

@@ -196,11 +196,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) start(const __grid_con
     __shared__ double scratch[kWarps];
     int b;
     const DriftHead& head = head_of(call, kPlans, &b);
-    double weights[2] = {};
+    double first = 0.0, second = 0.0;
 #pragma unroll 1
     for (int j = threadIdx.x; j < head.targets; j += kThreads) {
         const float w = weight(call, head, b, j);
-        weights[couplings::block_of(call, head, j)] += w;
+        if (couplings::block_of(call, head, j) == 0) {
+            first += w;
+        } else {
+            second += w;
+        }
         const long long column = static_cast<long long>(b) * head.targets + j;
         for (int r = 0; r < call.temperatures; ++r) {
             float* potential = head.column_log + column * call.temperatures + r;
@@ -220,7 +224,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) start(const __grid_con
         }
     }
     for (int block = 0; block < 2; ++block) {
-        const double sum = block_sum(weights[block], scratch);
+        const double sum = block_sum(block == 0 ? first : second, scratch);
         if (threadIdx.x == 0) head.plan_weights[2 * static_cast<long long>(b) + block] = sum;
     }
     for (int k = threadIdx.x; k < 2 * call.temperatures; k += kThreads) {

@@ -85,16 +85,19 @@ __device__ __forceinline__ void rows(const DriftCall& call) {
     sums[0].reduce();
     sums[1].reduce();
     if (lane >= 2) return;
-    const Sums& own = lane == 0 ? sums[0] : sums[1];
+    const bool second = lane == 1;
+    const float log = second ? logs[1] : logs[0];
+    const float alpha = second ? sums[1].alpha : sums[0].alpha, sharp = second ? sums[1].sharp : sums[0].sharp;
+    const float squares = second ? sums[1].squares : sums[0].squares, peak = second ? sums[1].peak : sums[0].peak;
     const float h = head.bandwidths == nullptr ? 1.0f : head.bandwidths[i];
     const long long n = head.generated;
     float* numbers = head.numbers + 4 * lane * n + i;
-    numbers[0] = logs[lane] + log_ratio(call.kernel, least_n, 0.0f, rate);
-    numbers[n] = own.alpha * h * h;
-    numbers[2 * n] = own.sharp * h * h;
-    numbers[3 * n] = 1.0f / own.squares;
+    numbers[0] = log + log_ratio(call.kernel, least_n, 0.0f, rate);
+    numbers[n] = alpha * h * h;
+    numbers[2 * n] = sharp * h * h;
+    numbers[3 * n] = 1.0f / squares;
     // In units of the length scale.
-    head.mass[3 * i + lane] = own.peak;
+    head.mass[3 * i + lane] = peak;
 }
 
 }  // namespace field
