@@ -278,6 +278,18 @@ fn a_run_on_a_device_is_that_of_the_cpu() {
     assert!((loss("device") - loss("host")).abs() <= 1e-4 * loss("host"), "{} {}", loss("device"), loss("host"));
 }
 
+/// Data that are one point have no MMD, which is no reason for a run to fail at its end.
+#[test]
+fn data_that_are_one_point() {
+    let folder = Folder::new();
+    let points = folder.path("points.npz");
+    write_npz(&points, &[("x", npy_f32(&[5, 2], &[0.5; 10]))]);
+    let output = succeeds(&texts(&train(&folder, "run", &["--steps", "2", "--data", points.to_str().unwrap()])));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("SWD") && text.contains("MMD² NaN"), "{text}");
+    assert!(folder.path("run/samples.png").exists());
+}
+
 /// A run with plans goes on as it began, and records what it is.
 #[test]
 fn couplings_are_trained_with() {

@@ -382,9 +382,12 @@ fn finish<B: backend::Backend>(
     let [swd1, _] = sliced_wasserstein(&generated, &data.values, dim, PROJECTIONS, config.seed)?;
     let other = draw(u64::MAX).values;
     let [floor, _] = sliced_wasserstein(&other, &data.values, dim, PROJECTIONS, config.seed)?;
-    let bandwidth = median_distance(&other, &data.values, dim)?;
-    let mmd = |samples: &[f32]| maximum_mean_discrepancy(samples, &data.values, dim, &[bandwidth]);
-    let (mmd, mmd_floor) = (mmd(&generated)?, mmd(&other)?);
+    // Data that are all one point, or samples that are not finite, have none, which is no reason to lose the run.
+    let mmd = |samples: &[f32]| {
+        let bandwidth = median_distance(&other, &data.values, dim)?;
+        maximum_mean_discrepancy(samples, &data.values, dim, &[bandwidth])
+    };
+    let [mmd, mmd_floor] = [&generated, &other].map(|samples| mmd(samples).unwrap_or(f64::NAN));
     let loss = log.points.last().map_or(f64::NAN, |p| p.loss_ema);
     let shown = folder.0.display();
     say(&format!(
