@@ -60,8 +60,10 @@ __device__ __forceinline__ void build(const DriftCall& call, const DriftHead& he
         const bool field = !kNorm && !kOfficial && call.field != kNoField;
         const Unit unit = field ? row_unit(call, head, i) : unit_of(head);
         const float inverse_theta = kNorm || !has || field ? 1.0f : rows->inverse_theta[mine];
-        float inverse, greatest = has ? mass[field ? 0 : 2] * inverse_theta : 0.0f;
-        if (field && has) greatest = call.field == kShift ? 1.0f : fmaxf(mass[0], mass[1]);
+        float inverse, greatest = 0.0f;
+        if (has) {
+            greatest = !field ? mass[2] * inverse_theta : call.field == kShift ? 1.0f : fmaxf(mass[0], mass[1]);
+        }
         const float power = power_below(warp_sum(greatest), &inverse);
         if (lane == 0) {
             rows->unit[0][row] = power;

@@ -144,10 +144,10 @@ __device__ __forceinline__ void project_columns(const DriftCall& call) {
     __shared__ float most[kAtOnce][kWarps][kWarp], sum[kAtOnce][kWarps][kWarp];
     int block;
     const DriftHead& head = head_of(call, kColumns, &block);
-    const int tiles = tiles_of(head.targets, kWarp);
-    const int b = block / tiles, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const int j = block % tiles * kWarp + lane;
-    const bool inside = j < head.targets;
+    const statistics::Column own = statistics::column_of(head, block);
+    const int b = own.b, j = own.j;
+    const bool inside = own.inside;
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const int of = inside ? block_of(call, head, j) : 0;
     const Unit unit = unit_of(head);
     const float w = inside ? weight(call, head, b, j) : 0.0f;

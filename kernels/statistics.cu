@@ -44,10 +44,10 @@ __device__ __forceinline__ void columns(const DriftCall& call) {
     __shared__ float partial[kAtOnce][kWarps][kWarp];
     int block;
     const DriftHead& head = head_of(call, kColumns, &block);
-    const int tiles = tiles_of(head.targets, kWarp);
-    const int b = block / tiles, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const int j = block % tiles * kWarp + lane;
-    const bool inside = j < head.targets;
+    const Column own = column_of(head, block);
+    const int b = own.b, j = own.j;
+    const bool inside = own.inside;
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const float w = !kOfficial && inside ? weight(call, head, b, j) : 0.0f;
     const Unit unit = unit_of(head);
     float least_n = infinity();

@@ -57,6 +57,18 @@ __device__ __forceinline__ bool row_of(const DriftHead& head, int block, Row* ro
     return at < static_cast<long long>(head.groups) * head.generated;
 }
 
+// The column of this lane, which may be beyond the last: a block has 32 of a group.
+struct Column {
+    int b, j;
+    bool inside;
+};
+
+__device__ __forceinline__ Column column_of(const DriftHead& head, int block) {
+    const int tiles = tiles_of(head.targets, kWarp);
+    const int j = block % tiles * kWarp + static_cast<int>(threadIdx.x) % kWarp;
+    return {block / tiles, j, j < head.targets};
+}
+
 // Shows a target's queries to its warp's share of the block: the query and the normalised distance.
 template <typename T, typename F>
 __device__ __forceinline__ void over_column(const DriftCall& call, const DriftHead& head, const Unit& unit, int b,

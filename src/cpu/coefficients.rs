@@ -158,7 +158,7 @@ impl Plan {
         scratch: &Mutex<Vec<Scratch>>,
     ) {
         if self.softmaxes() {
-            self.big_partitions(inputs, b, group, shapes, self.striped(kept.as_deref_mut()), scratch);
+            self.big_partitions(inputs, b, group, shapes, kept.as_deref_mut(), scratch);
             group.kept_masked = true;
         }
         if self.spec.rows_of_mass_one() {
@@ -172,31 +172,47 @@ impl Plan {
         b: usize,
         group: &mut Group,
         shapes: &[Shape],
-        kept: Vec<Option<&mut [f32]>>,
+        kept: Option<&mut [f32]>,
         scratch: &Mutex<Vec<Scratch>>,
     ) {
         let state = &*group;
-        let (rows, cols): (Vec<Vec<Partition>>, Vec<Vec<f32>>) = self
-            .stripes()
-            .into_par_iter()
-            .zip(kept)
-            .map(|(stripe, mut kept)| {
-                with_scratch(scratch, |scratch| {
-                    let mut row_partition = Vec::new();
-                    let mut col_sum = vec![0.0; shapes.len() * self.cut.row];
-                    for rows in self.tiles(stripe) {
-                        self.masked_tile(inputs, b, state, rows.clone(), &mut kept, scratch, |tile, scratch| {
-                            let tile = (&*tile.0, tile.1);
-                            let out = sized(&mut scratch.exponentials, shapes.len() * self.cut.row);
-                            self.tile_sums(state, shapes, rows, tile, &mut row_partition, &mut col_sum, out);
-                        });
-                    }
-                    (row_partition, col_sum)
-                })
-            })
-            .unzip();
+        let len = shapes.len() * self.cut.row;
+        let sums = |(row_partition, col_sum): &mut (Vec<Partition>, Vec<f32>),
+                    rows: Range<usize>,
+                    (tile, stride): (&mut [f32], usize),
+                    scratch: &mut Scratch| {
+            let (col_sum, out) = (sized(col_sum, len), sized(&mut scratch.exponentials, len));
+            self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, out);
+        };
+        let (rows, cols): (Vec<_>, Vec<_>) =
+            self.over_stripes(inputs, b, state, kept, scratch, sums).into_iter().unzip();
         group.row_partition = rows.concat();
         self.column_partitions(shapes, &cols, group);
+    }
+
+    /// Shows `work` the masked distances of a big group, kept or computed afresh, tile by tile; returns what it made of
+    /// each stripe, in order.
+    pub(super) fn over_stripes<T: Element, P: Default + Send>(
+        &self,
+        inputs: &DriftInputs<'_, T>,
+        b: usize,
+        group: &Group,
+        kept: Option<&mut [f32]>,
+        scratch: &Mutex<Vec<Scratch>>,
+        work: impl Fn(&mut P, Range<usize>, (&mut [f32], usize), &mut Scratch) + Sync,
+    ) -> Vec<P> {
+        let sweep = |(stripe, mut kept): (Range<usize>, Option<&mut [f32]>)| {
+            with_scratch(scratch, |scratch| {
+                let mut part = P::default();
+                for rows in self.tiles(stripe) {
+                    self.masked_tile(inputs, b, group, rows.clone(), &mut kept, scratch, |tile, scratch| {
+                        work(&mut part, rows, tile, scratch);
+                    });
+                }
+                part
+            })
+        };
+        self.stripes().into_par_iter().zip(self.striped(kept)).map(sweep).collect()
     }
 
     /// Hands `work` the masked distances of the queries `rows` of a big group, kept or computed afresh.

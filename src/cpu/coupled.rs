@@ -9,11 +9,10 @@
 //! underflowed, a second sweep takes it relative to its own largest term.
 
 use super::Plan;
-use super::group::{Group, Scratch, sized, with_scratch};
+use super::group::{Group, Scratch, sized};
 use super::isa::LANES;
 use super::tile::{self, RowSum, Shape};
 use crate::{Convergence, Coupling, DriftInputs, Element, Form, Sinkhorn};
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -61,19 +60,10 @@ impl Plan {
     ) {
         self.couple(group, shapes, |state, work| {
             let group = &*state;
-            let stripes = self.stripes().into_par_iter().zip(self.striped(kept.as_deref_mut()));
-            let sweep = |(stripe, mut kept)| {
-                with_scratch(scratch, |scratch| {
-                    let mut pass = Pass::default();
-                    for rows in self.tiles(stripe) {
-                        self.masked_tile(inputs, b, group, rows.clone(), &mut kept, scratch, |tile, scratch| {
-                            work(group, &mut pass, rows, (&*tile.0, tile.1), scratch);
-                        });
-                    }
-                    pass
-                })
+            let sweep = |pass: &mut Pass, rows: Range<usize>, tile: (&mut [f32], usize), scratch: &mut Scratch| {
+                work(group, pass, rows, (&*tile.0, tile.1), scratch);
             };
-            let passes = stripes.map(sweep).collect();
+            let passes = self.over_stripes(inputs, b, group, kept.as_deref_mut(), scratch, sweep);
             state.kept_masked = true;
             passes
         });

@@ -386,25 +386,15 @@ impl Plan {
                     self.big_sums(inputs, b, group, &shapes, kept.as_deref_mut(), scratch);
                     let keep = kept.is_some();
                     let state = &*group;
-                    let parts: Vec<Vec<f64>> = self
-                        .stripes()
-                        .into_par_iter()
-                        .zip(self.striped(kept))
-                        .map(|(stripe, mut kept)| {
-                            with_scratch(scratch, |scratch| {
-                                let mut squares = vec![0.0; shapes.len()];
-                                for rows in self.tiles(stripe) {
-                                    let tile = rows.clone();
-                                    let part =
-                                        self.masked_tile(inputs, b, state, tile, &mut kept, scratch, |tile, s| {
-                                            self.tile_squares(inputs, b, state, &shapes, rows, tile, (keep, false), s)
-                                        });
-                                    self.add_all(&mut squares, &part);
-                                }
-                                squares
-                            })
-                        })
-                        .collect();
+                    let add = |squares: &mut Vec<f64>,
+                               rows: Range<usize>,
+                               tile: (&mut [f32], usize),
+                               scratch: &mut Scratch| {
+                        squares.resize(shapes.len(), 0.0);
+                        let part = self.tile_squares(inputs, b, state, &shapes, rows, tile, (keep, false), scratch);
+                        self.add_all(squares, &part);
+                    };
+                    let parts: Vec<Vec<f64>> = self.over_stripes(inputs, b, state, kept, scratch, add);
                     self.release(group);
                     let mut squares = vec![0.0; shapes.len()];
                     for part in parts {

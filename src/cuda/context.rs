@@ -184,10 +184,8 @@ impl Context {
         let bandwidths = number(inputs.bandwidths)?;
         let mut workspace = self.room::<u8>("the workspace", plan.workspace_bytes())?;
         let mut numbers = self.room::<f32>("the numbers", 8 * n)?;
-        let mut vectors = Vec::new();
-        for _ in 0..4 {
-            vectors.push(self.room::<f32>("a field", n * dim)?);
-        }
+        let field = || self.room::<f32>("a field", n * dim);
+        let (mut ms_p, mut ms_q, mut score_p, mut score_q) = (field()?, field()?, field()?, field()?);
         let arrays = FieldArrays {
             x: (&x).into(),
             p: (&p).into(),
@@ -196,20 +194,18 @@ impl Context {
             weight_q: weight_q.as_ref().map(CudaSlice::as_view),
             bandwidths: bandwidths.as_ref().map(CudaSlice::as_view),
         };
-        let mut each = vectors.iter_mut().map(CudaSlice::as_view_mut);
         let outputs = FieldOutputs {
-            numbers: numbers.as_view_mut(),
-            ms_p: each.next(),
-            ms_q: each.next(),
-            score_p: each.next(),
-            score_q: each.next(),
+            numbers: numbers.slice_mut(..8 * n),
+            ms_p: Some(ms_p.slice_mut(..n * dim)),
+            ms_q: Some(ms_q.slice_mut(..n * dim)),
+            score_p: Some(score_p.slice_mut(..n * dim)),
+            score_q: Some(score_q.slice_mut(..n * dim)),
             drift: None,
             score_diff: None,
         };
         plan.run(&self.kernels, &self.stream, arrays, &mut workspace, outputs)?;
-        let mut down = vectors.iter().map(|vector| self.download(vector, n * dim));
-        let mut next = || down.next().unwrap_or_else(|| Ok(Vec::new()));
-        let (ms_p, ms_q, score_p, score_q) = (next()?, next()?, next()?, next()?);
+        let down = |field: &CudaSlice<f32>| self.download(field, n * dim);
+        let (ms_p, ms_q, score_p, score_q) = (down(&ms_p)?, down(&ms_q)?, down(&score_p)?, down(&score_q)?);
         let numbers = self.download(&numbers, 8 * n)?;
         let of = |side: usize, which: usize| numbers[(4 * side + which) * n..][..n].to_vec();
         let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr};
 
 use super::context::failed;
-use super::launch::{Inputs, Kernels, Outputs, Phase, Samples, enqueue, pointers_of};
+use super::launch::{Inputs, Kernels, Outputs, Phase, Samples, enqueue, exact, pointers_of};
 use super::params::{self, DriftScalars};
 use super::plan::{Options, Plan};
 use crate::{Coupling, DriftShape, DriftSpec, Dtype, Element, Error, FieldSpec, Form, Result, SelfMask, WeightRule};
@@ -120,22 +120,18 @@ impl FieldPlan {
         let mut numbers = outputs.numbers;
         let mut guards = Vec::new();
         let pointers = pointers_of(&shape, stream, inputs, Outputs::default(), &mut guards)?;
-        let exact = |argument: &'static str, got: usize, extents: &[usize]| {
-            let fits = got == extents.iter().product::<usize>();
-            if fits { Ok(()) } else { Err(Error::shape(OP, argument, extents, [got])) }
-        };
 
         let (address, guard) = workspace.device_ptr_mut(stream);
         guards.push(guard);
         let mut call = self.plan.call(&[pointers], address);
         if let Some(own) = &bandwidths {
-            exact("bandwidths", own.len(), &[n])?;
+            exact(OP, "bandwidths", own.len(), &[n])?;
             let (address, guard) = own.device_ptr(stream);
             guards.push(guard);
             call.params.head.bandwidths = address as *const _;
             call.params.rate[0] = super::call::rate(self.plan.spec.kernel, 1.0);
         }
-        exact("numbers", numbers.len(), &[2, 4, n])?;
+        exact(OP, "numbers", numbers.len(), &[2, 4, n])?;
         let (address, guard) = numbers.device_ptr_mut(stream);
         guards.push(guard);
         call.params.head.numbers = address as *mut _;
@@ -168,7 +164,7 @@ impl FieldPlan {
             ("score_diff", outputs.score_diff, SCORE, BOTH),
         ] {
             let Some(mut output) = output else { continue };
-            exact(argument, output.len(), &[n, dim])?;
+            exact(OP, argument, output.len(), &[n, dim])?;
             let (address, _guard) = output.device_ptr_mut(stream);
             let mut params = call.params;
             (params.field, params.side, params.head.force) = (kind, side, address as *mut _);

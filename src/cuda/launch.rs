@@ -499,6 +499,12 @@ pub(super) unsafe fn enqueue(
     Ok(())
 }
 
+/// Refuses an array that has not exactly these extents.
+pub(super) fn exact(op: &'static str, argument: &'static str, got: usize, extents: &[usize]) -> Result<()> {
+    let fits = got == extents.iter().product::<usize>();
+    if fits { Ok(()) } else { Err(Error::shape(op, argument, extents, [got])) }
+}
+
 /// The addresses of a head's arrays, which must have the extents of `shape`; and the guards of their use.
 pub(super) fn pointers_of<'a, T: Element + DeviceRepr>(
     shape: &DriftShape,
@@ -507,9 +513,6 @@ pub(super) fn pointers_of<'a, T: Element + DeviceRepr>(
     outputs: Outputs<'a>,
     guards: &mut Vec<SyncOnDrop<'a>>,
 ) -> Result<Pointers> {
-    let exact = |argument: &'static str, got: usize, extents: &[usize]| {
-        if got == extents.iter().product::<usize>() { Ok(()) } else { Err(Error::shape(OP, argument, extents, [got])) }
-    };
     macro_rules! address {
         ($view:expr, $method:ident) => {{
             let (address, guard) = $view.$method(stream);
@@ -519,7 +522,7 @@ pub(super) fn pointers_of<'a, T: Element + DeviceRepr>(
         ($view:expr, $method:ident, $argument:literal, $extents:expr) => {
             match $view {
                 Some(view) => {
-                    exact($argument, view.len(), $extents)?;
+                    exact(OP, $argument, view.len(), $extents)?;
                     address!(view, $method)
                 }
                 None => 0,
@@ -535,7 +538,7 @@ pub(super) fn pointers_of<'a, T: Element + DeviceRepr>(
     ];
     for (kind, (argument, samples, count)) in kinds.into_iter().enumerate() {
         let Some(samples) = samples else {
-            exact(argument, 0, &[b, count, d])?;
+            exact(OP, argument, 0, &[b, count, d])?;
             continue;
         };
         if !samples.holds(b, count, d) {
