@@ -216,8 +216,6 @@ __device__ __forceinline__ void run(const DriftCall& call) {
     block /= tiles_i;
     const int b = block % head.groups, r = block / head.groups;
     const bool words = whole_words<T>(head);
-    const auto begins = [](const float* array) { return reinterpret_cast<unsigned long long>(array); };
-    const bool pairs = head.dim % 2 == 0 && (begins(head.force) | begins(head.gradient)) % sizeof(float2) == 0;
     const int stage_bytes = head.width * kStageRow;
     const Coefficients<C> c(stages + kStages * stage_bytes, head.width);
     const Columns columns(c.end(1), head.width);
@@ -260,6 +258,8 @@ __device__ __forceinline__ void run(const DriftCall& call) {
         product.at(head, b, d0);
         product.add(step.lane, step.lane + 1, true, c, stage);
         if (step.tile + 1 < tiles_j) continue;
+        const auto begins = [](const float* array) { return reinterpret_cast<unsigned long long>(array); };
+        const bool pairs = head.dim % 2 == 0 && (begins(head.force) | begins(head.gradient)) % sizeof(float2) == 0;
         float sum = 0.0f;
         product.drain(
             step.lane, step.lane + 1,
