@@ -234,7 +234,10 @@ class Peer:
         )
         # KeOps says what it compiles.
         if "ready\n" not in iter(self.process.stdout.readline, ""):
-            raise SystemExit(f"{side} ended early: " + (self.log.read_text().strip().splitlines() or ["no message"])[-1])
+            said = (self.log.read_text().strip().splitlines() or ["no message"])[-1]
+            if "out of memory" in said.lower():
+                raise MemoryError(said)
+            raise SystemExit(f"{side} ended early: {said}")
 
     def time(self, runs):
         print(runs, file=self.process.stdin, flush=True)
@@ -277,7 +280,11 @@ def measure(what, dim, cudrift, args):
     errors = {"cudrift": error([own[key] for key in keys])}
     peers = {}
     for side in SIDES[what]:
-        peers[side] = Peer(what, side, case, scale, args.threads)
+        try:
+            peers[side] = Peer(what, side, case, scale, args.threads)
+        except MemoryError as refused:
+            note(f"{what} {dim}: {side} is left out: {refused}")
+            continue
         errors[side] = error(np.load(WORK / "worker.npz").values())
     note(f"{what} {dim}: error against f64: " + ", ".join(f"{side} {e:.1e}" for side, e in errors.items()))
     for side, value in errors.items():

@@ -11,7 +11,7 @@
 use super::Plan;
 use super::group::{Group, Scratch, sized};
 use super::isa::LANES;
-use super::tile::{self, RowSum, Shape};
+use super::tile::{self, ADDED, RowSum, Shape};
 use crate::{Convergence, Coupling, DriftInputs, Element, Form, Sinkhorn};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -115,7 +115,8 @@ impl Plan {
         sweep: &mut impl FnMut(&mut Group, &Work<'_>) -> Vec<Pass>,
     ) {
         let (row, queries) = (self.cut.row, self.shape.generated as f64);
-        let block: Vec<usize> = group.second.iter().map(|second| usize::from(*second > 0.0)).collect();
+        let split = self.second_block();
+        let block: Vec<usize> = (0..row).map(|j| usize::from(j >= split)).collect();
         let mut mass = [0.0f64; 2];
         for (w, block) in weights.iter().zip(&block) {
             mass[*block] += f64::from(*w);
@@ -198,22 +199,30 @@ impl Plan {
         let row = self.cut.row;
         sized(&mut pass.sums, shapes.len() * row);
         let live = group.live.clone();
-        let second = &group.second[live.clone()];
-        let e = sized(&mut scratch.exponentials, live.len());
-        for (i, tile) in rows.zip(tile.chunks_exact(stride)) {
-            for (r, shape) in shapes.iter().enumerate() {
-                if !active[r] {
-                    pass.logs.extend([0.0; 2]);
-                    continue;
+        let split = self.second_block().saturating_sub(live.start);
+        let queries: Vec<usize> = rows.collect();
+        let logs = pass.logs.len();
+        pass.logs.resize(logs + 2 * queries.len() * shapes.len(), f64::NEG_INFINITY);
+        if live.is_empty() {
+            return;
+        }
+        let e = sized(&mut scratch.exponentials, ADDED * live.len());
+        for (r, shape) in shapes.iter().enumerate().filter(|(r, _)| active[*r]) {
+            let potential = &group.potential[r * row..][live.clone()];
+            let col_sum = &mut pass.sums[r * row..][live.clone()];
+            for (at, (queries, tile)) in queries.chunks(ADDED).zip(tile.chunks(ADDED * stride)).enumerate() {
+                let mut inverse = [[0.0; 2]; ADDED];
+                let each = queries.iter().zip(tile.chunks_exact(stride)).zip(e.chunks_exact_mut(live.len()));
+                for (k, ((&i, tile), e)) in each.enumerate() {
+                    let (min, tile) = (group.masked.row[i], &tile[live.clone()]);
+                    // At first the nearest target has the least exponent.
+                    let guess = self.guess(group, i, r).or(Some([0.0; 2]));
+                    let of = tile::coupled(self.isa, *shape, min, tile, potential, split, guess, e);
+                    let log = logs + 2 * ((at * ADDED + k) * shapes.len() + r);
+                    pass.logs[log..log + 2].copy_from_slice(&of.map(RowSum::log));
+                    inverse[k] = of.map(RowSum::inverse);
                 }
-                let potential = &group.potential[r * row..][live.clone()];
-                let (min, tile) = (group.masked.row[i], &tile[live.clone()]);
-                // At first the nearest target has the least exponent.
-                let guess = self.guess(group, i, r).or(Some([0.0; 2]));
-                let of = tile::coupled(self.isa, *shape, min, tile, potential, second, guess, e);
-                pass.logs.extend(of.map(RowSum::log));
-                let inverse = of.map(RowSum::inverse);
-                tile::add_affinities(self.isa, e, inverse, second, &mut pass.sums[r * row..][live.clone()]);
+                tile::add_affinities(self.isa, e, &inverse[..queries.len()], split, col_sum);
             }
         }
     }
@@ -240,7 +249,15 @@ impl Plan {
             let potential = &group.potential[r * row..][..row];
             let (min, tile) = (group.masked.row[i], &tile[..row]);
             let columns = (&mut pass.least[..], &mut pass.sums[..]);
-            tile::relative_column_sums(self.isa, shapes[r], min, tile, potential, &group.second, log, columns);
+            tile::relative_column_sums(self.isa, shapes[r], min, tile, potential, self.second_block(), log, columns);
+        }
+    }
+
+    /// Where the columns begin whose share of a row has a mass of its own.
+    fn second_block(&self) -> usize {
+        match self.spec.form {
+            Form::Joint => self.cut.row,
+            Form::Split => self.shape.generated + self.shape.negatives,
         }
     }
 
@@ -264,11 +281,11 @@ impl Plan {
         a[live.end..].fill(0.0);
         let (a, distances) = (&mut a[live.clone()], &distances[live.clone()]);
         let potential = &group.potential[r * self.cut.row..][live.clone()];
-        let [second, positive] = [&group.second, &group.positive].map(|mask| &mask[live.clone()]);
+        let split = self.second_block().saturating_sub(live.start);
         let guess = self.guess(group, i, r);
-        let of = tile::coupled(self.isa, shape, group.masked.row[i], distances, potential, second, guess, a);
+        let of = tile::coupled(self.isa, shape, group.masked.row[i], distances, potential, split, guess, a);
         let inverse = of.map(RowSum::inverse);
-        let sums = tile::normalize(self.isa, a, inverse, second, positive);
+        let sums = tile::normalize(self.isa, a, inverse, split, &group.positive[live]);
         match self.spec.form {
             Form::Joint => sums,
             // Of masses that are 1.

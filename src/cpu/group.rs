@@ -4,7 +4,7 @@ use super::Plan;
 use super::gemm::{center_row, pack_columns, pack_rows};
 use super::isa::LANES;
 use super::tile::{self, FAR, Partition, REMOVED, Shape};
-use crate::{Convergence, Coupling, DriftInputs, DriftShape, Element, Form, Scale, SelfMask, WeightRule};
+use crate::{Convergence, Coupling, DriftInputs, DriftShape, Element, Scale, SelfMask, WeightRule};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -40,8 +40,6 @@ pub(super) struct Group {
     pub(super) negative: Vec<f32>,
     /// 1 in the positive block, `[row]`.
     pub(super) positive: Vec<f32>,
-    /// 1 where rows have a mass of their own (the positives of the split form), else 0, `[row]`.
-    pub(super) second: Vec<f32>,
     /// What is added to the logits of each column where rows have mass 1, [R, row]; minus infinity where nothing is.
     pub(super) potential: Vec<f32>,
     /// The lane blocks in which there is something, where rows have mass 1.
@@ -209,8 +207,6 @@ impl Plan {
         });
         fill(&mut group.negative, &|j| f32::from(j < generated + negatives));
         fill(&mut group.positive, &|j| f32::from(j >= generated + negatives));
-        let split = self.spec.form == Form::Split;
-        fill(&mut group.second, &|j| f32::from(split && j >= generated + negatives));
     }
 
     /// What distances are computed from: the origin, or in low dimension the coordinates themselves.

@@ -6,6 +6,7 @@
 
 use super::isa::{LANES, Simd, exp, per_isa};
 use crate::{Element, Kernel};
+use std::ops::Range;
 
 /// The root of `f32::MAX`: no distance whose square is finite is larger. Minima over nothing, and padding before the
 /// mask.
@@ -478,84 +479,113 @@ fn remoteness<V: Simd, const KERNEL: u8>(rate: V, min: V, row: &[f32], potential
     (d, relative::<V, KERNEL>(d, min).mul(rate).sub(load(potential, at)))
 }
 
+/// One of two numbers in each lane of the block at `at`: the second from column `split` on.
+#[inline(always)]
+fn either<V: Simd>([first, second]: [f32; 2], at: usize, split: usize) -> V {
+    if at + LANES <= split || at >= split {
+        return V::splat(if at >= split { second } else { first });
+    }
+    let mut lanes = [second; LANES];
+    lanes[..split - at].fill(first);
+    V::load(&lanes)
+}
+
+/// The lane blocks of a row that are of block `k` alone, and that which column `split` is amid.
+#[inline(always)]
+fn lane_blocks(k: usize, len: usize, split: usize) -> (Range<usize>, Option<usize>) {
+    let first = split.min(len) / LANES * LANES;
+    let amid = (first < split && first < len).then_some(first);
+    (if k == 0 { 0..first } else { first + amid.map_or(0, |_| LANES)..len }, amid)
+}
+
 #[inline(always)]
 fn coupled_of<V: Simd, const KERNEL: u8>(
     rate: f32,
     min: f32,
     row: &[f32],
     potential: &[f32],
-    second: &[f32],
+    split: usize,
     guess: Option<[f32; 2]>,
     e: &mut [f32],
 ) -> [RowSum; 2] {
-    let (rate, min, zero, nothing) = (V::splat(rate), V::splat(min), V::zero(), V::splat(f32::INFINITY));
-    let mut least = [nothing; 2];
-    if let Some(guess) = guess {
-        let (from, mut sums) = (guess.map(V::splat), [zero; 2]);
-        for at in (0..row.len()).step_by(LANES) {
-            let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
-            let two = load::<V>(second, at);
-            least = [zero.if_less(two, nothing, z).smaller(least[0]), zero.if_less(two, z, nothing).smaller(least[1])];
-            let a = times_poly::<V, KERNEL>(d, rate, exp(zero.if_less(two, from[1], from[0]).sub(z)));
-            sums = [zero.if_less(two, zero, a).add(sums[0]), zero.if_less(two, a, zero).add(sums[1])];
-            store(a, e, at);
+    let (rate, min, nothing) = (V::splat(rate), V::splat(min), V::splat(f32::INFINITY));
+    let (mut from, mut sure) = (guess, false);
+    loop {
+        let (mut least, mut sums) = ([f32::INFINITY; 2], [0.0; 2]);
+        for k in 0..2 {
+            let (blocks, amid) = lane_blocks(k, row.len(), split);
+            let (mut nearest, mut sum) = (nothing, V::zero());
+            let near = V::splat(from.map_or(0.0, |from| from[k]));
+            // Elsewhere in that block everything is infinitely far.
+            if let Some(at) = amid {
+                let far = if k == 0 { [0.0, f32::INFINITY] } else { [f32::INFINITY, 0.0] };
+                let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
+                let z = z.add(either(far, at, split));
+                nearest = z.smaller(nearest);
+                sum = times_poly::<V, KERNEL>(d, rate, exp(near.sub(z)));
+                store(if k == 0 { sum } else { sum.add(load(e, at)) }, e, at);
+            }
+            if from.is_none() {
+                for at in blocks.step_by(LANES) {
+                    nearest = remoteness::<V, KERNEL>(rate, min, row, potential, at).1.smaller(nearest);
+                }
+            } else {
+                for at in blocks.step_by(LANES) {
+                    let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
+                    nearest = z.smaller(nearest);
+                    let a = times_poly::<V, KERNEL>(d, rate, exp(near.sub(z)));
+                    sum = a.add(sum);
+                    store(a, e, at);
+                }
+            }
+            (least[k], sums[k]) = (nearest.least(), sum.sum());
         }
-        let (most, sums) = (least.map(V::least), sums.map(V::sum));
-        // Far enough from what f32 holds that no term is lost that matters; a NaN is not.
-        let fine = |k: usize| most[k] == f32::INFINITY || (guess[k] - most[k] <= 60.0 && sums[k] >= 1e-25);
-        if fine(0) && fine(1) {
-            return [0, 1].map(|k| RowSum { least: guess[k], sum: sums[k] });
+        if let Some(from) = from {
+            // Far enough from what f32 holds that no term is lost that matters; a NaN is not.
+            let fine = |k: usize| least[k] == f32::INFINITY || (from[k] - least[k] <= 60.0 && sums[k] >= 1e-25);
+            if sure || (fine(0) && fine(1)) {
+                return [0, 1].map(|k| RowSum { least: from[k], sum: sums[k] });
+            }
         }
-        least = [nothing; 2];
+        // Of an empty block any number is the least.
+        from = Some(least.map(|least| if least == f32::INFINITY { 0.0 } else { least }));
+        sure = true;
     }
-    for at in (0..row.len()).step_by(LANES) {
-        let (_, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
-        let two = load::<V>(second, at);
-        least = [zero.if_less(two, nothing, z).smaller(least[0]), zero.if_less(two, z, nothing).smaller(least[1])];
-        store(z, e, at);
-    }
-    let least = least.map(V::least);
-    // Of an empty block any number is the least.
-    let from = least.map(|l| V::splat(if l == f32::INFINITY { 0.0 } else { l }));
-    let mut sums = [zero; 2];
-    for at in (0..row.len()).step_by(LANES) {
-        let two = load::<V>(second, at);
-        let a = exp(zero.if_less(two, from[1], from[0]).sub(load(e, at)));
-        let a = times_poly::<V, KERNEL>(load(row, at), rate, a);
-        sums = [zero.if_less(two, zero, a).add(sums[0]), zero.if_less(two, a, zero).add(sums[1])];
-        store(a, e, at);
-    }
-    let sums = sums.map(V::sum);
-    [0, 1].map(|k| RowSum { least: least[k], sum: sums[k] })
 }
 
 per_isa! {
     /// `e_j = k(d_j) e^{c_j}` of one row for potentials c (minus infinity: not there), relative to the largest exponent
     /// of its block, or to a `guess` of it, which saves a sweep; and what they add up to in the first block and in that
-    /// where `second` is above 0.
-    fn coupled(shape: Shape, min: f32, row: &[f32], potential: &[f32], second: &[f32], guess: Option<[f32; 2]>, e: &mut [f32]) -> [RowSum; 2] {
-        for_kernel!(shape.kernel, coupled_of(shape.rate, min, row, potential, second, guess, e))
+    /// from column `split` on.
+    fn coupled(shape: Shape, min: f32, row: &[f32], potential: &[f32], split: usize, guess: Option<[f32; 2]>, e: &mut [f32]) -> [RowSum; 2] {
+        for_kernel!(shape.kernel, coupled_of(shape.rate, min, row, potential, split, guess, e))
     }
 }
 
+/// Rows whose affinities [`add_affinities`] adds at a time.
+pub(crate) const ADDED: usize = 4;
+
 per_isa! {
-    /// The affinities of [`coupled`], with the inverse sums of both blocks, added to the columns' sums.
-    fn add_affinities(e: &[f32], inverse: [f32; 2], second: &[f32], col_sum: &mut [f32]) {
-        let [one, two] = inverse.map(V::splat);
-        for at in (0..e.len()).step_by(LANES) {
-            let factor = V::zero().if_less(load(second, at), two, one);
-            store(load::<V>(e, at).mul_add(factor, load(col_sum, at)), col_sum, at);
+    /// The affinities of up to [`ADDED`] rows `e` of [`coupled`], with the inverse sums of both blocks of each, added to
+    /// the columns' sums in order.
+    fn add_affinities(e: &[f32], inverse: &[[f32; 2]], split: usize, col_sum: &mut [f32]) {
+        let width = col_sum.len();
+        for at in (0..width).step_by(LANES) {
+            let mut sum = load::<V>(col_sum, at);
+            for (e, inverse) in e.chunks_exact(width).zip(inverse) {
+                sum = load::<V>(e, at).mul_add(either(*inverse, at, split), sum);
+            }
+            store(sum, col_sum, at);
         }
     }
 }
 
 per_isa! {
     /// The affinities of [`coupled`], in place; returns S- and S+, the sums where `positive` is 0 and 1.
-    fn normalize(e: &mut [f32], inverse: [f32; 2], second: &[f32], positive: &[f32]) -> (f32, f32) {
-        let [one, two] = inverse.map(V::splat);
+    fn normalize(e: &mut [f32], inverse: [f32; 2], split: usize, positive: &[f32]) -> (f32, f32) {
         let (zero, mut minus, mut plus) = (V::zero(), V::zero(), V::zero());
         for at in (0..e.len()).step_by(LANES) {
-            let a = load::<V>(e, at).mul(zero.if_less(load(second, at), two, one));
+            let a = load::<V>(e, at).mul(either(inverse, at, split));
             let attracts = load::<V>(positive, at);
             minus = zero.if_less(attracts, zero, a).add(minus);
             plus = zero.if_less(attracts, a, zero).add(plus);
@@ -571,15 +601,14 @@ fn relative_column_sums_of<V: Simd, const KERNEL: u8>(
     min: f32,
     row: &[f32],
     potential: &[f32],
-    second: &[f32],
+    split: usize,
     logs: [f32; 2],
     (least, sums): (&mut [f32], &mut [f32]),
 ) {
     let (rate, min) = (V::splat(rate), V::splat(min));
-    let [one, two] = logs.map(V::splat);
     for at in (0..row.len()).step_by(LANES) {
         let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
-        let z = z.add(V::zero().if_less(load(second, at), two, one));
+        let z = z.add(either(logs, at, split));
         let before = load::<V>(least, at);
         let new = z.smaller(before);
         let a = times_poly::<V, KERNEL>(d, rate, exp(new.sub(z)));
@@ -591,8 +620,8 @@ fn relative_column_sums_of<V: Simd, const KERNEL: u8>(
 per_isa! {
     /// The columns' sums of affinities whose rows' logarithms are `logs`, one row more: [`coupled`] without underflow.
     /// `columns` are the least exponent of each so far, and the sum relative to it.
-    fn relative_column_sums(shape: Shape, min: f32, row: &[f32], potential: &[f32], second: &[f32], logs: [f32; 2], columns: (&mut [f32], &mut [f32])) {
-        for_kernel!(shape.kernel, relative_column_sums_of(shape.rate, min, row, potential, second, logs, columns))
+    fn relative_column_sums(shape: Shape, min: f32, row: &[f32], potential: &[f32], split: usize, logs: [f32; 2], columns: (&mut [f32], &mut [f32])) {
+        for_kernel!(shape.kernel, relative_column_sums_of(shape.rate, min, row, potential, split, logs, columns))
     }
 }
 
