@@ -46,6 +46,50 @@ fn a_users_points_are_measured() {
 }
 
 #[test]
+fn a_runs_checkpoint_is_measured() {
+    let folder = Folder::new();
+    let run = folder.text("run");
+    let args =
+        ["--steps", "5", "--batch", "64", "--kernel", "gaussian", "--temperatures", "0.05,0.5", "--backend", "cpu"];
+    succeeds(&[&["train", "--data", "two-moons", "--out", &run][..], &args].concat());
+    let few = ["--queries", "48", "--references", "200"];
+    let text = |run: &str| {
+        let output = succeeds(&[&["diagnose", "--run", run][..], &few].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = text(&run);
+    assert!(shown.starts_with("step 5; length scales are temperatures times 1.0000"), "{shown}");
+    let rows = rows(&shown);
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [0.05, 0.5, 0.05, 0.5], "{shown}");
+    for row in &rows[..2] {
+        // A Gaussian's drift is tau² times the score discrepancy.
+        assert!(row[2] <= 1e-10 && row[3] >= 0.9999 && row[4..6] == [1.0, 1.0], "{shown}");
+        assert!((1.0..=200.0).contains(&row[7]) && (1.0..=200.0).contains(&row[8]), "{shown}");
+    }
+    for row in &rows[2..] {
+        let [mass_g, mass_p, ess_g, ess_p, step, moved_g, moved_p, pool] = row[1..9] else { panic!("{shown}") };
+        assert!(mass_g > 0.0 && mass_p > 0.0 && mass_g.hypot(mass_p) <= 1.5, "{shown}");
+        assert!((1.0..=48.0).contains(&ess_g) && (1.0..=48.0).contains(&ess_p), "{shown}");
+        // No barycentre lies beyond the data, which are a few units wide.
+        assert!([step, moved_g, moved_p, pool].iter().all(|v| *v > 0.0 && *v < 5.0), "{shown}");
+    }
+    // Wider kernels see more.
+    assert!(rows[1][7] > rows[0][7] && rows[3][3] > rows[2][3], "{shown}");
+
+    let split = folder.text("split");
+    succeeds(
+        &[&["train", "--data", "ring", "--out", &split, "--coupling", "row", "--form", "split"][..], &args].concat(),
+    );
+    assert!(text(&split).contains("two barycentres"));
+    fails(&["diagnose", "--run", &folder.text("none")], 1, "config.json");
+    fails(&["diagnose", "--run", &run, "--bandwidth", "1"], 2, "temperatures");
+    fails(&["diagnose", "--run", &run, "--kernel", "laplace"], 2, "cannot be used");
+    fails(&["diagnose", "--run", &run, "--queries", "0"], 1, "at least 1");
+    std::fs::remove_file(folder.path("run").join("checkpoint.safetensors")).unwrap();
+    fails(&["diagnose", "--run", &run], 1, "checkpoint.safetensors");
+}
+
+#[test]
 fn impossible_measurements() {
     let points = golden("ms_g6_p5_s2.npz");
     fails(&["diagnose"], 2, "--synthetic");

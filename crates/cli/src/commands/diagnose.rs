@@ -1,13 +1,21 @@
 //! `cudrift diagnose`: how near the drift is to a multiple of the score discrepancy.
 
 use super::KernelName;
+use super::config::{Options, Run, data};
 use super::field::{Bandwidth, Case};
 use crate::error::{Error, Result, say};
 use crate::plot;
 use crate::progress::Progress;
 use clap::ValueEnum;
-use cudrift::diagnostics::{Alignment, SetUp, Synthetic, log_log_slope};
-use std::path::PathBuf;
+use cudrift::diagnostics::{Alignment, Block, ForceParts, SetUp, Synthetic, log_log_slope};
+use cudrift::rng::{Purpose, Stream};
+use cudrift::train::Trainer;
+use cudrift::{DriftInputs, FieldInputs, FieldSpec, Form, Points};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+/// What a run without classes has.
+const BLOCKS: [Block; 2] = [Block::Generated, Block::Positives];
 
 #[derive(clap::Args)]
 #[command(
@@ -15,16 +23,26 @@ use std::path::PathBuf;
                   distances agree, as in many dimensions, the drift V_p - V_q is C times the score discrepancy.\n\
                   Columns, means over queries: absolute |drift - C scores|², relative (over |drift|²), cosine, alpha p/q,\n\
                   C*/C (least squares over theory), residual |delta_p - delta_q|², effective sample sizes.\n\n\
+                  --run takes the samples of a run's newest checkpoint for queries and for q, its data for p (classes in\n\
+                  turn, whatever the features), its kernel, and for each of its temperatures, as annealed by then, the\n\
+                  length scale that it comes to. A second table has what the force of as many samples and data is made of:\n\
+                  the affinities' masses and effective sample sizes among generated g and data p; the mean step to the\n\
+                  data's barycentre and, in the same unit, how far the columns' softmax moves barycentres (distortion) and\n\
+                  how far that of the data is from what --references of them have (pool error).\n\n\
                   Examples: cudrift diagnose --synthetic ring,raw --out runs/view\n          \
-                            cudrift diagnose --in points.npz --kernel laplace --bandwidth 0.5"
+                            cudrift diagnose --in points.npz --kernel laplace --bandwidth 0.5\n          \
+                            cudrift diagnose --run runs/swiss-roll"
 )]
 pub(crate) struct Args {
     /// Two Gaussian mixtures, whose samples are drawn here; both with a comma
-    #[arg(long, value_enum, value_delimiter = ',', required_unless_present = "input", conflicts_with = "input")]
+    #[arg(long, value_enum, value_delimiter = ',', required_unless_present_any = ["input", "run"], conflicts_with = "input")]
     synthetic: Vec<SyntheticName>,
     /// Or your points: queries x [n,D], and the two sets p [m,D] and q [l,D]
     #[arg(long = "in", value_name = "CASE.npz")]
     input: Option<PathBuf>,
+    /// Or a run of `cudrift train`, which may be going on meanwhile
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["input", "synthetic", "dims", "seeds", "kernel", "norms", "out"])]
+    run: Option<PathBuf>,
     /// Numbers of dimensions
     #[arg(long, value_delimiter = ',', default_values_t = [2, 8, 32, 128, 512, 2048], conflicts_with = "input")]
     dims: Vec<usize>,
@@ -74,7 +92,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.input {
         let case = Case::read(path)?;
         let field = case.field(args.kernel, &args.bandwidth, args.self_mask, super::Backend::Cpu, 0)?;
-        return say(&table(&[(case.dim(), Alignment::new(&field)?)]));
+        return say(&table("D", &[(case.dim(), Alignment::new(&field)?)]));
+    }
+    if let Some(folder) = &args.run {
+        return of_run(args, folder);
     }
     if args.bandwidth.is_given() {
         return Err(Error::Usage("--bandwidth goes with --in; --synthetic takes --norms".to_owned()));
@@ -85,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for name in &args.synthetic {
         let (set, name) = name.named();
         let (csv, means) = measure(args, set, name)?;
-        say(&format!("{name}\n{}", table(&means)))?;
+        say(&format!("{name}\n{}", table("D", &means)))?;
         let high: Vec<_> = means.iter().filter(|(dim, _)| *dim >= 32).collect();
         if high.len() >= 2 {
             let slope = log_log_slope(high.iter().map(|(dim, row)| (*dim as f64, row.relative)));
@@ -153,13 +174,70 @@ fn mean(draws: &[Alignment]) -> Alignment {
     }
 }
 
-fn table(rows: &[(usize, Alignment)]) -> String {
-    let head = "|    D | absolute | relative | cosine | alpha p/q |  C*/C | residual |  ESS p |  ESS q |\n\
-                |-----:|---------:|---------:|-------:|----------:|------:|---------:|-------:|-------:|";
-    rows.iter().fold(head.to_owned(), |text, (dim, row)| {
+/// The newest checkpoint of a run, at each of its temperatures.
+fn of_run(args: &Args, folder: &Path) -> Result<()> {
+    if args.bandwidth.is_given() {
+        return Err(Error::usage("--bandwidth goes with --in; a run has its temperatures"));
+    }
+    let run = Run::resumed(&folder.join("config.json"), Options::default())?;
+    let encoder = folder.join("encoder.safetensors");
+    let config = run.config(data(&run.data)?, Some(&*encoder).filter(|path| path.exists()))?;
+    let trainer = Trainer::load(config, &folder.join("checkpoint.safetensors"))?;
+    let (config, step) = (trainer.config(), trainer.steps_done());
+    let (queries, references, dim) = (args.queries, args.references, config.data.dim());
+    let model = trainer.model()?;
+    let x = super::train::samples(&model, queries, config.seed)?;
+    let q = super::train::samples(&model, references, !config.seed)?;
+    let p = config.data.draw(&mut Stream::new(config.seed, Purpose::EvaluationData, step), references).values;
+
+    let mut spec = config.spec.clone();
+    let factor = config.annealing.map_or(1.0, |annealing| annealing.factor(step));
+    spec.temperatures.iter_mut().for_each(|temperature| *temperature *= factor);
+    let data = &p[..references.min(queries) * dim];
+    let inputs = DriftInputs::new(Points::new(&x, [1, queries, dim])?, Points::new(data, [1, data.len() / dim, dim])?)?;
+    let scale = cudrift::cpu::drift(&spec, &inputs)?.scale.distance;
+    let inputs = FieldInputs::new((&x, [queries, dim]), (&p, [references, dim]), (&q, [references, dim]))?;
+    let of_temperature = |temperature: &f64| -> Result<_> {
+        let field = cudrift::cpu::field(&FieldSpec::new(spec.kernel, temperature * scale), &inputs)?;
+        Ok((format!("{temperature:.3}"), Alignment::new(&field)?))
+    };
+    let rows = spec.temperatures.iter().map(of_temperature).collect::<Result<Vec<_>>>()?;
+    say(&format!("step {step}; length scales are temperatures times {scale:.4}\n{}", table("R", &rows)))?;
+    if spec.form == Form::Split {
+        return say("the split form's force is a difference of two barycentres; there is no more to take apart");
+    }
+    let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
+    let (x, data, p) = (wide(&x), wide(data), wide(&p));
+    let inputs =
+        DriftInputs::new(Points::new(&x, [1, queries, dim])?, Points::new(&data, [1, data.len() / dim, dim])?)?;
+    let mut text = "\n|     R | mass g | mass p |  ESS g |  ESS p | step to p | distortion g | distortion p | pool error |\n\
+                    |------:|-------:|-------:|-------:|-------:|----------:|-------------:|-------------:|-----------:|"
+        .to_owned();
+    for (parts, temperature) in ForceParts::new(&spec, &inputs)?.iter().zip(&spec.temperatures) {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let [mass_g, mass_p] = BLOCKS.map(|block| mean(&parts.mass[block as usize]));
+        let [ess_g, ess_p] = BLOCKS.map(|block| mean(&parts.effective[block as usize]));
+        let [moved_g, moved_p] = BLOCKS.map(|block| mean(&parts.distortion(block)));
+        let steps = parts.step[Block::Positives as usize].chunks_exact(dim);
+        let steps: Vec<f64> = steps.map(|step| step.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
+        let pool = mean(&parts.pool_error(&spec, &inputs, Block::Positives, (&p, [references, dim]))?);
+        text += &format!(
+            "\n| {temperature:>5.3} | {mass_g:>6.3} | {mass_p:>6.3} | {ess_g:>6.1} | {ess_p:>6.1} | {:>9.2e} | {moved_g:>12.2e} | {moved_p:>12.2e} | {pool:>10.2e} |",
+            mean(&steps)
+        );
+    }
+    say(&text)
+}
+
+fn table(first: &str, rows: &[(impl Display, Alignment)]) -> String {
+    let head = format!(
+        "| {first:>5} | absolute | relative | cosine | alpha p/q |  C*/C | residual |  ESS p |  ESS q |\n\
+         |------:|---------:|---------:|-------:|----------:|------:|---------:|-------:|-------:|"
+    );
+    rows.iter().fold(head, |text, (first, row)| {
         let Alignment { absolute, relative, cosine, alpha: [p, q], c_theory, c_star, residual, ess, .. } = row;
         text + &format!(
-            "\n| {dim:>4} | {absolute:>8.2e} | {relative:>8.2e} | {cosine:>6.4} | {:>9.3} | {:>5.3} | {residual:>8.1e} | {:>6.0} | {:>6.0} |",
+            "\n| {first:>5} | {absolute:>8.2e} | {relative:>8.2e} | {cosine:>6.4} | {:>9.3} | {:>5.3} | {residual:>8.1e} | {:>6.0} | {:>6.0} |",
             p / q,
             c_star / c_theory,
             ess[0],

@@ -361,12 +361,8 @@ fn finish<B: backend::Backend>(
     let model = trainer.model()?;
     model.save(&folder.path("generator.safetensors"))?;
     let classes = model.architecture().classes;
-    // As `cudrift sample` does: each class in turn.
-    let labels: Vec<usize> = (0..SAMPLES).map(|k| k % classes.max(1)).collect();
-    let generated = match classes {
-        0 => cudrift::train::sample(&model, SAMPLES, config.seed)?,
-        _ => cudrift::train::sample_classes(&model, &labels, 1.0, config.seed)?,
-    };
+    let labels = in_turn(SAMPLES, classes);
+    let generated = samples(&model, SAMPLES, config.seed)?;
     write_npy(&folder.path("samples.npy"), &[SAMPLES, dim], &Output::F32(&generated))?;
     let draw = |at| config.data.draw(&mut Stream::new(config.seed, Purpose::EvaluationData, at), SAMPLES);
     let data = draw(trainer.steps_done());
@@ -399,6 +395,18 @@ fn finish<B: backend::Backend>(
     say(&format!("look at {shown}/samples.png and {shown}/loss.png; sample with"))?;
     let class = if classes > 0 { " --class 0 --guidance 1" } else { "" };
     say(&format!("  cudrift sample --model {shown}/generator.safetensors --count 4096{class} --out samples.npy"))
+}
+
+/// Samples of a generator, each class in turn, as `cudrift sample` gives them.
+pub(super) fn samples(model: &Mlp, count: usize, seed: u64) -> Result<Vec<f32>> {
+    Ok(match model.architecture().classes {
+        0 => cudrift::train::sample(model, count, seed)?,
+        classes => cudrift::train::sample_classes(model, &in_turn(count, classes), 1.0, seed)?,
+    })
+}
+
+fn in_turn(count: usize, classes: usize) -> Vec<usize> {
+    (0..count).map(|k| k % classes.max(1)).collect()
 }
 
 /// Prints, for several guidance scales, how many generated samples a classifier of the data takes for their class, how sure
