@@ -4,6 +4,9 @@
 //! of a stream, and a resumed run needs no generator state beyond its step. Uniforms are exact; normals use only IEEE
 //! additions, multiplications, divisions and square roots, never fused, so that every backend can repeat their bits.
 
+use crate::cpu::isa::{Isa, LANES, per_isa};
+use rayon::prelude::*;
+
 /// What a stream is for; streams of different purposes never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -82,8 +85,7 @@ impl Stream {
     /// The next integer, uniform over all u32.
     pub fn bits(&mut self) -> u32 {
         if self.used == 4 {
-            let counter = [self.block as u32, (self.block >> 32) as u32, self.upper as u32, (self.upper >> 32) as u32];
-            self.buffer = philox(counter, self.key);
+            self.buffer = philox(counter(self.block, self.upper), self.key);
             self.block = self.block.wrapping_add(1);
             self.used = 0;
         }
@@ -93,7 +95,7 @@ impl Stream {
 
     /// Uniform in [0, 1): the upper 24 bits of one integer times 2^-24.
     pub fn uniform(&mut self) -> f32 {
-        (self.bits() >> 8) as f32 * (1.0 / 16_777_216.0)
+        uniform(self.bits())
     }
 
     /// Uniform over 0..n, for n from 1 to 2^32: the high half of a product, biased by less than n / 2^32.
@@ -106,20 +108,87 @@ impl Stream {
         if let Some(z) = self.spare_normal.take() {
             return z;
         }
-        // All 32 bits, in (0, 1]: 24 would end the tails at 5.8 standard deviations, these at 6.8.
-        let u = (self.bits() as f32 + 0.5) * (1.0 / 4_294_967_296.0);
-        let radius = (-2.0 * ln(u)).sqrt();
-        let (sin, cos) = sin_cos_turns(self.uniform());
-        self.spare_normal = Some(radius * sin);
-        radius * cos
+        let [z, spare] = normals(self.bits(), self.bits());
+        self.spare_normal = Some(spare);
+        z
     }
 
     /// `n` standard normals.
     pub fn normals(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.normal()).collect()
+        let mut z = vec![0.0; n];
+        // Whole blocks have no order among them.
+        let whole = if self.used == 4 && self.spare_normal.is_none() { n / 4 } else { 0 };
+        let (blocks, rest) = z.split_at_mut(4 * whole);
+        let (isa, key, upper, first) = (Isa::detect(), self.key, self.upper, self.block);
+        blocks.par_chunks_mut(4 * TASK).enumerate().for_each(|(at, z)| {
+            normals_of_blocks(isa, key, upper, first.wrapping_add((at * TASK) as u64), z);
+        });
+        self.block = first.wrapping_add(whole as u64);
+        rest.iter_mut().for_each(|z| *z = self.normal());
+        z
     }
 }
 
+/// Blocks of integers that a task makes normals of.
+const TASK: usize = 2048;
+
+per_isa! {
+    /// Four normals of each block of integers from block `first` on. No V is used: a lane block of blocks at a time the
+    /// compiler makes vectors of the same operations itself, whose bits are those of [`Stream::normal`].
+    fn normals_of_blocks(key: [u32; 2], upper: u64, first: u64, z: &mut [f32]) {
+        let (groups, rest) = z.as_chunks_mut::<{ 4 * LANES }>();
+        for (at, z) in groups.iter_mut().enumerate() {
+            let mut integers = [[0; LANES]; 4];
+            for l in 0..LANES {
+                let of = philox(counter(first.wrapping_add((at * LANES + l) as u64), upper), key);
+                for k in 0..4 {
+                    integers[k][l] = of[k];
+                }
+            }
+            let mut made = [[0.0; LANES]; 4];
+            for k in [0, 2] {
+                for l in 0..LANES {
+                    let [one, two] = normals(integers[k][l], integers[k + 1][l]);
+                    made[k][l] = one;
+                    made[k + 1][l] = two;
+                }
+            }
+            for l in 0..LANES {
+                for k in 0..4 {
+                    z[4 * l + k] = made[k][l];
+                }
+            }
+        }
+        for (at, z) in rest.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let block = first.wrapping_add((groups.len() * LANES + at) as u64);
+            let of = philox(counter(block, upper), key);
+            [z[0], z[1]] = normals(of[0], of[1]);
+            [z[2], z[3]] = normals(of[2], of[3]);
+        }
+    }
+}
+
+/// Two standard normals of two integers.
+#[inline(always)]
+fn normals(first: u32, second: u32) -> [f32; 2] {
+    // All 32 bits, in (0, 1]: 24 would end the tails at 5.8 standard deviations, these at 6.8.
+    let u = (first as f32 + 0.5) * (1.0 / 4_294_967_296.0);
+    let radius = (-2.0 * ln(u)).sqrt();
+    let (sin, cos) = sin_cos_turns(uniform(second));
+    [radius * cos, radius * sin]
+}
+
+#[inline(always)]
+fn uniform(bits: u32) -> f32 {
+    (bits >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
+#[inline(always)]
+fn counter(block: u64, upper: u64) -> [u32; 4] {
+    [block as u32, (block >> 32) as u32, upper as u32, (upper >> 32) as u32]
+}
+
+#[inline(always)]
 fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
@@ -143,15 +212,14 @@ pub(crate) fn exp(x: f32) -> f32 {
 }
 
 /// ln(u) for positive u, relative error about 1e-7: the mantissa's series in (m - 1) / (m + 1).
+#[inline(always)]
 pub(crate) fn ln(u: f32) -> f32 {
-    let mut bits = u.to_bits();
-    let mut exponent = (bits >> 23) as i32 - 127;
-    bits = (bits & 0x007f_ffff) | 0x3f80_0000;
-    let mut m = f32::from_bits(bits);
-    if m > std::f32::consts::SQRT_2 {
-        m *= 0.5;
-        exponent += 1;
-    }
+    let bits = u.to_bits();
+    let m = f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000);
+    // Without a branch, here and below, so that many at a time become vectors.
+    let upper = m > std::f32::consts::SQRT_2;
+    let m = if upper { m * 0.5 } else { m };
+    let exponent = (bits >> 23) as i32 - 127 + i32::from(upper);
     let s = (m - 1.0) / (m + 1.0);
     let s2 = s * s;
     let series = ((s2 / 9.0 + 1.0 / 7.0) * s2 + 0.2) * s2 + 1.0 / 3.0;
@@ -159,18 +227,17 @@ pub(crate) fn ln(u: f32) -> f32 {
 }
 
 /// (sin, cos) of `u` full turns, absolute error about 1e-7.
+#[inline(always)]
 pub(crate) fn sin_cos_turns(u: f32) -> (f32, f32) {
     let quarter = (u * 4.0).round();
     let r = (u * 4.0 - quarter) * std::f32::consts::FRAC_PI_2;
     let r2 = r * r;
     let sin = r + r * r2 * (-1.666_666_5e-1 + r2 * (8.332_161e-3 - r2 * 1.951_529_6e-4));
     let cos = 1.0 - 0.5 * r2 + r2 * r2 * (4.166_664_6e-2 + r2 * (-1.388_731_6e-3 + r2 * 2.443_315_7e-5));
-    match quarter as i64 & 3 {
-        0 => (sin, cos),
-        1 => (cos, -sin),
-        2 => (-sin, -cos),
-        _ => (-cos, sin),
-    }
+    let quarter = quarter as i32;
+    let (a, b) = if quarter & 1 == 0 { (sin, cos) } else { (cos, sin) };
+    let negate = |v: f32, odd: i32| f32::from_bits(v.to_bits() ^ ((odd as u32 & 2) << 30));
+    (negate(a, quarter), negate(b, quarter.wrapping_add(1)))
 }
 
 #[cfg(test)]
@@ -215,6 +282,23 @@ mod tests {
         for (k, want) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0), (6, 15.0)] {
             let error = (moment(k) - want).abs();
             assert!(error <= 5.0 * [0.0, 1.0, 1.4, 3.9, 9.8, 0.0, 100.0][k as usize] / 1024.0, "{k}: {error}");
+        }
+    }
+
+    #[test]
+    fn many_normals_are_those_one_by_one() {
+        for (skipped, n) in [(0, 5), (0, 16_384 * 2 + 71), (1, 100), (2, 100), (3, 9), (4, 130), (0, 0)] {
+            let (mut many, mut single) = (Stream::new(5, Purpose::Noise, 9), Stream::new(5, Purpose::Noise, 9));
+            (0..skipped).for_each(|_| assert_eq!(many.normal(), single.normal()));
+            let one_by_one: Vec<f32> = (0..n).map(|_| single.normal()).collect();
+            assert_eq!(many.normals(n), one_by_one, "{skipped} {n}");
+            assert_eq!(many.normal(), single.normal());
+            for isa in Isa::available() {
+                let mut z = vec![0.0; n / 4 * 4];
+                let stream = Stream::new(5, Purpose::Noise, 9);
+                normals_of_blocks(isa, stream.key, stream.upper, 0, &mut z);
+                assert!(skipped > 0 || z == one_by_one[..z.len()], "{}", isa.name());
+            }
         }
     }
 
