@@ -54,6 +54,19 @@ pub trait Simd: Copy {
     /// The sum of the lanes, pairwise.
     fn wide_sum(sum: Self::Wide) -> f64;
 
+    /// Asks for what lies `ahead` elements beyond the start of `row`, inside it or not, to come near.
+    #[inline(always)]
+    fn prefetch(row: &[f32], ahead: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every processor of this architecture has SSE, and a prefetch reads nothing, wherever it points.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, ahead);
+    }
+
     /// The smallest lane.
     #[inline(always)]
     fn least(self) -> f32 {

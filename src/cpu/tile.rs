@@ -110,6 +110,9 @@ fn times_poly<V: Simd, const KERNEL: u8>(d: V, rate: V, e: V) -> V {
     e.mul(p.if_less(max, p, max))
 }
 
+/// How far ahead distances are asked for that may come from memory: the processor itself does not look beyond a page.
+const AHEAD: usize = 1024;
+
 /// One lane block of a row.
 #[inline(always)]
 fn lanes(row: &[f32], at: usize) -> &[f32; LANES] {
@@ -151,6 +154,7 @@ per_isa! {
     fn difference_row(row: &mut [f32], x: &[f32], soa: &[f32]) {
         let stride = row.len();
         for at in (0..stride).step_by(LANES) {
+            V::prefetch(row, at + AHEAD);
             let mut q = V::zero();
             for (k, &x) in x.iter().enumerate() {
                 let step = load::<V>(soa, k * stride + at).sub(V::splat(x));
@@ -215,6 +219,7 @@ fn kernel_sums_of<V: Simd, const KERNEL: u8>(
     let mut sum = V::zero();
     let (rate, row_min) = (V::splat(rate), V::splat(row_min));
     for at in (0..row.len()).step_by(LANES) {
+        V::prefetch(row, at + AHEAD);
         let d = load(row, at);
         let in_row = exp(relative::<V, KERNEL>(row_min, d).mul(rate));
         sum = load::<V>(row_weight, at).mul_add(times_poly::<V, KERNEL>(d, rate, in_row), sum);
@@ -235,6 +240,7 @@ per_isa! {
 fn exponentials_of<V: Simd, const KERNEL: u8>(rate: f32, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
     let (rate, row_min, half) = (V::splat(rate), V::splat(row_min), V::splat(0.5));
     for at in (0..row.len()).step_by(LANES) {
+        V::prefetch(row, at + AHEAD);
         let d = load(row, at);
         let both = relative::<V, KERNEL>(row_min, d).add(relative::<V, KERNEL>(load(col_min, at), d));
         let e = exp(both.mul(half).mul(rate));
@@ -531,6 +537,7 @@ fn coupled_of<V: Simd, const KERNEL: u8>(
                 }
             } else {
                 for at in blocks.step_by(LANES) {
+                    V::prefetch(row, at + AHEAD);
                     let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
                     nearest = z.smaller(nearest);
                     let a = times_poly::<V, KERNEL>(d, rate, exp(near.sub(z)));
