@@ -116,8 +116,8 @@ impl Stream {
     /// `n` standard normals.
     pub fn normals(&mut self, n: usize) -> Vec<f32> {
         let mut z = vec![0.0; n];
-        // Whole blocks have no order among them.
-        let whole = if self.used == 4 && self.spare_normal.is_none() { n / 4 } else { 0 };
+        // Whole blocks have no order among them; those that fill no vectors come with the rest.
+        let whole = if self.used == 4 && self.spare_normal.is_none() { n / (4 * LANES) * LANES } else { 0 };
         let (blocks, rest) = z.split_at_mut(4 * whole);
         let (isa, key, upper, first) = (Isa::detect(), self.key, self.upper, self.block);
         blocks.par_chunks_mut(4 * TASK).enumerate().for_each(|(at, z)| {
@@ -129,15 +129,14 @@ impl Stream {
     }
 }
 
-/// Blocks of integers that a task makes normals of.
+/// Blocks of integers that a task makes normals of; a multiple of LANES.
 const TASK: usize = 2048;
 
 per_isa! {
-    /// Four normals of each block of integers from block `first` on. No V is used: a lane block of blocks at a time the
+    /// Four normals of each of a multiple of LANES blocks of integers, from block `first` on. No V is used: a lane block of blocks at a time the
     /// compiler makes vectors of the same operations itself, whose bits are those of [`Stream::normal`].
     fn normals_of_blocks(key: [u32; 2], upper: u64, first: u64, z: &mut [f32]) {
-        let (groups, rest) = z.as_chunks_mut::<{ 4 * LANES }>();
-        for (at, z) in groups.iter_mut().enumerate() {
+        for (at, z) in z.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().enumerate() {
             let mut integers = [[0; LANES]; 4];
             for l in 0..LANES {
                 let of = philox(counter(first.wrapping_add((at * LANES + l) as u64), upper), key);
@@ -158,12 +157,6 @@ per_isa! {
                     z[4 * l + k] = made[k][l];
                 }
             }
-        }
-        for (at, z) in rest.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let block = first.wrapping_add((groups.len() * LANES + at) as u64);
-            let of = philox(counter(block, upper), key);
-            [z[0], z[1]] = normals(of[0], of[1]);
-            [z[2], z[3]] = normals(of[2], of[3]);
         }
     }
 }
@@ -294,7 +287,7 @@ mod tests {
             assert_eq!(many.normals(n), one_by_one, "{skipped} {n}");
             assert_eq!(many.normal(), single.normal());
             for isa in Isa::available() {
-                let mut z = vec![0.0; n / 4 * 4];
+                let mut z = vec![0.0; n / (4 * LANES) * 4 * LANES];
                 let stream = Stream::new(5, Purpose::Noise, 9);
                 normals_of_blocks(isa, stream.key, stream.upper, 0, &mut z);
                 assert!(skipped > 0 || z == one_by_one[..z.len()], "{}", isa.name());

@@ -116,12 +116,12 @@ impl Plan {
     ) {
         let (row, queries) = (self.cut.row, self.shape.generated as f64);
         let split = self.second_block();
-        let block: Vec<usize> = (0..row).map(|j| usize::from(j >= split)).collect();
+        let block = |j: usize| usize::from(j >= split);
         let mut mass = [0.0f64; 2];
-        for (w, block) in weights.iter().zip(&block) {
-            mass[*block] += f64::from(*w);
+        for (j, w) in weights.iter().enumerate() {
+            mass[block(j)] += f64::from(*w);
         }
-        let marginals = weights.iter().zip(&block).map(|(w, block)| (queries * f64::from(*w) / mass[*block]).ln());
+        let marginals = weights.iter().enumerate().map(|(j, w)| (queries * f64::from(*w) / mass[block(j)]).ln());
         let marginals: Vec<f64> = marginals.collect();
         // Of each temperature and block.
         let mut going = vec![[true; 2]; shapes.len()];
@@ -175,7 +175,7 @@ impl Plan {
                 };
                 for (j, c) in group.potential[r * row..][..row].iter_mut().enumerate() {
                     // Nothing brings a column without any pair to its marginal.
-                    if going[block[j]] && *c > f32::NEG_INFINITY && log_sums[j] != f64::NEG_INFINITY {
+                    if going[block(j)] && *c > f32::NEG_INFINITY && log_sums[j] != f64::NEG_INFINITY {
                         *c = (f64::from(*c) + marginals[j] - log_sums[j]) as f32;
                     }
                 }
@@ -200,9 +200,8 @@ impl Plan {
         sized(&mut pass.sums, shapes.len() * row);
         let live = group.live.clone();
         let split = self.second_block().saturating_sub(live.start);
-        let queries: Vec<usize> = rows.collect();
         let logs = pass.logs.len();
-        pass.logs.resize(logs + 2 * queries.len() * shapes.len(), f64::NEG_INFINITY);
+        pass.logs.resize(logs + 2 * rows.len() * shapes.len(), f64::NEG_INFINITY);
         if live.is_empty() {
             return;
         }
@@ -210,15 +209,16 @@ impl Plan {
         for (r, shape) in shapes.iter().enumerate().filter(|(r, _)| active[*r]) {
             let potential = &group.potential[r * row..][live.clone()];
             let col_sum = &mut pass.sums[r * row..][live.clone()];
-            for (at, (queries, tile)) in queries.chunks(ADDED).zip(tile.chunks(ADDED * stride)).enumerate() {
+            for (first, tile) in rows.clone().step_by(ADDED).zip(tile.chunks(ADDED * stride)) {
+                let queries = first..rows.end.min(first + ADDED);
                 let mut inverse = [[0.0; 2]; ADDED];
-                let each = queries.iter().zip(tile.chunks_exact(stride)).zip(e.chunks_exact_mut(live.len()));
-                for (k, ((&i, tile), e)) in each.enumerate() {
+                let each = queries.clone().zip(tile.chunks_exact(stride)).zip(e.chunks_exact_mut(live.len()));
+                for (k, ((i, tile), e)) in each.enumerate() {
                     let (min, tile) = (group.masked.row[i], &tile[live.clone()]);
                     // At first the nearest target has the least exponent.
                     let guess = self.guess(group, i, r).or(Some([0.0; 2]));
                     let of = tile::coupled(self.isa, *shape, min, tile, potential, split, guess, e);
-                    let log = logs + 2 * ((at * ADDED + k) * shapes.len() + r);
+                    let log = logs + 2 * ((i - rows.start) * shapes.len() + r);
                     pass.logs[log..log + 2].copy_from_slice(&of.map(RowSum::log));
                     inverse[k] = of.map(RowSum::inverse);
                 }

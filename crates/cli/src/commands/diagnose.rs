@@ -181,7 +181,8 @@ fn of_run(args: &Args, folder: &Path) -> Result<()> {
     }
     let run = Run::resumed(&folder.join("config.json"), Options::default())?;
     let encoder = folder.join("encoder.safetensors");
-    let config = run.config(data(&run.data)?, Some(&*encoder).filter(|path| path.exists()))?;
+    // Never the file that it came from, which may since have changed.
+    let config = run.config(data(&run.data)?, Some(&*encoder))?;
     let trainer = Trainer::load(config, &folder.join("checkpoint.safetensors"))?;
     let (config, step) = (trainer.config(), trainer.steps_done());
     let (queries, references, dim) = (args.queries, args.references, config.data.dim());
