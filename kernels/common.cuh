@@ -100,6 +100,12 @@ __device__ __forceinline__ Unit unit_of(const DriftHead& head) {
     return {high, static_cast<float>(inverse - high)};
 }
 
+// k of a Matern kernel, whose nu is k + 1/2.
+__device__ __forceinline__ int matern_order(KernelKind kernel) { return kernel - kMatern32 + 1; }
+
+// 1 / ((2k-1) (2k-3)), what its polynomials' recurrence has before z^2 P_(k-2).
+__device__ __forceinline__ float matern_share(int k) { return 1.0f / static_cast<float>((2 * k - 1) * (2 * k - 3)); }
+
 // log k(n) - log k(m), from the difference, so that nothing cancels where both are far below 0. Spec 1.2.
 __device__ __forceinline__ float log_ratio(KernelKind kernel, float n, float m, float rate) {
     const float a = rate * (n - m);
@@ -108,14 +114,20 @@ __device__ __forceinline__ float log_ratio(KernelKind kernel, float n, float m, 
             return -a;
         case kGaussian:
             return -a * (n + m);
-        // From 1e9 on the logarithm is below the last digit, and its argument may not be a number.
-        case kMatern32:
-            if (a > 1e9f) return -a;
-            return log1pf(a / (1.0f + rate * m)) - a;
         default: {
-            if (a > 1e9f) return -a;
             const float u = rate * n, v = rate * m;
-            return log1pf((a + a * (u + v) * (1.0f / 3.0f)) / (1.0f + v + v * v * (1.0f / 3.0f))) - a;
+            // From 1e9 on the logarithm is below the last digit, and its argument may not be a number.
+            if (fmaxf(u, v) > 1e9f) return -a;
+            // P_k(v) and P_k(u) - P_k(v) of nu = k + 1/2, by P_k = P_(k-1) + z^2 P_(k-2) / ((2k-1) (2k-3)).
+            float before = 1.0f, at = 1.0f + v, step_before = 0.0f, step = a;
+            for (int k = 2; k <= matern_order(kernel); k++) {
+                const float share = matern_share(k);
+                const float next = fmaf(v * v * share, before, at);
+                const float step_next = fmaf(share, fmaf(u * u, step_before, a * (u + v) * before), step);
+                before = at, at = next;
+                step_before = step, step = step_next;
+            }
+            return log1pf(step / at) - a;
         }
     }
 }
@@ -240,6 +252,21 @@ __device__ __forceinline__ bool left_out(const DriftCall& call, const DriftHead&
     return call.leave_out && j == i + (head.negatives > 0 ? head.generated : 0);
 }
 
+// (2k-1) P_k / P_(k-1) of a Matern kernel's polynomials, and (2k+1) P_(k+1) / P_k, which never overflow.
+struct Quotients {
+    float at, after;
+};
+
+__device__ __forceinline__ Quotients matern_quotients(KernelKind kernel, float z) {
+    const int order = matern_order(kernel);
+    float at = 1.0f, after = 1.0f + z;
+    for (int k = 2; k <= order + 1; k++) {
+        at = after;
+        after = fmaf(z * (z / at), matern_share(k), 1.0f);
+    }
+    return {static_cast<float>(2 * order - 1) * at, static_cast<float>(2 * order + 1) * after};
+}
+
 // b(n) = psi'(n) / n of a kernel with this rate, spec 1.3; 0 for Laplace at 0.
 __device__ __forceinline__ float score_weight(KernelKind kernel, float n, float rate) {
     const float z = n * rate;
@@ -248,10 +275,8 @@ __device__ __forceinline__ float score_weight(KernelKind kernel, float n, float 
             return n > 0.0f ? rate / n : n - n;
         case kGaussian:
             return 2.0f * rate;
-        case kMatern32:
-            return rate / (1.0f + z) * rate;
         default:
-            return rate / (3.0f * fmaf(z * (z / (1.0f + z)), 1.0f / 3.0f, 1.0f)) * rate;
+            return rate / matern_quotients(kernel, z).at * rate;
     }
 }
 

@@ -17,7 +17,7 @@ struct Slopes {
 };
 
 __device__ __forceinline__ Slopes slopes(KernelKind kernel, float n, float rate) {
-    const float z = n * rate, unit = 1.0f / rate;
+    const float unit = 1.0f / rate;
     switch (kernel) {
         case kLaplace:
             return {score_weight(kernel, n, rate), n * unit, fmaf(n, unit, unit * unit)};
@@ -25,16 +25,9 @@ __device__ __forceinline__ Slopes slopes(KernelKind kernel, float n, float rate)
             const float square = 0.5f * unit;
             return {score_weight(kernel, n, rate), square, square};
         }
-        case kMatern32: {
-            const float p1 = 1.0f + z;
-            const float sharp = fmaf(z * (z / p1), 1.0f / 3.0f, 1.0f);
-            return {score_weight(kernel, n, rate), p1 * unit * unit, 3.0f * sharp * unit * unit};
-        }
         default: {
-            // The quotient of polynomials without overflow.
-            const float s = fmaf(z * (z / (1.0f + z)), 1.0f / 3.0f, 1.0f);
-            const float ratio = fmaf(z * (z / s), 1.0f / 15.0f, 1.0f);
-            return {score_weight(kernel, n, rate), 3.0f * s * unit * unit, 5.0f * ratio * unit * unit};
+            const Quotients quotients = matern_quotients(kernel, n * rate);
+            return {rate / quotients.at * rate, quotients.at * unit * unit, quotients.after * unit * unit};
         }
     }
 }

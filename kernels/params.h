@@ -38,7 +38,7 @@ constexpr int kCoefficientPad = 16;
 constexpr int kTilePad = 8;
 
 // Spec 1.2.
-enum KernelKind { kLaplace = 0, kGaussian = 1, kMatern32 = 2, kMatern52 = 3 };
+enum KernelKind { kLaplace = 0, kGaussian = 1, kMatern32 = 2, kMatern52 = 3, kMatern72 = 4, kMatern92 = 5 };
 // Spec 2.2 (2) to (4), 2.5: where the length scale of the features comes from.
 enum ScaleKind { kScaleOfficial = 0, kScalePaper = 1, kScaleRaw = 2 };
 // Spec 2.2 (5), 2.5: what happens to the distance of a generated sample to itself.

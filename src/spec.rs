@@ -12,7 +12,8 @@ const MAX_ITERATIONS: u32 = 100_000;
 
 /// A radial kernel k(r), with k(0) = 1 and a length scale tau.
 ///
-/// Source: spec 1.2. `c` stands for sqrt(2 nu) / tau.
+/// Source: spec 1.2. `c` stands for sqrt(2 nu) / tau. Matérn kernels have nu = k + 1/2, and tend to the Gaussian as k
+/// grows; beyond 9/2 the polynomial leaves the range of f32 where its exponential still has digits.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
@@ -24,20 +25,44 @@ pub enum Kernel {
     Matern32,
     /// (1 + c r + (c r)²/3) exp(-c r), c = sqrt(5) / tau.
     Matern52,
+    /// (1 + c r + 2 (c r)²/5 + (c r)³/15) exp(-c r), c = sqrt(7) / tau.
+    Matern72,
+    /// (1 + c r + 3 (c r)²/7 + 2 (c r)³/21 + (c r)⁴/105) exp(-c r), c = sqrt(9) / tau.
+    Matern92,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 4] = [Self::Laplace, Self::Gaussian, Self::Matern32, Self::Matern52];
+    pub const ALL: [Self; 6] =
+        [Self::Laplace, Self::Gaussian, Self::Matern32, Self::Matern52, Self::Matern72, Self::Matern92];
 
-    /// The name used on the command line: `laplace`, `gaussian`, `matern32`, `matern52`.
+    /// The name used on the command line: `laplace`, `gaussian`, `matern32` and so on.
     pub fn name(self) -> &'static str {
         match self {
             Self::Laplace => "laplace",
             Self::Gaussian => "gaussian",
             Self::Matern32 => "matern32",
             Self::Matern52 => "matern52",
+            Self::Matern72 => "matern72",
+            Self::Matern92 => "matern92",
         }
+    }
+
+    /// k of nu = k + 1/2; of the Gaussian there is none.
+    pub(crate) fn order(self) -> Option<u32> {
+        match self {
+            Self::Gaussian => None,
+            Self::Laplace => Some(0),
+            Self::Matern32 => Some(1),
+            Self::Matern52 => Some(2),
+            Self::Matern72 => Some(3),
+            Self::Matern92 => Some(4),
+        }
+    }
+
+    /// What multiplies the distance in the exponent, c, or for the Gaussian its square, 1 / (2 tau²).
+    pub(crate) fn rate(self, tau: f64) -> f64 {
+        self.order().map_or(0.5 / (tau * tau), |k| f64::from(2 * k + 1).sqrt() / tau)
     }
 }
 
@@ -50,10 +75,10 @@ impl std::fmt::Display for Kernel {
 impl std::str::FromStr for Kernel {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|k| k.name() == s)
-            .ok_or_else(|| Error::value("kernel", "name", "laplace, gaussian, matern32 or matern52", format!("{s:?}")))
+        Self::ALL.into_iter().find(|k| k.name() == s).ok_or_else(|| {
+            let names = "laplace, gaussian, matern32, matern52, matern72 or matern92";
+            Error::value("kernel", "name", names, format!("{s:?}"))
+        })
     }
 }
 

@@ -19,7 +19,7 @@ fn case_of(presets: Range<usize>, decades: Range<i32>) -> impl Strategy<Value = 
     // One query alone is normalised to a force of 1 whatever it was (spec 2.4, G = 1), which hides every error but ours.
     let shape = (1usize..4, 2usize..30, 0usize..20, 1usize..30, 1usize..40);
     let values = (any::<u32>(), decades, any::<bool>(), prop_oneof![Just(0.0f32), Just(10.0), Just(-300.0)]);
-    let choices = (presets, 0usize..4, 0usize..8, prop::collection::vec(0.02f64..2.0, 1..4));
+    let choices = (presets, 0..Kernel::ALL.len(), 0usize..8, prop::collection::vec(0.02f64..2.0, 1..4));
     (shape, values, choices).prop_map(
         |((b, g, n, p, d), (seed, decade, weighted, offset), (preset, kernel, coupling, r))| {
             let scale = 10f32.powi(decade);

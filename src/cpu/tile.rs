@@ -20,7 +20,7 @@ pub(crate) const REMOVED: f32 = f32::INFINITY;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) kernel: Kernel,
-    /// Laplace 1/tau, Gaussian 1/(2 tau²), Matérn c; tau in raw units.
+    /// Of [`Kernel::rate`]; tau in raw units.
     pub(crate) rate: f32,
     /// Which power of the kernel at the highest temperature this one is, where it is 1 to 4.
     pub(crate) power: Option<u32>,
@@ -29,14 +29,8 @@ pub(crate) struct Shape {
 impl Shape {
     /// The kernel with length scale `tau`, in the units of the distances.
     pub(crate) fn new(kernel: Kernel, tau: f64) -> Self {
-        let rate = match kernel {
-            Kernel::Laplace => 1.0 / tau,
-            Kernel::Gaussian => 0.5 / (tau * tau),
-            Kernel::Matern32 => 3f64.sqrt() / tau,
-            Kernel::Matern52 => 5f64.sqrt() / tau,
-        };
         // A rate of 0 would make 0 * infinity of what is removed; a NaN stays.
-        let rate = rate as f32;
+        let rate = kernel.rate(tau) as f32;
         Self { kernel, rate: if rate < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { rate }, power: None }
     }
 
@@ -52,7 +46,7 @@ impl Shape {
                 let power = match kernel {
                     Kernel::Laplace => highest / r,
                     Kernel::Gaussian => (highest / r) * (highest / r),
-                    Kernel::Matern32 | Kernel::Matern52 => return None,
+                    _ => return None,
                 };
                 let close = (power - power.round()).abs() <= 1e-9 * power;
                 (close && power <= MOST).then_some(power.round() as u32)
@@ -77,6 +71,22 @@ const LAPLACE: u8 = 0;
 const GAUSSIAN: u8 = 1;
 const MATERN32: u8 = 2;
 const MATERN52: u8 = 3;
+const MATERN72: u8 = 4;
+const MATERN92: u8 = 5;
+
+/// The coefficients of each kernel's polynomial from the highest power on (spec 1.2).
+const POLYNOMIALS: [&[f32]; 6] = [
+    &[],
+    &[],
+    &[1.0, 1.0],
+    &[1.0 / 3.0, 1.0, 1.0],
+    &[1.0 / 15.0, 2.0 / 5.0, 1.0, 1.0],
+    &[1.0 / 105.0, 2.0 / 21.0, 3.0 / 7.0, 1.0, 1.0],
+];
+
+/// The most that a polynomial counts, so that sums of it are finite, and 0 times it is 0. Only from 1e8 length scales on
+/// are there larger ones, where a unit in the last place of the exponent is more than their logarithm's rest.
+const MOST: f32 = 1e30;
 
 /// Calls a function generic over the kernel's number.
 macro_rules! for_kernel {
@@ -86,6 +96,8 @@ macro_rules! for_kernel {
             Kernel::Gaussian => $f::<V, GAUSSIAN>($($arg),*),
             Kernel::Matern32 => $f::<V, MATERN32>($($arg),*),
             Kernel::Matern52 => $f::<V, MATERN52>($($arg),*),
+            Kernel::Matern72 => $f::<V, MATERN72>($($arg),*),
+            Kernel::Matern92 => $f::<V, MATERN92>($($arg),*),
         }
     };
 }
@@ -96,18 +108,19 @@ fn relative<V: Simd, const KERNEL: u8>(m: V, d: V) -> V {
     if KERNEL == GAUSSIAN { m.sub(d).mul(m.add(d)) } else { m.sub(d) }
 }
 
-/// The polynomial factor of the kernel times `e`; kept finite so that its product with an underflowed exponential is 0.
+/// The polynomial factor of the kernel times `e`.
 #[inline(always)]
 fn times_poly<V: Simd, const KERNEL: u8>(d: V, rate: V, e: V) -> V {
     if KERNEL == LAPLACE || KERNEL == GAUSSIAN {
         return e;
     }
-    let (cd, one, max) = (d.mul(rate), V::splat(1.0), V::splat(f32::MAX));
-    let p = match KERNEL {
-        MATERN32 => one.add(cd),
-        _ => cd.mul(V::splat(1.0 / 3.0)).mul_add(cd, cd).add(one),
-    };
-    e.mul(p.if_less(max, p, max))
+    let (cd, most) = (d.mul(rate), V::splat(MOST));
+    let coefficients = POLYNOMIALS[usize::from(KERNEL)];
+    let mut p = V::splat(coefficients[0]);
+    for c in &coefficients[1..] {
+        p = p.mul_add(cd, V::splat(*c));
+    }
+    e.mul(p.if_less(most, p, most))
 }
 
 /// How far ahead distances are asked for that may come from memory: the processor itself does not look beyond a page.
@@ -670,7 +683,6 @@ fn field_row_of<V: Simd, const KERNEL: u8>(
     let [mut mass, mut alpha, mut sharp, mut square] = [V::wide_zero(); 4];
     let (zero, one, far) = (V::zero(), V::splat(1.0), V::splat(FAR));
     let (unit, min, rate) = (V::splat(1.0 / rate), V::splat(min), V::splat(rate));
-    let third = V::splat(1.0 / 3.0);
     // The polynomial at the minimum goes out of every weight.
     let least = one.div(times_poly::<V, KERNEL>(min, rate, one));
     for at in (0..row.len()).step_by(LANES) {
@@ -691,18 +703,17 @@ fn field_row_of<V: Simd, const KERNEL: u8>(
         let z = d.mul(rate);
         let (b, inverse) = match KERNEL {
             LAPLACE => (zero.if_less(d, rate.div(d), zero), d.mul(unit)),
-            MATERN32 => {
-                let p1 = one.add(z);
-                let s = z.mul(z.div(p1)).mul_add(third, one);
-                sharp = w.wide_mul_add(s.mul(V::splat(3.0)).mul(unit).mul(unit), sharp);
-                (rate.div(p1).mul(rate), p1.mul(unit).mul(unit))
-            }
             _ => {
-                let s = z.mul(z.div(one.add(z))).mul_add(third, one);
-                let ratio = z.mul(z.div(s)).mul_add(V::splat(1.0 / 15.0), one);
-                sharp = w.wide_mul_add(ratio.mul(V::splat(5.0)).mul(unit).mul(unit), sharp);
-                let s3 = s.mul(V::splat(3.0));
-                (rate.div(s3).mul(rate), s3.mul(unit).mul(unit))
+                // P_k / P_(k-1) of the polynomials of nu = k + 1/2, by P_k = P_(k-1) + z² P_(k-2) / ((2k-1) (2k-3)).
+                let (mut quotient, mut after, mut odd) = (one, one.add(z), 1.0);
+                for _ in MATERN32..=KERNEL {
+                    odd += 2.0;
+                    quotient = after;
+                    after = z.mul(z.div(quotient)).mul_add(V::splat(1.0 / (odd * (odd - 2.0))), one);
+                }
+                sharp = w.wide_mul_add(after.mul(V::splat(odd)).mul(unit).mul(unit), sharp);
+                let quotient = quotient.mul(V::splat(odd - 2.0));
+                (rate.div(quotient).mul(rate), quotient.mul(unit).mul(unit))
             }
         };
         alpha = w.wide_mul_add(inverse, alpha);

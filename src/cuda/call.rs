@@ -76,7 +76,7 @@ impl Plan {
         let spec = &self.spec;
         let mut rate = [0.0; crate::MAX_TEMPERATURES];
         for (to, &r) in rate.iter_mut().zip(&spec.temperatures) {
-            *to = self::rate(spec.kernel, r);
+            *to = spec.kernel.rate(r) as f32;
         }
         let (mask, mask_value) = match spec.self_mask {
             SelfMask::Add(value) => (params::MaskKind_kMaskAdd, value),
@@ -102,6 +102,8 @@ impl Plan {
                 Kernel::Gaussian => params::KernelKind_kGaussian,
                 Kernel::Matern32 => params::KernelKind_kMatern32,
                 Kernel::Matern52 => params::KernelKind_kMatern52,
+                Kernel::Matern72 => params::KernelKind_kMatern72,
+                Kernel::Matern92 => params::KernelKind_kMatern92,
             },
             scale_kind: match spec.feature_scale {
                 FeatureScale::Official => params::ScaleKind_kScaleOfficial,
@@ -153,17 +155,6 @@ impl Plan {
             ..DriftCall::default()
         }
     }
-}
-
-/// What the kernels know of a length scale.
-pub(super) fn rate(kernel: Kernel, r: f64) -> f32 {
-    let rate = match kernel {
-        Kernel::Laplace => 1.0 / r,
-        Kernel::Gaussian => 0.5 / (r * r),
-        Kernel::Matern32 => 3f64.sqrt() / r,
-        Kernel::Matern52 => 5f64.sqrt() / r,
-    };
-    rate as f32
 }
 
 fn filled(at: usize, head: &Head, pointers: &Pointers, workspace: u64) -> DriftHead {

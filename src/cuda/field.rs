@@ -129,7 +129,7 @@ impl FieldPlan {
             let (address, guard) = own.device_ptr(stream);
             guards.push(guard);
             call.params.head.bandwidths = address as *const _;
-            call.params.rate[0] = super::call::rate(self.plan.spec.kernel, 1.0);
+            call.params.rate[0] = self.plan.spec.kernel.rate(1.0) as f32;
         }
         exact(OP, "numbers", numbers.len(), &[2, 4, n])?;
         let (address, guard) = numbers.device_ptr_mut(stream);

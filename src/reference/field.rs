@@ -1,6 +1,6 @@
 //! Mean-shift and kernel-score fields of spec section 1.4.
 
-use super::{distance, log_kernel, log_sum_exp};
+use super::{beyond_one, decay, distance, log_kernel, log_sum_exp};
 use crate::Kernel;
 use crate::{Field, FieldInputs, FieldSpec, Result};
 
@@ -93,52 +93,34 @@ fn one_set(
 
 /// b(r) r = psi'(r): the score weight times the distance (spec 1.3), finite for every kernel at every r.
 fn score_slope(kernel: Kernel, r: f64, tau: f64) -> f64 {
-    match kernel {
-        Kernel::Laplace => 1.0 / tau,
-        Kernel::Gaussian => r / (tau * tau),
-        Kernel::Matern32 => {
-            let c = 3f64.sqrt() / tau;
-            c * c * r / (1.0 + c * r)
-        }
-        Kernel::Matern52 => {
-            let c = 5f64.sqrt() / tau;
-            let cr = c * r;
-            c * c / 3.0 * r * (1.0 + cr) / (1.0 + cr + cr * cr / 3.0)
-        }
+    match kernel.order() {
+        None => r / (tau * tau),
+        Some(0) => 1.0 / tau,
+        Some(_) => r / inverse_weight(kernel, r, tau),
     }
 }
 
-/// k#(r) / k(r) for the companion kernel `k#(r) = int_r^inf t k(t) dt` (spec 1.5, T4).
+/// k#(r) / k(r) for the companion kernel `k#(r) = int_r^inf t k(t) dt` (spec 1.5, T4): `(2 nu / c²) k` of nu + 1 with
+/// the same c.
 fn sharp_ratio(kernel: Kernel, r: f64, tau: f64) -> f64 {
-    match kernel {
-        Kernel::Laplace => tau * (r + tau),
-        Kernel::Gaussian => tau * tau,
-        Kernel::Matern32 => {
-            let c = 3f64.sqrt() / tau;
-            let cr = c * r;
-            3.0 / (c * c) * (1.0 + cr + cr * cr / 3.0) / (1.0 + cr)
-        }
-        Kernel::Matern52 => {
-            let c = 5f64.sqrt() / tau;
-            let cr = c * r;
-            5.0 / (c * c) * (1.0 + cr + 0.4 * cr * cr + cr * cr * cr / 15.0) / (1.0 + cr + cr * cr / 3.0)
+    match kernel.order() {
+        None => tau * tau,
+        Some(k) => {
+            let c = decay(k, tau);
+            f64::from(2 * k + 1) / (c * c) * (1.0 + beyond_one(k + 1, c * r)) / (1.0 + beyond_one(k, c * r))
         }
     }
 }
 
-/// 1 / b(r) (spec 1.3), finite at r = 0.
+/// 1 / b(r) (spec 1.3), finite at r = 0. Of Matérn it is that ratio for nu - 1 with the same c, since
+/// `-k' / r = c² / (2 nu - 2) k` of nu - 1.
 fn inverse_weight(kernel: Kernel, r: f64, tau: f64) -> f64 {
-    match kernel {
-        Kernel::Laplace => tau * r,
-        Kernel::Gaussian => tau * tau,
-        Kernel::Matern32 => {
-            let c = 3f64.sqrt() / tau;
-            (1.0 + c * r) / (c * c)
-        }
-        Kernel::Matern52 => {
-            let c = 5f64.sqrt() / tau;
-            let cr = c * r;
-            3.0 / (c * c) * (1.0 + cr + cr * cr / 3.0) / (1.0 + cr)
+    match kernel.order() {
+        None => tau * tau,
+        Some(0) => tau * r,
+        Some(k) => {
+            let c = decay(k, tau);
+            f64::from(2 * k - 1) / (c * c) * (1.0 + beyond_one(k, c * r)) / (1.0 + beyond_one(k - 1, c * r))
         }
     }
 }

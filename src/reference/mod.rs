@@ -15,20 +15,31 @@ use crate::Kernel;
 
 /// log k(r) for a length scale `tau` (spec 1.2, 1.3).
 pub(crate) fn log_kernel(kernel: Kernel, r: f64, tau: f64) -> f64 {
-    match kernel {
+    match kernel.order() {
         // the polynomial's logarithm would make it inf - inf
         _ if r == f64::INFINITY => f64::NEG_INFINITY,
-        Kernel::Laplace => -r / tau,
-        Kernel::Gaussian => -r * r / (2.0 * tau * tau),
-        Kernel::Matern32 => {
-            let cr = 3f64.sqrt() / tau * r;
-            cr.ln_1p() - cr
-        }
-        Kernel::Matern52 => {
-            let cr = 5f64.sqrt() / tau * r;
-            (cr + cr * cr / 3.0).ln_1p() - cr
+        None => -r * r / (2.0 * tau * tau),
+        Some(k) => {
+            let cr = decay(k, tau) * r;
+            beyond_one(k, cr).ln_1p() - cr
         }
     }
+}
+
+/// c = sqrt(2 nu) / tau, nu = k + 1/2.
+fn decay(k: u32, tau: f64) -> f64 {
+    f64::from(2 * k + 1).sqrt() / tau
+}
+
+/// P(z) - 1 of the Matérn kernel P(c r) exp(-c r), nu = k + 1/2: `sum_j 2^j k! (2k-j)! / ((2k)! j! (k-j)!) z^j` over
+/// j = 1 to k, which is the Bessel function of spec 1.2.
+fn beyond_one(k: u32, z: f64) -> f64 {
+    let (mut sum, mut term) = (0.0, 1.0);
+    for j in 1..=k {
+        term *= z * f64::from(2 * (k - j + 1)) / f64::from(j * (2 * k - j + 1));
+        sum += term;
+    }
+    sum
 }
 
 /// log sum exp; minus infinity where every term is.

@@ -261,7 +261,7 @@ impl Call {
         let ([generated, positives], long) = extents(below(4) == 0, below(4));
         let shape = [1 + below(3), 1 + below(generated), below(20), 1 + below(positives), 1 + below(long)];
         let (name, mut spec) = dialects()[below(3)].clone();
-        spec.kernel = Kernel::ALL[below(4)];
+        spec.kernel = Kernel::ALL[below(Kernel::ALL.len() as u64)];
         spec = match below(8) {
             0 => spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(3)), Form::Joint),
             1 => spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(3)), Form::Split),

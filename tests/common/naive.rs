@@ -32,6 +32,14 @@ fn log_kernel(kernel: Kernel, n: f32, tau: f32) -> f32 {
             let c = 5f32.sqrt() / tau * n;
             (c + c * c / 3.0).ln_1p() - c
         }
+        Kernel::Matern72 => {
+            let c = 7f32.sqrt() / tau * n;
+            (c + 2.0 * c * c / 5.0 + c * c * c / 15.0).ln_1p() - c
+        }
+        Kernel::Matern92 => {
+            let c = 3.0 / tau * n;
+            (c + 3.0 * c * c / 7.0 + 2.0 * c * c * c / 21.0 + c * c * c * c / 105.0).ln_1p() - c
+        }
         other => panic!("unknown kernel {other}"),
     }
 }

@@ -115,6 +115,10 @@ pub(crate) enum KernelName {
     Matern32,
     /// Matérn 5/2
     Matern52,
+    /// Matérn 7/2
+    Matern72,
+    /// Matérn 9/2
+    Matern92,
 }
 
 impl From<KernelName> for cudrift::Kernel {
@@ -124,6 +128,8 @@ impl From<KernelName> for cudrift::Kernel {
             KernelName::Gaussian => Self::Gaussian,
             KernelName::Matern32 => Self::Matern32,
             KernelName::Matern52 => Self::Matern52,
+            KernelName::Matern72 => Self::Matern72,
+            KernelName::Matern92 => Self::Matern92,
         }
     }
 }
