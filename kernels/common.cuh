@@ -100,34 +100,32 @@ __device__ __forceinline__ Unit unit_of(const DriftHead& head) {
     return {high, static_cast<float>(inverse - high)};
 }
 
-// k of a Matern kernel, whose nu is k + 1/2.
-__device__ __forceinline__ int matern_order(KernelKind kernel) { return kernel - kMatern32 + 1; }
-
-// 1 / ((2k-1) (2k-3)), what its polynomials' recurrence has before z^2 P_(k-2).
-__device__ __forceinline__ float matern_share(int k) { return 1.0f / static_cast<float>((2 * k - 1) * (2 * k - 3)); }
-
 // log k(n) - log k(m), from the difference, so that nothing cancels where both are far below 0. Spec 1.2.
-__device__ __forceinline__ float log_ratio(KernelKind kernel, float n, float m, float rate) {
+__device__ __forceinline__ float log_ratio(const DriftCall& call, float n, float m, float rate) {
     const float a = rate * (n - m);
-    switch (kernel) {
+    switch (call.kernel) {
         case kLaplace:
             return -a;
         case kGaussian:
             return -a * (n + m);
+        case kPlummer: {
+            // By the nearer of the two, since a quotient near -1 would cost its logarithm digits.
+            const float near = rate * fminf(n, m);
+            const float excess = 0.5f * log1pf(fabsf(a) * (rate * (n + m)) / fmaf(near, near, 1.0f));
+            return n < m ? excess : -excess;
+        }
         default: {
             const float u = rate * n, v = rate * m;
             // From 1e9 on the logarithm is below the last digit, and its argument may not be a number.
             if (fmaxf(u, v) > 1e9f) return -a;
-            // P_k(v) and P_k(u) - P_k(v) of nu = k + 1/2, by P_k = P_(k-1) + z^2 P_(k-2) / ((2k-1) (2k-3)).
-            float before = 1.0f, at = 1.0f + v, step_before = 0.0f, step = a;
-            for (int k = 2; k <= matern_order(kernel); k++) {
-                const float share = matern_share(k);
-                const float next = fmaf(v * v * share, before, at);
-                const float step_next = fmaf(share, fmaf(u * u, step_before, a * (u + v) * before), step);
-                before = at, at = next;
-                step_before = step, step = step_next;
+            // P(v), and (P(u) - P(v)) / a, by Horner's rule. Coefficients of powers that are not there are 0.
+            float at = 0.0f, slope = 0.0f;
+#pragma unroll
+            for (int power = kPowers - 1; power > 0; power--) {
+                at = fmaf(at, v, call.polynomial[power]);
+                slope = fmaf(slope, u, at);
             }
-            return log1pf(step / at) - a;
+            return log1pf(a * slope / fmaf(at, v, 1.0f)) - a;
         }
     }
 }
@@ -142,18 +140,18 @@ struct Norms {
 __device__ __forceinline__ float affinity(const DriftCall& call, float n, float w, float rate, const Norms& norms) {
     // Of a row with mass 1 (couplings.cu) the column has a potential.
     if (call.coupled) {
-        return expf(log_ratio(call.kernel, n, norms.row_least, rate) + (norms.column_log - norms.row_log));
+        return expf(log_ratio(call, n, norms.row_least, rate) + (norms.column_log - norms.row_log));
     }
     const bool alone = call.coupling == kRowOnly;
     const float column_least = alone ? norms.row_least : norms.column_least;
     const float column_log = alone ? norms.row_log : norms.column_log;
     float l =
-        0.5f * (log_ratio(call.kernel, n, norms.row_least, rate) + log_ratio(call.kernel, n, column_least, rate)) -
+        0.5f * (log_ratio(call, n, norms.row_least, rate) + log_ratio(call, n, column_least, rate)) -
         0.5f * (norms.row_log + column_log);
     if (call.floor_kind == kFloorNormalizer) {
         // K / sqrt(max(row sum * column sum, floor)): the sums themselves, in logarithms.
-        float half = 0.5f * (log_ratio(call.kernel, norms.row_least, 0.0f, rate) +
-                             log_ratio(call.kernel, column_least, 0.0f, rate) + norms.row_log + column_log);
+        float half = 0.5f * (log_ratio(call, norms.row_least, 0.0f, rate) +
+                             log_ratio(call, column_least, 0.0f, rate) + norms.row_log + column_log);
         if (call.weights == kWeightLogit && !alone) half += 0.5f * logf(w);
         const float excess = call.affinity_floor - half;
         l -= excess > 0.0f ? excess : 0.0f;
@@ -169,7 +167,7 @@ __device__ __forceinline__ float affinity(const DriftCall& call, float n, float 
 // not.
 template <bool kOfficial>
 __device__ __forceinline__ float kernel_ratio(const DriftCall& call, int k, float n, float m) {
-    return kOfficial ? exp2_fast(-call.rate2[k] * (n - m)) : expf(log_ratio(call.kernel, n, m, call.rate[k]));
+    return kOfficial ? exp2_fast(-call.rate2[k] * (n - m)) : expf(log_ratio(call, n, m, call.rate[k]));
 }
 
 constexpr float kHalfLog2e = 0.72134752f;
@@ -252,17 +250,18 @@ __device__ __forceinline__ bool left_out(const DriftCall& call, const DriftHead&
     return call.leave_out && j == i + (head.negatives > 0 ? head.generated : 0);
 }
 
-// (2k-1) P_k / P_(k-1) of a Matern kernel's polynomials, and (2k+1) P_(k+1) / P_k, which never overflow.
+// (2k-1) P_k / P_(k-1) of a Matern kernel's polynomials, and (2k+1) P_(k+1) / P_k, which never overflow, by
+// P_k = P_(k-1) + z^2 P_(k-2) / ((2k-1) (2k-3)).
 struct Quotients {
     float at, after;
 };
 
 __device__ __forceinline__ Quotients matern_quotients(KernelKind kernel, float z) {
-    const int order = matern_order(kernel);
+    const int order = kernel - kMatern32 + 1;
     float at = 1.0f, after = 1.0f + z;
     for (int k = 2; k <= order + 1; k++) {
         at = after;
-        after = fmaf(z * (z / at), matern_share(k), 1.0f);
+        after = fmaf(z * (z / at), 1.0f / static_cast<float>((2 * k - 1) * (2 * k - 3)), 1.0f);
     }
     return {static_cast<float>(2 * order - 1) * at, static_cast<float>(2 * order + 1) * after};
 }
@@ -275,6 +274,8 @@ __device__ __forceinline__ float score_weight(KernelKind kernel, float n, float 
             return n > 0.0f ? rate / n : n - n;
         case kGaussian:
             return 2.0f * rate;
+        case kPlummer:
+            return rate / fmaf(z, z, 1.0f) * rate;
         default:
             return rate / matern_quotients(kernel, z).at * rate;
     }

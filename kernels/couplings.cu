@@ -103,7 +103,7 @@ __device__ __forceinline__ void project_row(const DriftCall& call, const DriftHe
                 const float c = potential[k];
                 // What is not there may lie at any distance.
                 if (c == -infinity()) continue;
-                const float z = log_ratio(call.kernel, n, least_n, call.rate[r0 + k]) + c;
+                const float z = log_ratio(call, n, least_n, call.rate[r0 + k]) + c;
                 if (second) {
                     sums[1][k].add(z);
                 } else {
@@ -168,7 +168,7 @@ __device__ __forceinline__ void project_columns(const DriftCall& call) {
 #pragma unroll
                 for (int k = 0; k < kAtOnce; ++k) {
                     if (r0 + k >= call.temperatures) break;
-                    sums[k].add(log_ratio(call.kernel, n, least_n, call.rate[r0 + k]) - log[2 * k]);
+                    sums[k].add(log_ratio(call, n, least_n, call.rate[r0 + k]) - log[2 * k]);
                 }
             });
         }
@@ -213,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) start(const __grid_con
             if (call.coupling == kRowColumn) {
                 // sqrt(w) K / sqrt(Z) with weights in the logits, w K / sqrt(Z) with weights after the softmaxes, of
                 // which the row's goes out.
-                const float sum = log_ratio(call.kernel, head.column_least[column], 0.0f, call.rate[r]) + *potential;
+                const float sum = log_ratio(call, head.column_least[column], 0.0f, call.rate[r]) + *potential;
                 c = (call.weights == kWeightLogit ? 0.5f : 1.0f) * logf(w) - 0.5f * sum;
                 // Without any pair it adds to nothing.
                 if (*potential == -infinity()) c = 0.0f;

@@ -25,6 +25,10 @@ __device__ __forceinline__ Slopes slopes(KernelKind kernel, float n, float rate)
             const float square = 0.5f * unit;
             return {score_weight(kernel, n, rate), square, square};
         }
+        case kPlummer: {
+            const float z = n * rate;
+            return {score_weight(kernel, n, rate), fmaf(z, z, 1.0f) * unit * unit, 1.0f};
+        }
         default: {
             const Quotients quotients = matern_quotients(kernel, n * rate);
             return {rate / quotients.at * rate, quotients.at * unit * unit, quotients.after * unit * unit};
@@ -67,7 +71,7 @@ __device__ __forceinline__ void rows(const DriftCall& call) {
         const float c = head.column_log[j];
         if (c == -infinity() || left_out(call, head, i, j)) return;
         const bool second = kind == 2;
-        const float w = expf(log_ratio(call.kernel, n, least_n, rate) + (c - (second ? logs[1] : logs[0])));
+        const float w = expf(log_ratio(call, n, least_n, rate) + (c - (second ? logs[1] : logs[0])));
         const Slopes of = slopes(call.kernel, n, rate);
         if (second) {
             sums[1].add(w, of);
@@ -85,9 +89,10 @@ __device__ __forceinline__ void rows(const DriftCall& call) {
     const float h = head.bandwidths == nullptr ? 1.0f : head.bandwidths[i];
     const long long n = head.generated;
     float* numbers = head.numbers + 4 * lane * n + i;
-    numbers[0] = log + log_ratio(call.kernel, least_n, 0.0f, rate);
+    numbers[0] = log + log_ratio(call, least_n, 0.0f, rate);
     numbers[n] = alpha * h * h;
-    numbers[2 * n] = sharp * h * h;
+    // Plummer's companion mass is infinite wherever there is any mass.
+    numbers[2 * n] = call.kernel == kPlummer ? sharp * infinity() : sharp * h * h;
     numbers[3 * n] = 1.0f / squares;
     // In units of the length scale.
     head.mass[3 * i + lane] = peak;

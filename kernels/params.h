@@ -37,8 +37,18 @@ constexpr int kCoefficientPad = 16;
 // banks but for two at a time.
 constexpr int kTilePad = 8;
 
+// Coefficients of a Matern kernel's polynomial.
+constexpr int kPowers = 5;
 // Spec 1.2.
-enum KernelKind { kLaplace = 0, kGaussian = 1, kMatern32 = 2, kMatern52 = 3, kMatern72 = 4, kMatern92 = 5 };
+enum KernelKind {
+    kLaplace = 0,
+    kGaussian = 1,
+    kMatern32 = 2,
+    kMatern52 = 3,
+    kMatern72 = 4,
+    kMatern92 = 5,
+    kPlummer = 6,
+};
 // Spec 2.2 (2) to (4), 2.5: where the length scale of the features comes from.
 enum ScaleKind { kScaleOfficial = 0, kScalePaper = 1, kScaleRaw = 2 };
 // Spec 2.2 (5), 2.5: what happens to the distance of a generated sample to itself.
@@ -165,6 +175,8 @@ struct DriftCall {
     double norm_floor;
     // 1 / R, 1 / (2 R^2), sqrt(3) / R or sqrt(5) / R, as the kernel has it.
     float rate[kMaxTemperatures];
+    // Of a Matern kernel: P of spec 1.2, from the constant on.
+    float polynomial[kPowers];
     // Whether the affinity is that of the official code: Laplace, both softmaxes, the floor of their product, weights
     // after them or none, no pair removed (with coefficients in half precision, R of 0.005 at least); and 1 / R in
     // units of log 2 for it.

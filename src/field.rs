@@ -1,7 +1,6 @@
 //! Mean-shift and kernel-score fields of two reference sets: what to compute, and the validation that backends share.
 
 use crate::{Error, Kernel, Points, Result};
-use std::ops::{Div, Mul, Sub};
 
 /// Which kernel and bandwidth make the fields of spec section 1.
 #[non_exhaustive]
@@ -120,6 +119,17 @@ impl<'a, T: Copy> FieldInputs<'a, T> {
         [self.x.len() / self.dim, self.p.len() / self.dim, self.q.len() / self.dim, self.dim]
     }
 
+    /// The logarithms of the sums of the weights that each query sees in p and in q.
+    pub(crate) fn log_totals<R: Real>(&self, self_mask: bool) -> [Vec<R>; 2] {
+        let [n, m, l, _] = self.shape();
+        let sum = |weights: Option<&[f32]>, count: usize| {
+            weights.map_or(count as f64, |weights| weights.iter().map(|w| f64::from(*w)).sum())
+        };
+        let (p, q) = (sum(self.weight_p, m), sum(self.weight_q, l));
+        let own = |i: usize| if self_mask { self.weight_q.map_or(1.0, |w| f64::from(w[i])) } else { 0.0 };
+        [vec![R::from_f64(p.ln()); n], (0..n).map(|i| R::from_f64((q - own(i)).ln())).collect()]
+    }
+
     pub(crate) fn validate(&self, spec: &FieldSpec) -> Result<()> {
         if self.bandwidths.is_none() {
             check_bandwidth(spec.bandwidth)?;
@@ -174,6 +184,10 @@ pub struct Field<T> {
     pub sharp_ratio_p: Vec<T>,
     /// The same over q.
     pub sharp_ratio_q: Vec<T>,
+    /// The logarithm of the sum of the references' weights in p; without weights there are m of 1.
+    pub log_total_p: Vec<T>,
+    /// The same in q; with the self mask without the query's own.
+    pub log_total_q: Vec<T>,
     /// The effective sample size of p, `1 / sum_j w_j²` (spec 6.6).
     pub ess_p: Vec<T>,
     /// The effective sample size of q.
@@ -182,35 +196,98 @@ pub struct Field<T> {
     pub nonfinite: u64,
 }
 
-impl<T: Copy + Sub<Output = T> + Mul<Output = T> + Div<Output = T>> Field<T> {
+/// What a [`Field`] moves its queries by: V of spec 1.4 and 8, each from the same two sums over either reference set.
+///
+/// p and q stand for the kernel density estimates as well, `sum_j w_j k / sum_j w_j`.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Velocity {
+    /// Mean shifts, `ms_p - ms_q` (spec 1.4).
+    MeanShift,
+    /// Kernel scores, `grad log p - grad log q` (spec 8.3): the steepest descent of KL(q || p). With the Gaussian at queries
+    /// with noise of its bandwidth that is SD-Flow (8.7).
+    Score,
+    /// Mean shifts over the companion kernel's mass (spec 8.4), which makes them a gradient for every kernel.
+    Sharp,
+    /// `grad p - grad q`, minus half the gradient of MMD² (spec 8.5). With [`Kernel::Plummer`] it is the bandwidth e times
+    /// the Coulomb field (8.6), whose kernel is 1 / e at r = 0.
+    Mmd,
+    /// `p / q` times the score difference: the steepest descent of KL(p || q) (spec 8.8).
+    ForwardKl {
+        /// Where `|log p / q|` ends, above 0. The paper has no number (spec 8.8, open).
+        most: f64,
+    },
+    /// `2 q / p` times the score difference: that of the integral of `(q - p)² / p` (spec 8.8).
+    ChiSquared {
+        /// As for [`Velocity::ForwardKl`].
+        most: f64,
+    },
+}
+
+/// f32 or f64.
+pub trait Real: Copy + Into<f64> + Send + Sync {
+    /// The nearest number.
+    fn from_f64(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Real for f64 {
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
+
+impl<T: Real> Field<T> {
     /// The covariance residuals of p and of q, [n, D] each: what the mean shift is beside `alpha` times the score
     /// (spec 1.5, T2; 0 for the Gaussian).
     pub fn residuals(&self) -> [Vec<T>; 2] {
-        let dim = self.dim();
-        let residual = |shift: &[T], score: &[T], alpha: &[T]| {
-            let mut residual = shift.to_vec();
-            for ((out, score), alpha) in residual.chunks_mut(dim).zip(score.chunks(dim)).zip(alpha) {
-                out.iter_mut().zip(score).for_each(|(out, score)| *out = *out - *alpha * *score);
-            }
-            residual
-        };
+        let residual = |shift: &[T], score: &[T], alpha: &[T]| self.joined(shift, score, |i| [1.0, -alpha[i].into()]);
         [residual(&self.ms_p, &self.score_p, &self.alpha_p), residual(&self.ms_q, &self.score_q, &self.alpha_q)]
     }
 
-    /// The sharp-normalised field [n, D], `V#_p - V#_q` with `V# = sum_j k (y_j - x) / sum_j k#` (spec 8.4): the gradient
-    /// of the companion masses' log ratio, and so conservative for every kernel.
-    pub fn sharp(&self) -> Vec<T> {
-        let dim = self.dim();
-        let mut sharp = self.ms_p.clone();
-        let ratios = self.sharp_ratio_p.iter().zip(&self.sharp_ratio_q);
-        for ((out, shift_q), (p, q)) in sharp.chunks_mut(dim).zip(self.ms_q.chunks(dim)).zip(ratios) {
-            out.iter_mut().zip(shift_q).for_each(|(out, shift_q)| *out = *out / *p - *shift_q / *q);
+    /// How a velocity moves every query, [n, D].
+    ///
+    /// # Errors
+    /// [`Error::Value`] where `most` is not a number above 0.
+    pub fn velocity(&self, velocity: Velocity) -> Result<Vec<T>> {
+        if let Velocity::ForwardKl { most } | Velocity::ChiSquared { most } = velocity
+            && !(most > 0.0)
+        {
+            return Err(Error::value("field", "most", "a number above 0", most));
         }
-        sharp
+        let (a, b) = match velocity {
+            Velocity::MeanShift | Velocity::Sharp => (&self.ms_p, &self.ms_q),
+            _ => (&self.score_p, &self.score_q),
+        };
+        Ok(self.joined(a, b, |i| {
+            // Of the estimates.
+            let p = self.logz_p[i].into() - self.log_total_p[i].into();
+            let q = self.logz_q[i].into() - self.log_total_q[i].into();
+            // A NaN stays.
+            let ratio = |most: f64| (p - q).clamp(-most, most).exp();
+            match velocity {
+                Velocity::MeanShift | Velocity::Score => [1.0, -1.0],
+                Velocity::Sharp => [1.0 / self.sharp_ratio_p[i].into(), -1.0 / self.sharp_ratio_q[i].into()],
+                Velocity::Mmd => [p.exp(), -q.exp()],
+                Velocity::ForwardKl { most } => [ratio(most), -ratio(most)],
+                Velocity::ChiSquared { most } => [2.0 / ratio(most), -2.0 / ratio(most)],
+            }
+        }))
     }
 
-    /// D, or 1 where there is no query.
-    fn dim(&self) -> usize {
-        self.ms_p.len().checked_div(self.alpha_p.len()).unwrap_or(1)
+    /// Two arrays [n, D] with factors of each query.
+    fn joined(&self, a: &[T], b: &[T], factors: impl Fn(usize) -> [f64; 2]) -> Vec<T> {
+        let dim = a.len().checked_div(self.logz_p.len()).unwrap_or(1).max(1);
+        let rows = a.chunks(dim).zip(b.chunks(dim)).enumerate();
+        rows.flat_map(|(i, (a, b))| {
+            let [of_a, of_b] = factors(i);
+            a.iter().zip(b).map(move |(a, b)| T::from_f64(of_a * (*a).into() + of_b * (*b).into()))
+        })
+        .collect()
     }
 }

@@ -55,7 +55,7 @@ pub mod train;
 pub use drift::{Convergence, Drift, RowMeans};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
-pub use field::{Field, FieldInputs, FieldSpec};
+pub use field::{Field, FieldInputs, FieldSpec, Real, Velocity};
 pub use half::{bf16, f16};
 pub use inputs::{DriftInputs, DriftShape, Points};
 pub use spec::{

@@ -29,12 +29,15 @@ pub enum Kernel {
     Matern72,
     /// (1 + c r + 3 (c r)²/7 + 2 (c r)³/21 + (c r)⁴/105) exp(-c r), c = sqrt(9) / tau.
     Matern92,
+    /// (1 + (r / tau)²)^(-1/2): Plummer's, whose mass falls so slowly that its companion kernel (1.5, T4) is infinite.
+    /// Source: spec 8.6 with m = 3, tau in the place of e, and 1 at r = 0.
+    Plummer,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 6] =
-        [Self::Laplace, Self::Gaussian, Self::Matern32, Self::Matern52, Self::Matern72, Self::Matern92];
+    pub const ALL: [Self; 7] =
+        [Self::Laplace, Self::Gaussian, Self::Matern32, Self::Matern52, Self::Matern72, Self::Matern92, Self::Plummer];
 
     /// The name used on the command line: `laplace`, `gaussian`, `matern32` and so on.
     pub fn name(self) -> &'static str {
@@ -45,13 +48,14 @@ impl Kernel {
             Self::Matern52 => "matern52",
             Self::Matern72 => "matern72",
             Self::Matern92 => "matern92",
+            Self::Plummer => "plummer",
         }
     }
 
-    /// k of nu = k + 1/2; of the Gaussian there is none.
+    /// k of nu = k + 1/2, where the kernel is a Matérn one.
     pub(crate) fn order(self) -> Option<u32> {
         match self {
-            Self::Gaussian => None,
+            Self::Gaussian | Self::Plummer => None,
             Self::Laplace => Some(0),
             Self::Matern32 => Some(1),
             Self::Matern52 => Some(2),
@@ -60,9 +64,24 @@ impl Kernel {
         }
     }
 
-    /// What multiplies the distance in the exponent, c, or for the Gaussian its square, 1 / (2 tau²).
+    /// The coefficients of what multiplies a Matérn kernel's exponential, from the constant on.
+    pub(crate) const fn polynomial(self) -> [f32; 5] {
+        match self {
+            Self::Laplace | Self::Gaussian | Self::Plummer => [1.0, 0.0, 0.0, 0.0, 0.0],
+            Self::Matern32 => [1.0, 1.0, 0.0, 0.0, 0.0],
+            Self::Matern52 => [1.0, 1.0, 1.0 / 3.0, 0.0, 0.0],
+            Self::Matern72 => [1.0, 1.0, 2.0 / 5.0, 1.0 / 15.0, 0.0],
+            Self::Matern92 => [1.0, 1.0, 3.0 / 7.0, 2.0 / 21.0, 1.0 / 105.0],
+        }
+    }
+
+    /// What multiplies the distance, c or 1 / tau, or for the Gaussian its square, 1 / (2 tau²).
     pub(crate) fn rate(self, tau: f64) -> f64 {
-        self.order().map_or(0.5 / (tau * tau), |k| f64::from(2 * k + 1).sqrt() / tau)
+        match self.order() {
+            Some(k) => f64::from(2 * k + 1).sqrt() / tau,
+            None if self == Self::Gaussian => 0.5 / (tau * tau),
+            None => 1.0 / tau,
+        }
     }
 }
 
@@ -76,7 +95,7 @@ impl std::str::FromStr for Kernel {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|k| k.name() == s).ok_or_else(|| {
-            let names = "laplace, gaussian, matern32, matern52, matern72 or matern92";
+            let names = "laplace, gaussian, matern32, matern52, matern72, matern92 or plummer";
             Error::value("kernel", "name", names, format!("{s:?}"))
         })
     }

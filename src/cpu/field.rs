@@ -42,6 +42,7 @@ pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Resul
         .iter()
         .map(|set| set.iter().filter(|v| !v.to_f32().is_finite()).count() as u64)
         .sum();
+    let [log_total_p, log_total_q] = inputs.log_totals(spec.self_mask);
     let scalars = |set: &Set, at: usize| set.scalars.iter().map(|row| row[at]).collect();
     Ok(Field {
         drift: minus(&p.shift, &q.shift),
@@ -52,6 +53,8 @@ pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Resul
         alpha_q: scalars(&q, 1),
         sharp_ratio_p: scalars(&p, 2),
         sharp_ratio_q: scalars(&q, 2),
+        log_total_p,
+        log_total_q,
         ess_p: scalars(&p, 3),
         ess_q: scalars(&q, 3),
         ms_p: p.shift,
@@ -68,7 +71,7 @@ fn bytes([n, m, l, dim]: [usize; 4]) -> Option<usize> {
     let each = if dim <= LOW_DIM { dim } else { dim + padded };
     let references = m.max(l).checked_next_multiple_of(LANES)?.checked_mul(each + 2)?;
     let task = 2 * ROWS * (CHUNK + LANES) + (ROWS + 4 * ROWS).checked_mul(dim)?;
-    let results = n.checked_mul(dim.checked_mul(6)? + 16)?;
+    let results = n.checked_mul(dim.checked_mul(6)? + 18)?;
     let tasks = task.checked_mul(rayon::current_num_threads())?;
     references.checked_add(results)?.checked_add(tasks)?.checked_mul(size_of::<f32>())
 }

@@ -63,26 +63,22 @@ impl Shape {
     /// psi_0(d), in f64.
     pub(crate) fn exponent(self, d: f32) -> f64 {
         let (d, rate) = (f64::from(d), f64::from(self.rate));
-        if self.kernel == Kernel::Gaussian { d * d * rate } else { d * rate }
+        match self.kernel {
+            Kernel::Gaussian => d * d * rate,
+            Kernel::Plummer => 0.0,
+            _ => d * rate,
+        }
     }
 }
 
+// Their places in `Kernel::ALL`.
 const LAPLACE: u8 = 0;
 const GAUSSIAN: u8 = 1;
 const MATERN32: u8 = 2;
 const MATERN52: u8 = 3;
 const MATERN72: u8 = 4;
 const MATERN92: u8 = 5;
-
-/// The coefficients of each kernel's polynomial from the highest power on (spec 1.2).
-const POLYNOMIALS: [&[f32]; 6] = [
-    &[],
-    &[],
-    &[1.0, 1.0],
-    &[1.0 / 3.0, 1.0, 1.0],
-    &[1.0 / 15.0, 2.0 / 5.0, 1.0, 1.0],
-    &[1.0 / 105.0, 2.0 / 21.0, 3.0 / 7.0, 1.0, 1.0],
-];
+const PLUMMER: u8 = 6;
 
 /// The most that a polynomial counts, so that sums of it are finite, and 0 times it is 0. Only from 1e8 length scales on
 /// are there larger ones, where a unit in the last place of the exponent is more than their logarithm's rest.
@@ -98,6 +94,7 @@ macro_rules! for_kernel {
             Kernel::Matern52 => $f::<V, MATERN52>($($arg),*),
             Kernel::Matern72 => $f::<V, MATERN72>($($arg),*),
             Kernel::Matern92 => $f::<V, MATERN92>($($arg),*),
+            Kernel::Plummer => $f::<V, PLUMMER>($($arg),*),
         }
     };
 }
@@ -105,19 +102,27 @@ macro_rules! for_kernel {
 /// (psi_0(m) - psi_0(d)) / rate.
 #[inline(always)]
 fn relative<V: Simd, const KERNEL: u8>(m: V, d: V) -> V {
-    if KERNEL == GAUSSIAN { m.sub(d).mul(m.add(d)) } else { m.sub(d) }
+    match KERNEL {
+        GAUSSIAN => m.sub(d).mul(m.add(d)),
+        PLUMMER => V::zero(),
+        _ => m.sub(d),
+    }
 }
 
-/// The polynomial factor of the kernel times `e`.
+/// What the kernel has beside its exponential, a polynomial or Plummer's root, times `e`.
 #[inline(always)]
 fn times_poly<V: Simd, const KERNEL: u8>(d: V, rate: V, e: V) -> V {
     if KERNEL == LAPLACE || KERNEL == GAUSSIAN {
         return e;
     }
     let (cd, most) = (d.mul(rate), V::splat(MOST));
-    let coefficients = POLYNOMIALS[usize::from(KERNEL)];
-    let mut p = V::splat(coefficients[0]);
-    for c in &coefficients[1..] {
+    if KERNEL == PLUMMER {
+        return e.div(cd.mul_add(cd, V::splat(1.0)).sqrt());
+    }
+    let coefficients = const { Kernel::ALL[KERNEL as usize].polynomial() };
+    let order = usize::from(KERNEL - MATERN32 + 1);
+    let mut p = V::splat(coefficients[order]);
+    for c in coefficients[..order].iter().rev() {
         p = p.mul_add(cd, V::splat(*c));
     }
     e.mul(p.if_less(most, p, most))
@@ -703,6 +708,10 @@ fn field_row_of<V: Simd, const KERNEL: u8>(
         let z = d.mul(rate);
         let (b, inverse) = match KERNEL {
             LAPLACE => (zero.if_less(d, rate.div(d), zero), d.mul(unit)),
+            PLUMMER => {
+                let inverse = z.mul_add(z, one);
+                (rate.div(inverse).mul(rate), inverse.mul(unit).mul(unit))
+            }
             _ => {
                 // P_k / P_(k-1) of the polynomials of nu = k + 1/2, by P_k = P_(k-1) + z² P_(k-2) / ((2k-1) (2k-3)).
                 let (mut quotient, mut after, mut odd) = (one, one.add(z), 1.0);
@@ -726,6 +735,8 @@ fn field_row_of<V: Simd, const KERNEL: u8>(
         sharp = alpha;
     } else if KERNEL == LAPLACE {
         sharp = tau.mul_add(tau * mass, alpha);
+    } else if KERNEL == PLUMMER {
+        sharp = if mass > 0.0 { f64::INFINITY } else { mass };
     }
     FieldSums { mass, alpha, sharp, square }
 }

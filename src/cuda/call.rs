@@ -104,7 +104,9 @@ impl Plan {
                 Kernel::Matern52 => params::KernelKind_kMatern52,
                 Kernel::Matern72 => params::KernelKind_kMatern72,
                 Kernel::Matern92 => params::KernelKind_kMatern92,
+                Kernel::Plummer => params::KernelKind_kPlummer,
             },
+            polynomial: spec.kernel.polynomial(),
             scale_kind: match spec.feature_scale {
                 FeatureScale::Official => params::ScaleKind_kScaleOfficial,
                 FeatureScale::Paper => params::ScaleKind_kScalePaper,

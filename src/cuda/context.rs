@@ -209,6 +209,7 @@ impl Context {
         let numbers = self.download(&numbers, 8 * n)?;
         let of = |side: usize, which: usize| numbers[(4 * side + which) * n..][..n].to_vec();
         let minus = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        let [log_total_p, log_total_q] = inputs.log_totals(spec.self_mask);
         Ok(Field {
             drift: minus(&ms_p, &ms_q),
             score_diff: minus(&score_p, &score_q),
@@ -222,6 +223,8 @@ impl Context {
             alpha_q: of(0, 1),
             sharp_ratio_p: of(1, 2),
             sharp_ratio_q: of(0, 2),
+            log_total_p,
+            log_total_q,
             ess_p: of(1, 3),
             ess_q: of(0, 3),
             nonfinite: plan.nonfinite(&self.stream, &workspace)?,

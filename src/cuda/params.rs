@@ -14,12 +14,14 @@ pub const kFewSlots: ::core::ffi::c_int = 2;
 pub const kRange: ::core::ffi::c_int = 128;
 pub const kCoefficientPad: ::core::ffi::c_int = 16;
 pub const kTilePad: ::core::ffi::c_int = 8;
+pub const kPowers: ::core::ffi::c_int = 5;
 pub const KernelKind_kLaplace: KernelKind = 0;
 pub const KernelKind_kGaussian: KernelKind = 1;
 pub const KernelKind_kMatern32: KernelKind = 2;
 pub const KernelKind_kMatern52: KernelKind = 3;
 pub const KernelKind_kMatern72: KernelKind = 4;
 pub const KernelKind_kMatern92: KernelKind = 5;
+pub const KernelKind_kPlummer: KernelKind = 6;
 pub type KernelKind = ::core::ffi::c_uint;
 pub const ScaleKind_kScaleOfficial: ScaleKind = 0;
 pub const ScaleKind_kScalePaper: ScaleKind = 1;
@@ -263,6 +265,7 @@ pub struct DriftCall {
     pub near: f32,
     pub norm_floor: f64,
     pub rate: [f32; 8usize],
+    pub polynomial: [f32; 5usize],
     pub official: ::core::ffi::c_int,
     pub rate2: [f32; 8usize],
     pub heads: ::core::ffi::c_int,
@@ -271,7 +274,7 @@ pub struct DriftCall {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 536usize];
+    ["Size of DriftCall"][::core::mem::size_of::<DriftCall>() - 560usize];
     ["Alignment of DriftCall"][::core::mem::align_of::<DriftCall>() - 8usize];
     ["Offset of field: DriftCall::temperatures"][::core::mem::offset_of!(DriftCall, temperatures) - 0usize];
     ["Offset of field: DriftCall::kernel"][::core::mem::offset_of!(DriftCall, kernel) - 4usize];
@@ -299,11 +302,12 @@ const _: () = {
     ["Offset of field: DriftCall::near"][::core::mem::offset_of!(DriftCall, near) - 92usize];
     ["Offset of field: DriftCall::norm_floor"][::core::mem::offset_of!(DriftCall, norm_floor) - 96usize];
     ["Offset of field: DriftCall::rate"][::core::mem::offset_of!(DriftCall, rate) - 104usize];
-    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 136usize];
-    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 140usize];
-    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 172usize];
-    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 176usize];
-    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 184usize];
+    ["Offset of field: DriftCall::polynomial"][::core::mem::offset_of!(DriftCall, polynomial) - 136usize];
+    ["Offset of field: DriftCall::official"][::core::mem::offset_of!(DriftCall, official) - 156usize];
+    ["Offset of field: DriftCall::rate2"][::core::mem::offset_of!(DriftCall, rate2) - 160usize];
+    ["Offset of field: DriftCall::heads"][::core::mem::offset_of!(DriftCall, heads) - 192usize];
+    ["Offset of field: DriftCall::table"][::core::mem::offset_of!(DriftCall, table) - 200usize];
+    ["Offset of field: DriftCall::head"][::core::mem::offset_of!(DriftCall, head) - 208usize];
 };
 impl Default for DriftCall {
     fn default() -> Self {

@@ -14,6 +14,7 @@ pub fn field(spec: &FieldSpec, inputs: &FieldInputs<'_, f64>) -> Result<Field<f6
     let q = one_set(spec, inputs, inputs.q, inputs.weight_q, spec.self_mask);
     let minus = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect();
     let all = [inputs.x, inputs.p, inputs.q];
+    let [log_total_p, log_total_q] = inputs.log_totals(spec.self_mask);
     Ok(Field {
         drift: minus(&p.shift, &q.shift),
         score_diff: minus(&p.score, &q.score),
@@ -27,6 +28,8 @@ pub fn field(spec: &FieldSpec, inputs: &FieldInputs<'_, f64>) -> Result<Field<f6
         alpha_q: q.alpha,
         sharp_ratio_p: p.sharp_ratio,
         sharp_ratio_q: q.sharp_ratio,
+        log_total_p,
+        log_total_q,
         ess_p: p.ess,
         ess_q: q.ess,
         nonfinite: all.iter().flat_map(|s| s.iter()).filter(|v| !v.is_finite()).count() as u64,
@@ -80,7 +83,10 @@ fn one_set(
                 }
             }
             alpha += weight * inverse_weight(kernel, r, tau);
-            sharp += weight * sharp_ratio(kernel, r, tau);
+            // Infinite or not, it counts nothing where the weight is nothing.
+            if weight != 0.0 {
+                sharp += weight * sharp_ratio(kernel, r, tau);
+            }
             squares += weight * weight;
         }
         set.logz.push(lse);
@@ -94,9 +100,8 @@ fn one_set(
 /// b(r) r = psi'(r): the score weight times the distance (spec 1.3), finite for every kernel at every r.
 fn score_slope(kernel: Kernel, r: f64, tau: f64) -> f64 {
     match kernel.order() {
-        None => r / (tau * tau),
         Some(0) => 1.0 / tau,
-        Some(_) => r / inverse_weight(kernel, r, tau),
+        _ => r / inverse_weight(kernel, r, tau),
     }
 }
 
@@ -104,6 +109,7 @@ fn score_slope(kernel: Kernel, r: f64, tau: f64) -> f64 {
 /// the same c.
 fn sharp_ratio(kernel: Kernel, r: f64, tau: f64) -> f64 {
     match kernel.order() {
+        None if kernel == Kernel::Plummer => f64::INFINITY,
         None => tau * tau,
         Some(k) => {
             let c = decay(k, tau);
@@ -116,6 +122,7 @@ fn sharp_ratio(kernel: Kernel, r: f64, tau: f64) -> f64 {
 /// `-k' / r = c² / (2 nu - 2) k` of nu - 1.
 fn inverse_weight(kernel: Kernel, r: f64, tau: f64) -> f64 {
     match kernel.order() {
+        None if kernel == Kernel::Plummer => tau * tau + r * r,
         None => tau * tau,
         Some(0) => tau * r,
         Some(k) => {

@@ -18,6 +18,7 @@ pub(crate) fn log_kernel(kernel: Kernel, r: f64, tau: f64) -> f64 {
     match kernel.order() {
         // the polynomial's logarithm would make it inf - inf
         _ if r == f64::INFINITY => f64::NEG_INFINITY,
+        None if kernel == Kernel::Plummer => -0.5 * (r / tau * (r / tau)).ln_1p(),
         None => -r * r / (2.0 * tau * tau),
         Some(k) => {
             let cr = decay(k, tau) * r;

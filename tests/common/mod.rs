@@ -108,7 +108,9 @@ pub fn relative_error<A: Copy + Into<f64>>(got: &[A], want: &[f64]) -> f64 {
     let max = want.iter().fold(0.0f64, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
     let mut worst = 0.0f64;
     for (got, want) in got.iter().zip(want) {
-        let error = ((*got).into() - want).abs();
+        let got = (*got).into();
+        // Infinities too.
+        let error = if got == *want { 0.0 } else { (got - want).abs() };
         if error > worst || error.is_nan() {
             worst = error;
         }

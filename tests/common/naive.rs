@@ -40,6 +40,7 @@ fn log_kernel(kernel: Kernel, n: f32, tau: f32) -> f32 {
             let c = 3.0 / tau * n;
             (c + 3.0 * c * c / 7.0 + 2.0 * c * c * c / 21.0 + c * c * c * c / 105.0).ln_1p() - c
         }
+        Kernel::Plummer => -0.5 * (n / tau * (n / tau)).ln_1p(),
         other => panic!("unknown kernel {other}"),
     }
 }

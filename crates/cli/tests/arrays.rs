@@ -87,6 +87,7 @@ fn golden_fields_through_files() {
                     }
                     succeeds(&args);
                     let got = read_npz(&folder.path("out.npz"));
+                    assert_eq!(got["velocity"], got[["drift", "score_diff"][at % 2]]);
                     for key in ["ms_p", "ms_q", "drift", "score_p", "score_q", "score_diff", "logz_p", "logz_q"] {
                         let reference = &want[&format!("{prefix}{key}")];
                         let error = relative_error(&got[key].2, &reference.2);
@@ -99,6 +100,38 @@ fn golden_fields_through_files() {
         }
         assert!(checked >= 32, "{checked}");
     }
+}
+
+#[test]
+fn velocities_by_name() {
+    let folder = Folder::new();
+    let (path, out) = (golden("ms_g6_p5_s2.npz"), folder.text("out.npz"));
+    let all = ["field", "--in", &path, "--out", &out, "--bandwidth", "1"];
+    let of = |words: &[&str]| {
+        succeeds(&[&all[..], words].concat());
+        let mut arrays = read_npz(&folder.path("out.npz"));
+        (arrays.remove("velocity").unwrap().2, arrays)
+    };
+    let (sharp, arrays) = of(&["--field", "sharp"]);
+    assert_eq!(sharp, arrays["sharp"].2);
+    let (score, _) = of(&["--field", "score"]);
+    let (mmd, _) = of(&["--field", "mmd", "--kernel", "plummer"]);
+    assert_eq!(of(&["--field", "coulomb"]).0, mmd);
+    let (kl, arrays) = of(&["--field", "forward-kl"]);
+    let [m, l] = ["p", "q"].map(|set| of(&[]).1[&format!("log_total_{set}")].2[0]);
+    for (i, (kl, score)) in kl.chunks(2).zip(score.chunks(2)).enumerate() {
+        let ratio = (arrays["logz_p"].2[i] - m - arrays["logz_q"].2[i] + l).clamp(-5.0, 5.0).exp();
+        assert!(kl.iter().zip(score).all(|(kl, score)| (kl - ratio * score).abs() <= 1e-5 * kl.abs().max(1.0)));
+    }
+    let (chi, _) = of(&["--field", "chi-squared", "--most-log-ratio", "1e-9"]);
+    assert!(chi.iter().zip(&score).all(|(chi, score)| (chi - 2.0 * score).abs() <= 1e-6 * chi.abs()));
+    for (words, says) in [
+        (&["--field", "coulomb", "--kernel", "laplace"][..], "plummer"),
+        (&["--field", "score", "--coupling", "sinkhorn"], "mean-shift"),
+    ] {
+        fails(&[&all[..], words].concat(), 2, says);
+    }
+    fails(&[&all[..], &["--field", "forward-kl", "--most-log-ratio", "-1"]].concat(), 1, "most");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `cudrift field`: mean shift and kernel score.
+//! `cudrift field`: what a set of points is moved by, between two others.
 
 use super::{Backend, Coupled, CouplingArgs, CouplingName, FormName, KernelName, warn_nonfinite};
 use crate::arrays::{Output, is_reference, read_npz, write_npz};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result, say};
 use clap::ValueEnum;
 use cudrift::cuda::Context;
 use cudrift::metrics::median_distance;
-use cudrift::{DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, WeightRule, cpu};
+use cudrift::{DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, Velocity, WeightRule, cpu};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
     after_help = "In:   x [n,D], p [m,D], q [l,D]; optional weight_p [m], weight_q [l], and bandwidth [n], one for each\n      \
                         query, where --bandwidth gives none. Keys that begin with ref_, official_\n      \
                         or gauss_h, laplace_h, matern32_h, matern52_h are results and skipped.\n\
-                  Out:  ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q [n], nonfinite [];\n      \
+                  Out:  velocity [n,D], the field that is asked for; and what it is made of: ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q, log_total_p, log_total_q [n], nonfinite [];\n      \
                         residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
                         sharp [n,D], the drift over companion masses, and its sharp_ratio_p, sharp_ratio_q [n];\n      \
                         ess_p, ess_q [n], effective sample sizes.\n      \
@@ -30,12 +30,15 @@ pub(crate) struct Args {
     /// Where the result goes
     #[arg(long, value_name = "RESULT.npz")]
     out: PathBuf,
-    /// Which field is meant; all write the same arrays
+    /// Which field the result has as `velocity`
     #[arg(long, value_enum, default_value = "mean-shift")]
     field: FieldName,
-    /// The kernel
-    #[arg(long, value_enum, default_value = "laplace")]
-    kernel: KernelName,
+    /// The kernel; laplace unless given, of the Coulomb field plummer
+    #[arg(long, value_enum)]
+    kernel: Option<KernelName>,
+    /// Where |log p/q| ends in the weights of forward-kl and chi-squared
+    #[arg(long, value_name = "L", default_value_t = 5.0, allow_negative_numbers = true)]
+    most_log_ratio: f64,
     #[command(flatten)]
     bandwidth: Bandwidth,
     #[command(flatten)]
@@ -85,7 +88,7 @@ impl std::str::FromStr for Length {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FieldName {
     /// Mean shift, the barycenter minus the query
     MeanShift,
@@ -93,6 +96,36 @@ enum FieldName {
     Score,
     /// Mean shift over the companion kernel's mass, which makes it a gradient
     Sharp,
+    /// Gradient of p - q, estimates with the kernel
+    Mmd,
+    /// That with Plummer's kernel, whose e is the bandwidth; 1 at r = 0, not 1/e
+    Coulomb,
+    /// p/q times the score: descent of KL(p||q)
+    ForwardKl,
+    /// 2q/p times the score: descent of the chi-squared divergence of q from p
+    ChiSquared,
+}
+
+impl Args {
+    fn kernel(&self) -> Result<KernelName> {
+        match (self.field, self.kernel) {
+            (FieldName::Coulomb, None | Some(KernelName::Plummer)) => Ok(KernelName::Plummer),
+            (FieldName::Coulomb, Some(_)) => Err(Error::usage("the Coulomb field's kernel is plummer")),
+            (_, kernel) => Ok(kernel.unwrap_or(KernelName::Laplace)),
+        }
+    }
+
+    fn velocity(&self) -> Velocity {
+        let most = self.most_log_ratio;
+        match self.field {
+            FieldName::MeanShift => Velocity::MeanShift,
+            FieldName::Score => Velocity::Score,
+            FieldName::Sharp => Velocity::Sharp,
+            FieldName::Mmd | FieldName::Coulomb => Velocity::Mmd,
+            FieldName::ForwardKl => Velocity::ForwardKl { most },
+            FieldName::ChiSquared => Velocity::ChiSquared { most },
+        }
+    }
 }
 
 /// What `work` gives, and its median time over `runs` more.
@@ -199,7 +232,7 @@ impl Case {
     fn coupled(&self, args: &Args, coupled: Coupled) -> Result<cudrift::Drift> {
         let Self { x, p, q, weight_p, weight_q, .. } = self;
         let base = self.length(&args.bandwidth)?.ok_or_else(no_bandwidth)?;
-        let own = FieldSpec::for_dimension(args.kernel.into(), base, args.bandwidth.dimension_exponent, self.dim());
+        let own = FieldSpec::for_dimension(args.kernel()?.into(), base, args.bandwidth.dimension_exponent, self.dim());
         let mut spec = coupled.spec(DriftSpec::notebook());
         spec.affinity_floor = cudrift::AffinityFloor::None;
         (spec.kernel, spec.temperatures) = (own.kernel, vec![own.bandwidth]);
@@ -245,6 +278,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let case = Case::read(&args.input)?;
     let coupled = args.coupling.or_default(CouplingName::Row)?;
     if args.coupling.form == Some(FormName::Joint) || coupled.coupling != CouplingName::Row {
+        if args.field != FieldName::MeanShift {
+            return Err(Error::usage("with this coupling there is no other field than mean-shift"));
+        }
         let drift = case.coupled(args, coupled)?;
         let nonfinite = i64::try_from(drift.nonfinite).unwrap_or(i64::MAX);
         let reached = drift.convergence[0];
@@ -259,13 +295,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         return write_npz(&args.out, &arrays);
     }
-    // All fields come from one pass over the pairs; --field says which one the caller is after.
-    let (FieldName::MeanShift | FieldName::Score | FieldName::Sharp) = args.field;
-    let field = case.field(args.kernel, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
+    let field = case.field(args.kernel()?, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
-    let ([residual_p, residual_q], sharp) = (field.residuals(), field.sharp());
+    let ([residual_p, residual_q], sharp) = (field.residuals(), field.velocity(Velocity::Sharp)?);
+    let velocity = field.velocity(args.velocity())?;
     let shape = case.x.1;
     let vectors = [
+        ("velocity", &velocity),
         ("ms_p", &field.ms_p),
         ("ms_q", &field.ms_q),
         ("drift", &field.drift),
@@ -283,6 +319,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("alpha_q", &field.alpha_q),
         ("sharp_ratio_p", &field.sharp_ratio_p),
         ("sharp_ratio_q", &field.sharp_ratio_q),
+        ("log_total_p", &field.log_total_p),
+        ("log_total_q", &field.log_total_q),
         ("ess_p", &field.ess_p),
         ("ess_q", &field.ess_q),
     ];

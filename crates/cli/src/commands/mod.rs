@@ -119,6 +119,8 @@ pub(crate) enum KernelName {
     Matern72,
     /// Matérn 9/2
     Matern92,
+    /// 1/sqrt(1+(r/h)²)
+    Plummer,
 }
 
 impl From<KernelName> for cudrift::Kernel {
@@ -130,6 +132,7 @@ impl From<KernelName> for cudrift::Kernel {
             KernelName::Matern52 => Self::Matern52,
             KernelName::Matern72 => Self::Matern72,
             KernelName::Matern92 => Self::Matern92,
+            KernelName::Plummer => Self::Plummer,
         }
     }
 }
