@@ -10,4 +10,5 @@
 #include "random.cu"
 #include "reduce.cu"
 #include "statistics.cu"
+#include "transport.cu"
 #include "update.cu"

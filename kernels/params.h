@@ -199,6 +199,25 @@ struct TrainProgress {
     double loss, loss_ema, scale, grad_norm;
 };
 
+// What a field moves samples by (src/field.rs).
+enum VelocityKind { kOneProduct = 0, kSharp = 1, kMmd = 2, kForwardKl = 3, kChiSquared = 4 };
+
+// A head's field: groups of so many generated samples, `count` numbers in all. towards_p and towards_q [count], or the
+// difference of both and null; of every group the field's numbers [2, 4, generated]; the logarithms of the references'
+// weights in all. Results: the gradient [count], by way of V, and the loss, added to that of the heads before.
+struct TransportCall {
+    long long count;
+    int generated, dim;
+    VelocityKind velocity;
+    float most, log_total_p, log_total_q;
+    int normalize, first;
+    double step, norm_floor;
+    const float *towards_p, *towards_q, *numbers;
+    float *gradient;
+    double *squares;
+    TrainProgress *progress;
+};
+
 // A stream of random integers (src/rng.rs) at the step that comes.
 struct RandomStream {
     unsigned key[2];

@@ -9,7 +9,7 @@
 use crate::data::Data;
 use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
-use crate::train::{Classes, Optimizer};
+use crate::train::{Classes, Optimizer, Transport};
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 use std::fmt::Debug;
 
@@ -152,7 +152,7 @@ pub trait Backend: Debug + Sized {
     type Array: Debug;
     /// What a run is trained on.
     type Data: Debug;
-    /// A drift with its workspace.
+    /// A drift, or a field in its place, with its workspace.
     type Drift: Debug;
     /// A [`Progress`].
     type Progress: Debug;
@@ -191,7 +191,10 @@ pub trait Backend: Debug + Sized {
     /// A drift of one head or several.
     fn drift(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<Self::Drift>;
 
-    /// Gives a drift other temperatures, as many as it has.
+    /// A field in the place of a drift, on the samples and positives of one head or several.
+    fn field(&self, field: &Transport, shapes: &[DriftShape]) -> Result<Self::Drift>;
+
+    /// Gives a drift other temperatures, as many as it has, or a field another bandwidth.
     fn set_temperatures(&self, drift: &mut Self::Drift, temperatures: &[f64]) -> Result<()>;
 
     /// Noise and data of the step that comes.
@@ -228,7 +231,7 @@ pub trait Backend: Debug + Sized {
     ) -> Result<()>;
 
     /// The drift of heads, as many as it is for: of each the gradient of its mean loss over the groups; the sum of those
-    /// losses, and the first head's scale, in `progress`.
+    /// losses, and the first head's scale (of a field 1), in `progress`.
     fn gradient(
         &mut self,
         drift: &mut Self::Drift,

@@ -224,6 +224,21 @@ pub enum Velocity {
     },
 }
 
+impl Velocity {
+    /// Checks the clips.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where `most` is not a number above 0.
+    pub fn validate(self) -> Result<()> {
+        match self {
+            Self::ForwardKl { most } | Self::ChiSquared { most } if most.is_nan() || most <= 0.0 => {
+                Err(Error::value("field", "most", "a number above 0", most))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// f32 or f64.
 pub trait Real: Copy + Into<f64> + Send + Sync {
     /// The nearest number.
@@ -255,11 +270,7 @@ impl<T: Real> Field<T> {
     /// # Errors
     /// [`Error::Value`] where `most` is not a number above 0.
     pub fn velocity(&self, velocity: Velocity) -> Result<Vec<T>> {
-        if let Velocity::ForwardKl { most } | Velocity::ChiSquared { most } = velocity
-            && !(most > 0.0)
-        {
-            return Err(Error::value("field", "most", "a number above 0", most));
-        }
+        velocity.validate()?;
         let (a, b) = match velocity {
             Velocity::MeanShift | Velocity::Sharp => (&self.ms_p, &self.ms_q),
             _ => (&self.score_p, &self.score_q),

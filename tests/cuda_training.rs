@@ -15,8 +15,8 @@ use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
 use cudrift::generator::{Architecture, Condition, Mlp, Pass, Vector};
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Annealing, Classes, Config, Optimizer, Step, Trainer};
-use cudrift::{Coupling, DriftShape, DriftSpec, Dtype, Form, Sinkhorn};
+use cudrift::train::{Annealing, Classes, Config, Optimizer, Step, Trainer, Transport};
+use cudrift::{Coupling, DriftShape, DriftSpec, Dtype, FieldSpec, Form, Kernel, Sinkhorn, Velocity};
 
 /// The device, or nothing where a test may be skipped.
 fn open() -> Option<Device> {
@@ -284,8 +284,28 @@ fn twenty_steps_are_those_of_the_cpu() {
     annealed.annealing = Some(Annealing { rate: 0.1, least: 0.3 });
     let mut plans = with_classes();
     plans.spec = plans.spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(4)), Form::Split);
+    let along = |data: Data, velocity: Velocity, kernel: Kernel, bandwidth: f64| {
+        let mut spec = FieldSpec::new(kernel, bandwidth);
+        spec.self_mask = true;
+        let mut config = small(data);
+        config.field = Some(Transport::new(spec, velocity));
+        config
+    };
+    let mut coulomb = along(Toy::Ring.into(), Velocity::Mmd, Kernel::Plummer, 0.3);
+    coulomb.annealing = Some(Annealing { rate: 0.1, least: 0.3 });
+    let mut sharp = along(Toy::Ring.into(), Velocity::Sharp, Kernel::Laplace, 0.3);
+    sharp.field.as_mut().unwrap().normalize = true;
+    let mut classes = with_classes();
+    classes.classes.as_mut().unwrap().negatives = 0;
+    classes.field = along(Toy::Ring.into(), Velocity::Score, Kernel::Gaussian, 0.5).field;
+    let mut features = with_features();
+    features.classes.as_mut().unwrap().negatives = 0;
+    features.field = along(Toy::Ring.into(), Velocity::MeanShift, Kernel::Matern32, 1.0).field;
+    let divergence = along(Toy::TwoMoons.into(), Velocity::ForwardKl { most: 2.0 }, Kernel::Gaussian, 0.4);
     let toys = [Toy::SwissRoll, Toy::Checkerboard].map(small);
-    for config in toys.into_iter().chain([official, with_classes(), annealed, with_features(), plans]) {
+    let drifts = [official, with_classes(), annealed, with_features(), plans];
+    let fields = [coulomb, sharp, classes, features, divergence];
+    for config in toys.into_iter().chain(drifts).chain(fields) {
         let (reports, [host, device]) = together(&config);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);

@@ -1,10 +1,15 @@
 //! Training: it learns, goes on from checkpoints bit for bit, and refuses what cannot be.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use cudrift::backend::{Backend, Head, Progress};
+use cudrift::cpu::Host;
 use cudrift::data::{Data, Toy};
 use cudrift::generator::Mlp;
-use cudrift::train::{Annealing, Config, Optimizer, Step, Trainer};
-use cudrift::{DriftSpec, Error, Kernel};
+use cudrift::rng::{Purpose, Stream};
+use cudrift::train::{Annealing, Config, Optimizer, Step, Trainer, Transport};
+use cudrift::{DriftShape, DriftSpec, Error, FieldInputs, FieldSpec, Kernel, Velocity, reference};
 use std::path::Path;
 
 fn small(toy: Toy) -> Config {
@@ -83,6 +88,83 @@ fn every_distribution_and_kernel_trains() {
         let [after, _] = trainer.evaluate(2048, 100).unwrap();
         println!("{} with {kernel}: SWD {before:.3} -> {after:.3}", toy.name());
         assert!(after <= 0.1 && after <= 0.35 * before, "{} with {kernel}: {before} -> {after}", toy.name());
+    }
+}
+
+fn along(velocity: Velocity, kernel: Kernel, bandwidth: f64) -> Transport {
+    let mut spec = FieldSpec::new(kernel, bandwidth);
+    spec.self_mask = true;
+    Transport::new(spec, velocity)
+}
+
+/// A step along a field has the loss `mean |step V|²` and the gradient `-2 step V / (n D)`, each group by itself.
+#[test]
+fn gradients_along_fields() {
+    let shape = DriftShape { groups: 2, generated: 7, negatives: 0, positives: 9, dim: 3 };
+    let draw = |seed: u64, n: usize| Stream::new(seed, Purpose::Data, 0).normals(n);
+    let (x, p) = (draw(1, 2 * 7 * 3), draw(2, 2 * 9 * 3));
+    for velocity in [Velocity::MeanShift, Velocity::Mmd, Velocity::ForwardKl { most: 0.5 }] {
+        let mut field = along(velocity, Kernel::Laplace, 0.8);
+        let mut whole = Vec::new();
+        for (x, p) in x.chunks(21).zip(p.chunks(27)) {
+            let wide = |set: &[f32]| set.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+            let (x, p) = (wide(x), wide(p));
+            let inputs = FieldInputs::new((&x, [7, 3]), (&p, [9, 3]), (&x, [7, 3])).unwrap();
+            whole.extend(reference::field(&field.spec, &inputs).unwrap().velocity(velocity).unwrap());
+        }
+        let mean = whole.iter().map(|v| v * v).sum::<f64>() / 42.0;
+        for (step, normalize) in [(1.0, false), (-0.5, false), (3.0, true)] {
+            (field.step, field.normalize) = (step, normalize);
+            let unit = if normalize { step / mean.sqrt() } else { step };
+            let mut host = Host::new();
+            let mut drift = host.field(&field, &[shape]).unwrap();
+            let (mut gradient, mut progress) = (vec![0.0f32; 42], Progress::new(0, f64::NAN));
+            let head = Head { generated: &x, positives: &p, negatives: [&vec![], &vec![]], gradient: &mut gradient };
+            host.gradient(&mut drift, &mut [head], &mut progress).unwrap();
+            let want: Vec<f64> = whole.iter().map(|v| -2.0 * unit * v / 42.0).collect();
+            common::check(&format!("{velocity:?}"), common::relative_error(&gradient, &want), 5e-6);
+            common::check("loss", (progress.loss / (unit * unit * mean) - 1.0).abs(), 5e-6);
+            assert_eq!(progress.scale, 1.0);
+        }
+    }
+}
+
+/// What of the fields trains in the plane in 300 steps, and that bandwidths fall.
+#[test]
+fn fields_train() {
+    for field in [
+        along(Velocity::MeanShift, Kernel::Gaussian, 0.2),
+        along(Velocity::Score, Kernel::Gaussian, 0.2),
+        along(Velocity::Sharp, Kernel::Laplace, 0.1),
+        along(Velocity::Mmd, Kernel::Plummer, 0.2),
+        along(Velocity::ForwardKl { most: 5.0 }, Kernel::Gaussian, 0.3),
+        along(Velocity::ChiSquared { most: 5.0 }, Kernel::Gaussian, 0.3),
+    ] {
+        let mut config = Config::notebook(Toy::TwoMoons);
+        (config.batch, config.field) = (512, Some(field));
+        config.annealing = Some(Annealing { rate: 1e-3, least: 0.9 });
+        let mut trainer = Trainer::new(config).unwrap();
+        let [before, _] = trainer.evaluate(2048, 100).unwrap();
+        for _ in 0..300 {
+            trainer.step().unwrap();
+        }
+        let [after, _] = trainer.evaluate(2048, 100).unwrap();
+        println!("{field:?}: SWD {before:.3} -> {after:.3}");
+        assert!(after <= 0.12, "{field:?}: {before} -> {after}");
+    }
+}
+
+#[test]
+fn fields_that_cannot_be() {
+    for field in [
+        along(Velocity::Score, Kernel::Gaussian, f64::NAN),
+        along(Velocity::ForwardKl { most: -1.0 }, Kernel::Gaussian, 1.0),
+        Transport { step: 0.0, ..along(Velocity::Score, Kernel::Gaussian, 1.0) },
+        Transport { step: f64::INFINITY, ..along(Velocity::Score, Kernel::Gaussian, 1.0) },
+    ] {
+        let mut config = small(Toy::Ring);
+        config.field = Some(field);
+        assert!(matches!(Trainer::new(config), Err(Error::Value { .. })), "{field:?}");
     }
 }
 

@@ -7,9 +7,9 @@ use crate::data::Data;
 use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::{Purpose, Stream, sin_cos_turns};
-use crate::train::Optimizer;
 use crate::train::classes::{Buffers, Choices, labels_of};
-use crate::{DriftInputs, DriftShape, DriftSpec, Dtype, Error, Points, Result};
+use crate::train::{Optimizer, Transport};
+use crate::{DriftInputs, DriftShape, DriftSpec, Dtype, Error, FieldInputs, Points, Result};
 use half::bf16;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -71,40 +71,68 @@ pub struct HostData {
     buffers: Option<Buffers>,
 }
 
-/// A drift on the CPU, head after head.
+/// A drift on the CPU, or a field in its place, head after head.
 #[derive(Debug)]
-pub struct HostDrift {
-    spec: DriftSpec,
-    heads: Vec<HostHead>,
-}
+pub struct HostDrift(Vec<HostHead>);
 
+#[expect(clippy::large_enum_variant, reason = "there are a few at most")]
 #[derive(Debug)]
-struct HostHead {
-    shape: DriftShape,
-    plan: Plan,
-    workspace: Workspace,
+enum HostHead {
+    Drift { spec: DriftSpec, plan: Plan, shape: DriftShape, workspace: Workspace },
+    Field { field: Transport, shape: DriftShape },
 }
 
 impl HostHead {
-    /// The drift of a head: its gradient, the mean loss over its groups, its scale.
-    fn gradient(&mut self, spec: &DriftSpec, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
-        let Self { shape: DriftShape { groups, generated, negatives, positives, dim }, plan, workspace } = self;
-        let points = |values, count: usize| Points::new(values, [*groups, count, *dim]);
-        let mut inputs = DriftInputs::new(points(head.generated, *generated)?, points(head.positives, *positives)?)?;
-        if *negatives > 0 {
-            let [samples, weights] = head.negatives;
-            inputs = inputs.negatives(points(samples, *negatives)?)?.weight_negatives(weights)?;
+    /// The gradient of a head; the mean loss over its groups, and its scale.
+    fn gradient(&mut self, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
+        match self {
+            Self::Drift { spec, plan, shape, workspace } => drifted(spec, plan, shape, workspace, head),
+            Self::Field { field, shape } => transported(field, shape, head),
         }
-        let mut losses = vec![0.0; *groups];
-        let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
-        let norms = plan.coefficients(&inputs, &scale, workspace)?.finish(spec, &scale);
-        plan.gradient(&inputs, &scale, &norms, workspace, head.gradient, &mut losses)?;
-        if *groups > 1 {
-            let share = 1.0 / *groups as f32;
-            head.gradient.iter_mut().for_each(|g| *g *= share);
-        }
-        Ok([losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / *groups as f64, scale.scale])
     }
+}
+
+fn drifted(
+    spec: &DriftSpec,
+    plan: &Plan,
+    shape: &DriftShape,
+    workspace: &mut Workspace,
+    head: &mut Head<'_, Vec<f32>>,
+) -> Result<[f64; 2]> {
+    let DriftShape { groups, generated, negatives, positives, dim } = *shape;
+    let points = |values, count: usize| Points::new(values, [groups, count, dim]);
+    let mut inputs = DriftInputs::new(points(head.generated, generated)?, points(head.positives, positives)?)?;
+    if negatives > 0 {
+        let [samples, weights] = head.negatives;
+        inputs = inputs.negatives(points(samples, negatives)?)?.weight_negatives(weights)?;
+    }
+    let mut losses = vec![0.0; groups];
+    let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
+    let norms = plan.coefficients(&inputs, &scale, workspace)?.finish(spec, &scale);
+    plan.gradient(&inputs, &scale, &norms, workspace, head.gradient, &mut losses)?;
+    if groups > 1 {
+        let share = 1.0 / groups as f32;
+        head.gradient.iter_mut().for_each(|g| *g *= share);
+    }
+    Ok([losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / groups as f64, scale.scale])
+}
+
+/// The gradient along a field, whose scale is 1.
+fn transported(field: &Transport, shape: &DriftShape, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
+    let DriftShape { groups, generated, positives, dim, .. } = *shape;
+    let mut squares = 0.0;
+    for group in 0..groups {
+        let own = group * generated * dim..(group + 1) * generated * dim;
+        let x = (&head.generated[own.clone()], [generated, dim]);
+        let p = (&head.positives[group * positives * dim..][..positives * dim], [positives, dim]);
+        let velocity = super::field(&field.spec, &FieldInputs::new(x, p, x)?)?.velocity(field.velocity)?;
+        squares += velocity.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+        head.gradient[own].copy_from_slice(&velocity);
+    }
+    let count = groups * generated * dim;
+    let [loss, factor] = field.regression(squares, count);
+    head.gradient[..count].iter_mut().for_each(|g| *g = (factor * f64::from(*g)) as f32);
+    Ok([loss, 1.0])
 }
 
 impl Backend for Host {
@@ -161,16 +189,26 @@ impl Backend for Host {
     fn drift(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<HostDrift> {
         let head = |shape: &DriftShape| -> Result<_> {
             let plan = Plan::new(spec, *shape)?;
-            Ok(HostHead { shape: *shape, workspace: plan.workspace(), plan })
+            Ok(HostHead::Drift { spec: spec.clone(), shape: *shape, workspace: plan.workspace(), plan })
         };
-        Ok(HostDrift { spec: spec.clone(), heads: shapes.iter().map(head).collect::<Result<_>>()? })
+        Ok(HostDrift(shapes.iter().map(head).collect::<Result<_>>()?))
+    }
+
+    fn field(&self, field: &Transport, shapes: &[DriftShape]) -> Result<HostDrift> {
+        field.validate()?;
+        Ok(HostDrift(shapes.iter().map(|shape| HostHead::Field { field: *field, shape: *shape }).collect()))
     }
 
     fn set_temperatures(&self, drift: &mut HostDrift, temperatures: &[f64]) -> Result<()> {
-        drift.spec.temperatures = temperatures.to_vec();
-        for head in &mut drift.heads {
-            head.plan = Plan::new(&drift.spec, head.shape)?;
-            head.plan.adopt(&mut head.workspace);
+        for head in &mut drift.0 {
+            match head {
+                HostHead::Drift { spec, plan, shape, workspace } => {
+                    spec.temperatures = temperatures.to_vec();
+                    *plan = Plan::new(spec, *shape)?;
+                    plan.adopt(workspace);
+                }
+                HostHead::Field { field, .. } => field.set_bandwidth(temperatures)?,
+            }
         }
         Ok(())
     }
@@ -274,10 +312,10 @@ impl Backend for Host {
         heads: &mut [Head<'_, Vec<f32>>],
         progress: &mut Progress,
     ) -> Result<()> {
-        if heads.len() != drift.heads.len() {
-            return Err(Error::shape("training", "heads", [drift.heads.len()], [heads.len()]));
+        if heads.len() != drift.0.len() {
+            return Err(Error::shape("training", "heads", [drift.0.len()], [heads.len()]));
         }
-        let heads = drift.heads.iter_mut().zip(heads).map(|(head, arrays)| head.gradient(&drift.spec, arrays));
+        let heads = drift.0.iter_mut().zip(heads).map(|(head, arrays)| head.gradient(arrays));
         let heads = heads.collect::<Result<Vec<[f64; 2]>>>()?;
         let loss: f64 = heads.iter().map(|[loss, _]| loss).sum();
         let scale = heads.first().map_or(f64::NAN, |[_, scale]| *scale);

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use cudarc::cublas::{result as blas, result::CublasError, sys as blas_sys};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
-    sys,
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, CudaView, DevicePtr, DeviceRepr, LaunchConfig,
+    PushKernelArg, sys,
 };
 
 use super::call::Pointers;
 use super::context::{download, failed, room, upload};
 use super::launch::{Kernels, Phase};
 use super::params::{self, ClassCall, Conditions, JoinColumns, PatchExtents, RandomStream, TrainProgress, UpdateCall};
+use super::transport::Fields;
 use super::{Gpu, Options, Plan, probe};
 use crate::backend::{Backend, Batch, Head, LOSS_DECAY, Progress, Sampling, Weights, check_precision};
 use crate::data::{Data, Source, Toy};
@@ -21,10 +22,10 @@ use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
 use crate::train::classes::Buffers;
-use crate::train::{Classes, Optimizer};
+use crate::train::{Classes, Optimizer, Transport};
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 
-const OP: &str = "cuda training";
+pub(super) const OP: &str = "cuda training";
 const OPERANDS: &str = "the operands of a product";
 /// How cuBLAS multiplies f32; and bf16, with sums in f32 to the end.
 const PEDANTIC: blas_sys::cublasMath_t = blas_sys::cublasMath_t::CUBLAS_PEDANTIC_MATH;
@@ -158,9 +159,19 @@ struct DeviceClasses {
     _counts: CudaSlice<u64>,
 }
 
-/// A drift on a device.
+/// A drift on a device, or fields in its place.
 #[derive(Debug)]
-pub struct DeviceDrift {
+pub struct DeviceDrift(Heads);
+
+#[derive(Debug)]
+enum Heads {
+    Drift(Box<Drift>),
+    Fields(Fields),
+}
+
+/// A drift of one head or several.
+#[derive(Debug)]
+struct Drift {
     plan: Plan,
     workspace: CudaSlice<u8>,
     /// What lies in the workspace of several heads' addresses and extents.
@@ -409,8 +420,14 @@ impl DeviceArray {
     }
 
     /// The address of the first `count` numbers.
-    fn first(&self, count: usize) -> Result<u64> {
+    pub(super) fn first(&self, count: usize) -> Result<u64> {
         self.part(0..count)
+    }
+
+    /// The first `count` numbers.
+    pub(super) fn view(&self, count: usize) -> Result<CudaView<'_, f32>> {
+        self.first(count)?;
+        Ok(self.slice.slice(..count))
     }
 }
 
@@ -508,10 +525,19 @@ impl Backend for Device {
         let groups: Vec<i32> = shapes.iter().map(|shape| shape.groups as i32).collect(); // the plan has compared them
         let losses = self.array("the losses", shapes.iter().map(|shape| shape.groups).sum())?;
         let groups = upload(&self.stream, OP, "the losses", &groups)?;
-        Ok(DeviceDrift { plan, workspace, table: Vec::new(), losses, groups })
+        let drift = Drift { plan, workspace, table: Vec::new(), losses, groups };
+        Ok(DeviceDrift(Heads::Drift(Box::new(drift))))
+    }
+
+    fn field(&self, field: &Transport, shapes: &[DriftShape]) -> Result<DeviceDrift> {
+        Ok(DeviceDrift(Heads::Fields(Fields::new(&self.stream, &self.kernels, field, shapes)?)))
     }
 
     fn set_temperatures(&self, drift: &mut DeviceDrift, temperatures: &[f64]) -> Result<()> {
+        let drift = match &mut drift.0 {
+            Heads::Drift(drift) => drift,
+            Heads::Fields(fields) => return fields.set_bandwidth(&self.kernels, temperatures),
+        };
         let spec = DriftSpec { temperatures: temperatures.to_vec(), ..drift.plan.spec().clone() };
         let plan = self.plan(&spec, &drift.plan.shapes().collect::<Vec<_>>())?;
         // Extents and the number of temperatures decide the workspace.
@@ -663,7 +689,10 @@ impl Backend for Device {
         heads: &mut [Head<'_, DeviceArray>],
         progress: &mut CudaSlice<TrainProgress>,
     ) -> Result<()> {
-        let DeviceDrift { plan, workspace, table, losses, groups } = drift;
+        let Drift { plan, workspace, table, losses, groups } = match &mut drift.0 {
+            Heads::Drift(drift) => &mut **drift,
+            Heads::Fields(fields) => return fields.gradient(&self.stream, &self.kernels, heads, progress),
+        };
         if heads.len() != plan.shapes().len() {
             return Err(Error::shape(OP, "heads", [plan.shapes().len()], [heads.len()]));
         }

@@ -21,6 +21,7 @@ mod launch;
 mod lower;
 mod params;
 mod plan;
+mod transport;
 
 pub use call::{Call, Pointers};
 pub use context::{Context, Gpu, probe};

@@ -342,6 +342,65 @@ const _: () = {
     ["Offset of field: TrainProgress::scale"][::core::mem::offset_of!(TrainProgress, scale) - 40usize];
     ["Offset of field: TrainProgress::grad_norm"][::core::mem::offset_of!(TrainProgress, grad_norm) - 48usize];
 };
+pub const VelocityKind_kOneProduct: VelocityKind = 0;
+pub const VelocityKind_kSharp: VelocityKind = 1;
+pub const VelocityKind_kMmd: VelocityKind = 2;
+pub const VelocityKind_kForwardKl: VelocityKind = 3;
+pub const VelocityKind_kChiSquared: VelocityKind = 4;
+pub type VelocityKind = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct TransportCall {
+    pub count: ::core::ffi::c_longlong,
+    pub generated: ::core::ffi::c_int,
+    pub dim: ::core::ffi::c_int,
+    pub velocity: VelocityKind,
+    pub most: f32,
+    pub log_total_p: f32,
+    pub log_total_q: f32,
+    pub normalize: ::core::ffi::c_int,
+    pub first: ::core::ffi::c_int,
+    pub step: f64,
+    pub norm_floor: f64,
+    pub towards_p: *const f32,
+    pub towards_q: *const f32,
+    pub numbers: *const f32,
+    pub gradient: *mut f32,
+    pub squares: *mut f64,
+    pub progress: *mut TrainProgress,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TransportCall"][::core::mem::size_of::<TransportCall>() - 104usize];
+    ["Alignment of TransportCall"][::core::mem::align_of::<TransportCall>() - 8usize];
+    ["Offset of field: TransportCall::count"][::core::mem::offset_of!(TransportCall, count) - 0usize];
+    ["Offset of field: TransportCall::generated"][::core::mem::offset_of!(TransportCall, generated) - 8usize];
+    ["Offset of field: TransportCall::dim"][::core::mem::offset_of!(TransportCall, dim) - 12usize];
+    ["Offset of field: TransportCall::velocity"][::core::mem::offset_of!(TransportCall, velocity) - 16usize];
+    ["Offset of field: TransportCall::most"][::core::mem::offset_of!(TransportCall, most) - 20usize];
+    ["Offset of field: TransportCall::log_total_p"][::core::mem::offset_of!(TransportCall, log_total_p) - 24usize];
+    ["Offset of field: TransportCall::log_total_q"][::core::mem::offset_of!(TransportCall, log_total_q) - 28usize];
+    ["Offset of field: TransportCall::normalize"][::core::mem::offset_of!(TransportCall, normalize) - 32usize];
+    ["Offset of field: TransportCall::first"][::core::mem::offset_of!(TransportCall, first) - 36usize];
+    ["Offset of field: TransportCall::step"][::core::mem::offset_of!(TransportCall, step) - 40usize];
+    ["Offset of field: TransportCall::norm_floor"][::core::mem::offset_of!(TransportCall, norm_floor) - 48usize];
+    ["Offset of field: TransportCall::towards_p"][::core::mem::offset_of!(TransportCall, towards_p) - 56usize];
+    ["Offset of field: TransportCall::towards_q"][::core::mem::offset_of!(TransportCall, towards_q) - 64usize];
+    ["Offset of field: TransportCall::numbers"][::core::mem::offset_of!(TransportCall, numbers) - 72usize];
+    ["Offset of field: TransportCall::gradient"][::core::mem::offset_of!(TransportCall, gradient) - 80usize];
+    ["Offset of field: TransportCall::squares"][::core::mem::offset_of!(TransportCall, squares) - 88usize];
+    ["Offset of field: TransportCall::progress"][::core::mem::offset_of!(TransportCall, progress) - 96usize];
+};
+impl Default for TransportCall {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RandomStream {

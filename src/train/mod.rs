@@ -3,9 +3,11 @@
 mod checkpoint;
 pub(crate) mod classes;
 mod optimizer;
+mod transport;
 
 pub use classes::Classes;
 pub use optimizer::Optimizer;
+pub use transport::Transport;
 
 use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use crate::cpu::Host;
@@ -25,6 +27,8 @@ pub struct Config {
     pub data: Data,
     /// The drift.
     pub spec: DriftSpec,
+    /// A field in its place, if one is; then there are no negatives but the generated samples.
+    pub field: Option<Transport>,
     /// What it is computed of, each with a drift of its own; a run has the samples themselves alone unless it says more.
     pub features: Vec<Feature>,
     /// How the drift's temperatures fall, if they do.
@@ -55,6 +59,7 @@ impl Config {
         Self {
             data: data.into(),
             spec: DriftSpec::notebook(),
+            field: None,
             features: vec![Feature::Identity],
             annealing: None,
             optimizer: Optimizer::notebook(),
@@ -90,6 +95,11 @@ impl Config {
             guided: self.classes.is_some_and(|classes| classes.negatives > 0),
             ..Architecture::plain(self.noise_dim, &self.hidden, self.data.dim())
         }
+    }
+
+    /// What annealing multiplies.
+    fn temperatures(&self) -> &[f64] {
+        self.field.as_ref().map_or(&self.spec.temperatures, |field| std::slice::from_ref(&field.spec.bandwidth))
     }
 
     fn sampling(&self) -> Sampling {
@@ -230,17 +240,28 @@ impl<B: Backend> Trainer<B> {
         weights: Weights<B::Array>,
         progress: &Progress,
     ) -> Result<Self> {
+        let sampling = config.sampling();
+        let (samples, dim) = (config.samples(), config.data.dim());
+        let shape = sampling.shape(dim);
         config.optimizer.validate()?;
         backend.set_precision(config.precision)?;
         if let Some(annealing) = &config.annealing {
             annealing.validate()?;
         }
+        if let Some(field) = &config.field {
+            field.validate()?;
+            if shape.negatives > 0 {
+                return Err(Error::value(
+                    "training",
+                    "negatives",
+                    "0 with a field in the drift's place",
+                    shape.negatives,
+                ));
+            }
+        }
         if config.classes.is_none() && config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
         }
-        let sampling = config.sampling();
-        let (samples, dim) = (config.samples(), config.data.dim());
-        let shape = sampling.shape(dim);
         let targets = |count: usize, width: usize| {
             backend.array("a batch of data", shape.groups.saturating_mul(count).saturating_mul(width))
         };
@@ -249,7 +270,10 @@ impl<B: Backend> Trainer<B> {
             data: backend.data(&config.data, &sampling, config.seed, progress.step)?,
             weights,
             pass: Pass::grouped(&backend, model.architecture(), samples, shape.groups)?,
-            drift: backend.drift(&config.spec, &features.shapes())?,
+            drift: match &config.field {
+                None => backend.drift(&config.spec, &features.shapes())?,
+                Some(field) => backend.field(field, &features.shapes())?,
+            },
             features,
             targets: Targets {
                 positives: targets(shape.positives, dim)?,
@@ -271,7 +295,7 @@ impl<B: Backend> Trainer<B> {
         let Self { config, backend, work, profile, .. } = self;
         if let Some(annealing) = config.annealing {
             let factor = annealing.factor(self.step + 1);
-            let temperatures: Vec<f64> = config.spec.temperatures.iter().map(|r| factor * r).collect();
+            let temperatures: Vec<f64> = config.temperatures().iter().map(|r| factor * r).collect();
             backend.set_temperatures(&mut work.drift, &temperatures)?;
         }
         match profile {

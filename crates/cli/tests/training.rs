@@ -106,6 +106,7 @@ fn the_defaults_are_the_notebooks() {
         "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "warmup": 0, "clip_norm": 0.0, "ema_decay": 0.999,
         "log_every": 50, "checkpoint_every": 200, "annealing_rate": 0.0, "annealing_least": 1e-3, "blocks": 0,
         "features": ["identity"], "precision": "f32",
+        "field": null, "field_step": 1.0, "field_normalize": false, "most_log_ratio": 5.0,
         // The notebook has no weights, and no classes: these are the official code's.
         "weights": "ignored", "labels": 10, "generated": 64, "positives": 64, "negatives": 32,
         "guidance": [1.0, 4.0], "guidance_power": 3.0, "unguided": 0.0, "loaded": 64, "class_buffer": 128, "buffer": 1000,

@@ -1,11 +1,15 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
-use super::{Backend, Coupled, CouplingArgs, CouplingName, FormName, KernelName, Precision, Preset, WeightName};
+use super::{
+    Backend, Coupled, CouplingArgs, CouplingName, FieldName, FormName, KernelName, MOST_LOG_RATIO, Precision, Preset,
+    WeightName,
+};
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
+use cudrift::FieldSpec;
 use cudrift::data::{Data, Toy};
 use cudrift::features::{Encoder, Feature, Patches};
-use cudrift::train::{Annealing, Classes, Config, Optimizer};
+use cudrift::train::{Annealing, Classes, Config, Optimizer, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -51,6 +55,12 @@ options! {
     form: FormName,
     sinkhorn_iterations: u32,
     sinkhorn_tolerance: f64,
+    /// A field in the drift's place, whose bandwidth the temperature is: how far along it a step goes, whether it is
+    /// divided by its root mean square, and where log ratios end in the weights of divergences.
+    field: Option<FieldName>,
+    field_step: f64,
+    field_normalize: bool,
+    most_log_ratio: f64,
     /// By how much the temperatures' logarithms fall each step, and the least factor that they come to.
     annealing_rate: f64,
     annealing_least: f64,
@@ -126,12 +136,19 @@ impl Run {
         let run = Self {
             data,
             preset,
-            kernel: KernelName::Laplace,
+            kernel: match options.field.flatten() {
+                Some(field) => field.kernel(options.kernel)?,
+                None => KernelName::Laplace,
+            },
             temperatures: preset.spec().temperatures,
             coupling: coupled.coupling,
             form: coupled.form,
             sinkhorn_iterations: coupled.sinkhorn_iterations,
             sinkhorn_tolerance: coupled.sinkhorn_tolerance,
+            field: None,
+            field_step: 1.0,
+            field_normalize: false,
+            most_log_ratio: MOST_LOG_RATIO,
             annealing_rate: 0.0,
             annealing_least: 1e-3,
             features: vec!["identity".to_owned()],
@@ -200,6 +217,10 @@ impl Run {
         if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::message(format!("{name} is 0, expected at least 1")));
         }
+        let given = (self.coupling, self.form) != (CouplingName::RowColumn, FormName::Joint);
+        if self.field.is_some() && given {
+            return Err(Error::usage("a field takes the place of a drift, and has no --coupling or --form"));
+        }
         if self.features.iter().filter(|name| name.starts_with(ENCODER)).count() > 1 {
             return Err(Error::message("features name two encoders; a run has one at most"));
         }
@@ -219,6 +240,18 @@ impl Run {
         config.spec = coupled.spec(self.preset.spec());
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
+        if let Some(field) = self.field {
+            let [bandwidth] = self.temperatures[..] else {
+                let given = self.temperatures.len();
+                return Err(Error::message(format!("a field has one temperature, its bandwidth; {given} are given")));
+            };
+            let mut spec = FieldSpec::new(self.kernel.into(), bandwidth);
+            // As a drift leaves a sample out of what it is pushed from.
+            spec.self_mask = true;
+            let mut field = Transport::new(spec, field.velocity(self.most_log_ratio));
+            (field.step, field.normalize) = (self.field_step, self.field_normalize);
+            config.field = Some(field);
+        }
         if self.annealing_rate != 0.0 {
             config.annealing = Some(Annealing { rate: self.annealing_rate, least: self.annealing_least });
         }

@@ -1,9 +1,8 @@
 //! `cudrift field`: what a set of points is moved by, between two others.
 
-use super::{Backend, Coupled, CouplingArgs, CouplingName, FormName, KernelName, warn_nonfinite};
+use super::{Backend, Coupled, CouplingArgs, CouplingName, FieldName, FormName, KernelName, warn_nonfinite};
 use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result, say};
-use clap::ValueEnum;
 use cudrift::cuda::Context;
 use cudrift::metrics::median_distance;
 use cudrift::{DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, Velocity, WeightRule, cpu};
@@ -37,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     kernel: Option<KernelName>,
     /// Where |log p/q| ends in the weights of forward-kl and chi-squared
-    #[arg(long, value_name = "L", default_value_t = 5.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "L", default_value_t = super::MOST_LOG_RATIO, allow_negative_numbers = true)]
     most_log_ratio: f64,
     #[command(flatten)]
     bandwidth: Bandwidth,
@@ -84,46 +83,6 @@ impl std::str::FromStr for Length {
         match text {
             "median" => Ok(Self::Median),
             _ => text.parse().map(Self::Number).map_err(|_| "expected a number or `median`".to_owned()),
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FieldName {
-    /// Mean shift, the barycenter minus the query
-    MeanShift,
-    /// Kernel score, the gradient of the log mass
-    Score,
-    /// Mean shift over the companion kernel's mass, which makes it a gradient
-    Sharp,
-    /// Gradient of p - q, estimates with the kernel
-    Mmd,
-    /// That with Plummer's kernel, whose e is the bandwidth; 1 at r = 0, not 1/e
-    Coulomb,
-    /// p/q times the score: descent of KL(p||q)
-    ForwardKl,
-    /// 2q/p times the score: descent of the chi-squared divergence of q from p
-    ChiSquared,
-}
-
-impl Args {
-    fn kernel(&self) -> Result<KernelName> {
-        match (self.field, self.kernel) {
-            (FieldName::Coulomb, None | Some(KernelName::Plummer)) => Ok(KernelName::Plummer),
-            (FieldName::Coulomb, Some(_)) => Err(Error::usage("the Coulomb field's kernel is plummer")),
-            (_, kernel) => Ok(kernel.unwrap_or(KernelName::Laplace)),
-        }
-    }
-
-    fn velocity(&self) -> Velocity {
-        let most = self.most_log_ratio;
-        match self.field {
-            FieldName::MeanShift => Velocity::MeanShift,
-            FieldName::Score => Velocity::Score,
-            FieldName::Sharp => Velocity::Sharp,
-            FieldName::Mmd | FieldName::Coulomb => Velocity::Mmd,
-            FieldName::ForwardKl => Velocity::ForwardKl { most },
-            FieldName::ChiSquared => Velocity::ChiSquared { most },
         }
     }
 }
@@ -232,7 +191,12 @@ impl Case {
     fn coupled(&self, args: &Args, coupled: Coupled) -> Result<cudrift::Drift> {
         let Self { x, p, q, weight_p, weight_q, .. } = self;
         let base = self.length(&args.bandwidth)?.ok_or_else(no_bandwidth)?;
-        let own = FieldSpec::for_dimension(args.kernel()?.into(), base, args.bandwidth.dimension_exponent, self.dim());
+        let own = FieldSpec::for_dimension(
+            args.field.kernel(args.kernel)?.into(),
+            base,
+            args.bandwidth.dimension_exponent,
+            self.dim(),
+        );
         let mut spec = coupled.spec(DriftSpec::notebook());
         spec.affinity_floor = cudrift::AffinityFloor::None;
         (spec.kernel, spec.temperatures) = (own.kernel, vec![own.bandwidth]);
@@ -295,10 +259,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         return write_npz(&args.out, &arrays);
     }
-    let field = case.field(args.kernel()?, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
+    let field =
+        case.field(args.field.kernel(args.kernel)?, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
     let ([residual_p, residual_q], sharp) = (field.residuals(), field.velocity(Velocity::Sharp)?);
-    let velocity = field.velocity(args.velocity())?;
+    let velocity = field.velocity(args.field.velocity(args.most_log_ratio))?;
     let shape = case.x.1;
     let vectors = [
         ("velocity", &velocity),

@@ -12,7 +12,7 @@ mod train;
 
 use crate::error::{Error, Result, note};
 use clap::{Subcommand, ValueEnum};
-use cudrift::cuda;
+use cudrift::{Velocity, cuda};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -136,6 +136,52 @@ impl From<KernelName> for cudrift::Kernel {
         }
     }
 }
+
+/// What points are moved by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FieldName {
+    /// Mean shift, the barycenter minus the query
+    MeanShift,
+    /// Kernel score, the gradient of the log mass
+    Score,
+    /// Mean shift over the companion kernel's mass, which makes it a gradient
+    Sharp,
+    /// Gradient of p - q, estimates with the kernel
+    Mmd,
+    /// That with Plummer's kernel, whose e is the bandwidth; 1 at r = 0, not 1/e
+    Coulomb,
+    /// p/q times the score: descent of KL(p||q)
+    ForwardKl,
+    /// 2q/p times the score: descent of the chi-squared divergence of q from p
+    ChiSquared,
+}
+
+impl FieldName {
+    /// The kernel that somebody gave, or its own.
+    pub(crate) fn kernel(self, given: Option<KernelName>) -> Result<KernelName> {
+        match (self, given) {
+            (Self::Coulomb, None | Some(KernelName::Plummer)) => Ok(KernelName::Plummer),
+            (Self::Coulomb, Some(_)) => Err(Error::usage("the Coulomb field's kernel is plummer")),
+            (_, kernel) => Ok(kernel.unwrap_or(KernelName::Laplace)),
+        }
+    }
+
+    /// With log ratios that end at `most`.
+    pub(crate) fn velocity(self, most: f64) -> Velocity {
+        match self {
+            Self::MeanShift => Velocity::MeanShift,
+            Self::Score => Velocity::Score,
+            Self::Sharp => Velocity::Sharp,
+            Self::Mmd | Self::Coulomb => Velocity::Mmd,
+            Self::ForwardKl => Velocity::ForwardKl { most },
+            Self::ChiSquared => Velocity::ChiSquared { most },
+        }
+    }
+}
+
+/// Where log ratios of estimates end unless somebody says more. The source has no number (spec 8.8, open).
+pub(crate) const MOST_LOG_RATIO: f64 = 5.0;
 
 /// The operands of a generator's products; all else is in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]

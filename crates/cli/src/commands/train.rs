@@ -1,7 +1,7 @@
 //! `cudrift train`: a run in a folder, from configuration to pictures.
 
 use super::config::{Options, Run, data};
-use super::{Backend, CouplingArgs, KernelName, Precision, Preset};
+use super::{Backend, CouplingArgs, FieldName, KernelName, Precision, Preset};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, note, say};
 use crate::plot;
@@ -36,7 +36,8 @@ const PROJECTIONS: usize = 200;
                   generator.safetensors (to sample), samples.npy [2048, D], samples.png, loss.png.\n\
                   Ctrl-C writes a checkpoint and leaves; --resume goes on from it, bit for bit.\n\n\
                   The TOML file takes the same names as config.json, among them what has no flag: noise_dim, hidden,\n\
-                  blocks (residual), annealing_rate (by which the temperatures' logarithms fall each step) and\n\
+                  blocks (residual), field_step (1: samples are regressed onto x + V), field_normalize (V over its root mean\n\
+                  square), most_log_ratio, annealing_rate (by which the temperatures' logarithms fall each step) and\n\
                   annealing_least (the least factor), weights (affinity, logit or ignored), beta1, beta2,\n\
                   weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
                   Features: patches:SIZE are means and deviations of an image's SIZE x SIZE patches (of 1, the pixels),\n\
@@ -70,6 +71,9 @@ pub(crate) struct Args {
     temperatures: Option<Vec<f64>>,
     #[command(flatten)]
     coupling: CouplingArgs,
+    /// Train along a field in the place of the drift; the temperature is its bandwidth
+    #[arg(long, value_enum)]
+    field: Option<FieldName>,
     /// What the drift is computed of, each with its own scale; the losses are added: identity, patches:SIZE,
     /// fourier:COUNT:BANDWIDTH, encoder:FILE [default: identity]
     #[arg(long, value_delimiter = ',', value_name = "F,F,…")]
@@ -113,6 +117,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         form: args.coupling.form,
         sinkhorn_iterations: args.coupling.sinkhorn_iterations,
         sinkhorn_tolerance: args.coupling.sinkhorn_tolerance,
+        field: args.field.map(Some),
         features: args.features,
         steps: args.steps,
         batch: args.batch,
@@ -156,7 +161,7 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
             let swd = trainer.evaluate(SAMPLES, PROJECTIONS)?;
             let seconds = log.seconds_before + begin.elapsed().as_secs_f64();
             log.write(&report, swd, trainer.config().optimizer.learning_rate_at(step), seconds)?;
-            if !told && moves_nothing(&trainer.config().spec, report.loss, swd[0]) {
+            if !told && run.field.is_none() && moves_nothing(&trainer.config().spec, report.loss, swd[0]) {
                 told = true;
                 progress.note(&format!(
                     "note: at step {step} the drift moves no sample (loss {:.0e}): at these temperatures samples see one \
