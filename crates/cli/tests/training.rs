@@ -99,18 +99,20 @@ fn the_defaults_are_the_notebooks() {
     succeeds(&["train", "--data", "swiss-roll", "--out", &folder.text("run"), "--steps", "1"]);
     let text = std::fs::read_to_string(folder.path("run/config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let want = serde_json::json!({
+    let mut want = serde_json::json!({
         "data": "swiss-roll", "preset": "notebook", "kernel": "laplace", "temperatures": [0.05], "steps": 1,
         "coupling": "row-column", "form": "joint", "sinkhorn_iterations": 20, "sinkhorn_tolerance": 0.0,
         "batch": 2048, "lr": 1e-3, "seed": 42, "backend": "auto", "noise_dim": 32, "hidden": [256, 256, 256],
         "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "warmup": 0, "clip_norm": 0.0, "ema_decay": 0.999,
         "log_every": 50, "checkpoint_every": 200, "annealing_rate": 0.0, "annealing_least": 1e-3, "blocks": 0,
         "features": ["identity"], "precision": "f32",
-        "field": null, "field_step": 1.0, "field_normalize": false, "most_log_ratio": 5.0,
         // The notebook has no weights, and no classes: these are the official code's.
         "weights": "ignored", "labels": 10, "generated": 64, "positives": 64, "negatives": 32,
         "guidance": [1.0, 4.0], "guidance_power": 3.0, "unguided": 0.0, "loaded": 64, "class_buffer": 128, "buffer": 1000,
     });
+    let field =
+        serde_json::json!({ "field": null, "field_step": 1.0, "field_normalize": false, "most_log_ratio": 5.0 });
+    want.as_object_mut().unwrap().extend(field.as_object().unwrap().clone());
     assert_eq!(config, want);
 }
 
@@ -311,6 +313,29 @@ fn couplings_are_trained_with() {
     fail(&["--coupling", "sinkhorn", "--sinkhorn-iterations", "0"], 1, "iterations");
     fail(&["--coupling", "sinkhorn", "--sinkhorn-tolerance", "-1"], 1, "tolerance");
     fail(&["--coupling", "hungarian"], 2, "hungarian");
+}
+
+/// A run along a field goes on as it began, and records what it is.
+#[test]
+fn fields_are_trained_along() {
+    let folder = Folder::new();
+    let coulomb = ["--field", "coulomb", "--temperatures", "0.3"];
+    succeeds(&texts(&train(&folder, "whole", &[&["--steps", "12"][..], &coulomb].concat())));
+    succeeds(&texts(&train(&folder, "parts", &[&["--steps", "5"][..], &coulomb].concat())));
+    succeeds(&["train", "--out", &folder.text("parts"), "--steps", "12", "--resume"]);
+    same_run(&folder.path("whole"), &folder.path("parts"));
+    let text = std::fs::read_to_string(folder.path("whole/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&config["field"], &config["kernel"]), (&"coulomb".into(), &"plummer".into()));
+    let losses = |name: &str| metrics(&folder.path(name)).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
+    succeeds(&texts(&train(&folder, "score", &["--steps", "12", "--field", "score", "--temperatures", "0.3"])));
+    assert_ne!(losses("score"), losses("whole"));
+    let fail = |extra: &[&str], status, hint: &str| fails(&texts(&train(&folder, "not", extra)), status, hint);
+    fail(&["--field", "coulomb", "--kernel", "laplace"], 2, "plummer");
+    fail(&["--field", "score", "--coupling", "sinkhorn"], 2, "--coupling");
+    fail(&["--field", "score", "--temperatures", "0.1,0.2"], 1, "one temperature");
+    fail(&["--field", "score", "--temperatures", "-1"], 1, "bandwidth");
+    fail(&["--field", "curl"], 2, "curl");
 }
 
 #[test]
