@@ -11,7 +11,8 @@
 //! - [`cpu::drift()`]: one call. [`cpu::Plan`]: its phases, for several workers or chunks over B.
 //! - `cuda` (feature `cuda`): the same on NVIDIA GPUs, on the caller's streams and arrays.
 //! - [`mod@reference`]: the same in f64, to be read beside the formulas; the oracle of every test.
-//! - [`FieldSpec`], [`cpu::field()`]: mean-shift and kernel-score fields of two point sets.
+//! - [`FieldSpec`], [`cpu::field()`], [`Velocity`]: fields of two point sets that come of a kernel. [`SlicedInputs`],
+//!   [`cpu::sliced()`]: that of their projections.
 //! - [`generator`], [`train`], [`data`], [`rng`]: a training run, all of it, on any [`backend`].
 //! - [`features`]: frozen maps, in which a drift is computed in the place of the samples.
 //! - [`metrics`], [`classifier`]: what came of it.
@@ -48,6 +49,7 @@ mod inputs;
 pub mod metrics;
 pub mod reference;
 pub mod rng;
+mod sliced;
 mod spec;
 mod supervised;
 pub mod train;
@@ -58,6 +60,7 @@ pub use error::{Error, Result};
 pub use field::{Field, FieldInputs, FieldSpec, Real, Velocity};
 pub use half::{bf16, f16};
 pub use inputs::{DriftInputs, DriftShape, Points};
+pub use sliced::{SlicedInputs, directions};
 pub use spec::{
     AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Form, Kernel, MAX_TEMPERATURES, Numerics, Scale,
     SelfMask, Sinkhorn, WeightRule, guidance_weight,

@@ -39,6 +39,8 @@ pub enum Purpose {
     Features = 12,
     /// Mixtures of diagnostics (step 0), and their samples.
     Synthetic = 13,
+    /// Directions of a sliced field.
+    Directions = 14,
     /// The order of a classifier's training set; the step is the epoch.
     ClassifierOrder = 32,
     /// The noise on a classifier's inputs in a training step.

@@ -43,6 +43,7 @@ mod host;
 pub(crate) mod isa;
 mod plan;
 pub(crate) mod simd;
+mod sliced;
 mod sums;
 mod tile;
 
@@ -53,6 +54,7 @@ pub use field::field;
 use gemm::{pack, pack_transposed, packed_len, product, transpose};
 pub use host::{Host, HostData, HostDrift};
 pub use plan::{Plan, Workspace};
+pub use sliced::sliced;
 pub use sums::{ForceNorms, ForceSums, ScaleSums};
 use tile::sum;
 

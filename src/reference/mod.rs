@@ -6,10 +6,12 @@
 
 mod drift;
 mod field;
+mod sliced;
 
 pub(crate) use drift::all_weights_zero;
 pub use drift::{Drift, drift};
 pub use field::field;
+pub use sliced::sliced;
 
 use crate::Kernel;
 
