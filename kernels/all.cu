@@ -9,6 +9,7 @@
 #include "probe.cu"
 #include "random.cu"
 #include "reduce.cu"
+#include "sliced.cu"
 #include "statistics.cu"
 #include "transport.cu"
 #include "update.cu"

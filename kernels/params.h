@@ -189,6 +189,17 @@ struct DriftCall {
     DriftHead head;
 };
 
+// The sliced Wasserstein field (src/sliced.rs): queries x [n, D], references p [m, D], directions thetas [L, D]. Workspace:
+// center [D], gaps [L, n], keys and spare [L, n + m]. The result: velocity [n, D].
+struct SlicedCall {
+    int queries, references, directions, dim;
+    const void *x, *p;
+    const float *thetas;
+    float *center, *gaps;
+    unsigned long long *keys, *spare;
+    float *velocity;
+};
+
 // Generators and their training: kernels/random.cu, network.cu, features.cu, update.cu.
 
 // The scalars of a run, in device memory: the steps done, the first step whose loss was not finite or 0; the loss that

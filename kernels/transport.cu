@@ -18,6 +18,7 @@ struct Factors {
 
 __device__ __forceinline__ Factors factors(const TransportCall& call, const float* numbers, int i) {
     const int n = call.generated;
+    if (call.velocity == kOneProduct) return {1.0f, 1.0f};
     // Of q, then of p: log mass, preconditioner, companion mass over mass, effective sample size.
     const float log_q = numbers[i] - call.log_total_q, log_p = numbers[4 * n + i] - call.log_total_p;
     // A NaN stays.
@@ -30,10 +31,8 @@ __device__ __forceinline__ Factors factors(const TransportCall& call, const floa
             return {expf(log_p), expf(log_q)};
         case kForwardKl:
             return {expf(ratio), expf(ratio)};
-        case kChiSquared:
-            return {2.0f * expf(-ratio), 2.0f * expf(-ratio)};
         default:
-            return {1.0f, 1.0f};
+            return {2.0f * expf(-ratio), 2.0f * expf(-ratio)};
     }
 }
 

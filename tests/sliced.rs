@@ -131,3 +131,72 @@ fn what_cannot_be() {
     assert!(moved[1].is_nan() && moved[0] == 1.0 && moved[2] == 1.0);
     assert!(line(&[1.0, f32::NAN, 0.0], &[1.0, 3.0, 2.0]).iter().all(|v| v.is_nan()));
 }
+
+/// The field of the device beside the reference. `cargo xtask test` runs these on the simulator.
+#[cfg(feature = "cuda")]
+mod device {
+    use super::*;
+    use common::device;
+    use cudrift::cuda::cudarc::driver::DeviceRepr;
+    use cudrift::cuda::{Context, SlicedPlan};
+    use cudrift::{Dtype, Element};
+
+    fn agrees<T: Convert + Element + DeviceRepr>(context: &Context, shape: [usize; 4], offset: f32) {
+        let [n, m, count, dim] = shape;
+        let thetas = directions(count, dim, 5, 1).unwrap();
+        let narrow = |seed, n| draw(seed, n * dim).into_iter().map(|v| T::from_f32(v + offset)).collect::<Vec<_>>();
+        let (x, p) = (narrow(21, n), narrow(22, m));
+        let wide = |set: &[T]| set.iter().map(|v| f64::from(v.back())).collect::<Vec<_>>();
+        let (wide_x, wide_p) = (wide(&x), wide(&p));
+        let inputs = SlicedInputs::new((&x, [n, dim]), (&p, [m, dim]), (&thetas, [count, dim])).unwrap();
+        let got = context.sliced(&inputs).unwrap();
+        let inputs = SlicedInputs::new((&wide_x, [n, dim]), (&wide_p, [m, dim]), (&thetas, [count, dim])).unwrap();
+        check(&format!("{shape:?} {offset}"), relative_error(&got, &reference::sliced(&inputs)), 2e-6);
+    }
+
+    #[test]
+    fn the_device_agrees_with_the_reference() {
+        if device().is_none() {
+            return;
+        }
+        let context = Context::new().unwrap();
+        for shape in [
+            [1, 1, 1, 1],
+            [2, 3, 1, 1],
+            [7, 3, 5, 2],
+            [33, 64, 40, 3],
+            [65, 31, 9, 70],
+            [300, 300, 3, 2],
+            [600, 257, 4, 2],
+        ] {
+            for offset in [0.0, 512.0] {
+                agrees::<f32>(&context, shape, offset);
+            }
+            agrees::<f16>(&context, shape, 0.0);
+            agrees::<bf16>(&context, shape, 0.0);
+        }
+        let nothing = SlicedInputs::new((&[0.0f32; 0], [0, 2]), (&[1.0, 2.0], [1, 2]), (&[1.0, 0.0], [1, 2])).unwrap();
+        assert!(context.sliced(&nothing).unwrap().is_empty());
+        // Without a share in it a NaN does not matter.
+        let theta = [1.0f32];
+        let of = |x: &[f32], p: &[f32]| {
+            context.sliced(&SlicedInputs::new((x, [3, 1]), (p, [3, 1]), (&theta, [1, 1])).unwrap()).unwrap()
+        };
+        let moved = of(&[1.0, 2.0, 0.0], &[1.0, f32::NAN, 2.0]);
+        assert!(moved[1].is_nan() && moved[0] == 1.0 && moved[2] == 1.0);
+        assert!(of(&[1.0, f32::NAN, 0.0], &[1.0, 3.0, 2.0]).iter().all(|v| v.is_nan()));
+    }
+
+    #[test]
+    fn what_a_launch_cannot_have() {
+        if device().is_none() {
+            return;
+        }
+        let context = Context::new().unwrap();
+        let plan = |shape| SlicedPlan::new(context.kernels(), shape, Dtype::F32);
+        assert!(matches!(plan([1, 1, 0, 1]), Err(Error::Value { .. })));
+        for shape in [[1 << 31, 1, 1, 1], [1 << 20, 1, 1 << 24, 1 << 20], [usize::MAX, 2, 2, 2], [1, 1, 1 << 40, 1]] {
+            assert!(matches!(plan(shape), Err(Error::TooLarge { .. })), "{shape:?}");
+        }
+    }
+}

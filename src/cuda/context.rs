@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, result, sys};
 
-use super::{FieldArrays, FieldOutputs, FieldPlan, Inputs, Kernels, Options, Outputs, Plan, Samples, Statistics};
-use crate::{Drift, DriftInputs, DriftSpec, Element, Error, Field, FieldInputs, FieldSpec, Result, WeightRule};
+use super::{
+    FieldArrays, FieldOutputs, FieldPlan, Inputs, Kernels, Options, Outputs, Plan, Samples, SlicedArrays, SlicedPlan,
+    Statistics,
+};
+use crate::{
+    Drift, DriftInputs, DriftSpec, Element, Error, Field, FieldInputs, FieldSpec, Result, SlicedInputs, WeightRule,
+};
 
 const OP: &str = "cuda drift";
 
@@ -229,6 +234,28 @@ impl Context {
             ess_q: of(0, 3),
             nonfinite: plan.nonfinite(&self.stream, &workspace)?,
         })
+    }
+
+    /// The sliced Wasserstein field, [n, D], copied to the device and back: what [`cpu::sliced()`](crate::cpu::sliced())
+    /// gives. See [`SlicedPlan`].
+    ///
+    /// # Errors
+    /// As [`SlicedPlan::new`]; [`Error::DeviceMemory`] where the device has no room, [`Error::Device`] where the driver
+    /// fails.
+    pub fn sliced<T: Element + DeviceRepr>(&self, inputs: &SlicedInputs<'_, T>) -> Result<Vec<f32>> {
+        let shape = inputs.shape();
+        let [n, _, _, dim] = shape;
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let plan = SlicedPlan::new(&self.kernels, shape, T::DTYPE)?;
+        let (x, p) = (self.upload("x", inputs.x)?, self.upload("p", inputs.p)?);
+        let directions = self.upload("the directions", inputs.directions)?;
+        let mut workspace = self.room::<u8>("the workspace", plan.workspace_bytes())?;
+        let mut velocity = self.room::<f32>("the velocity", n * dim)?;
+        let arrays = SlicedArrays { x: x.as_view(), p: p.as_view(), directions: directions.as_view() };
+        plan.run(&self.stream, &arrays, &mut workspace, &mut velocity.slice_mut(..n * dim))?;
+        self.download(&velocity, n * dim)
     }
 
     fn upload<T: DeviceRepr>(&self, what: &'static str, from: &[T]) -> Result<CudaSlice<T>> {

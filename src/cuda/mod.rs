@@ -21,6 +21,7 @@ mod launch;
 mod lower;
 mod params;
 mod plan;
+mod sliced;
 mod transport;
 
 pub use call::{Call, Pointers};
@@ -31,3 +32,4 @@ pub use field::{FieldArrays, FieldOutputs, FieldPlan};
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
 pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Samples, Statistics};
 pub use plan::{Options, Plan};
+pub use sliced::{SlicedArrays, SlicedPlan};

@@ -320,6 +320,49 @@ impl Default for DriftCall {
     }
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SlicedCall {
+    pub queries: ::core::ffi::c_int,
+    pub references: ::core::ffi::c_int,
+    pub directions: ::core::ffi::c_int,
+    pub dim: ::core::ffi::c_int,
+    pub x: *const ::core::ffi::c_void,
+    pub p: *const ::core::ffi::c_void,
+    pub thetas: *const f32,
+    pub center: *mut f32,
+    pub gaps: *mut f32,
+    pub keys: *mut ::core::ffi::c_ulonglong,
+    pub spare: *mut ::core::ffi::c_ulonglong,
+    pub velocity: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SlicedCall"][::core::mem::size_of::<SlicedCall>() - 80usize];
+    ["Alignment of SlicedCall"][::core::mem::align_of::<SlicedCall>() - 8usize];
+    ["Offset of field: SlicedCall::queries"][::core::mem::offset_of!(SlicedCall, queries) - 0usize];
+    ["Offset of field: SlicedCall::references"][::core::mem::offset_of!(SlicedCall, references) - 4usize];
+    ["Offset of field: SlicedCall::directions"][::core::mem::offset_of!(SlicedCall, directions) - 8usize];
+    ["Offset of field: SlicedCall::dim"][::core::mem::offset_of!(SlicedCall, dim) - 12usize];
+    ["Offset of field: SlicedCall::x"][::core::mem::offset_of!(SlicedCall, x) - 16usize];
+    ["Offset of field: SlicedCall::p"][::core::mem::offset_of!(SlicedCall, p) - 24usize];
+    ["Offset of field: SlicedCall::thetas"][::core::mem::offset_of!(SlicedCall, thetas) - 32usize];
+    ["Offset of field: SlicedCall::center"][::core::mem::offset_of!(SlicedCall, center) - 40usize];
+    ["Offset of field: SlicedCall::gaps"][::core::mem::offset_of!(SlicedCall, gaps) - 48usize];
+    ["Offset of field: SlicedCall::keys"][::core::mem::offset_of!(SlicedCall, keys) - 56usize];
+    ["Offset of field: SlicedCall::spare"][::core::mem::offset_of!(SlicedCall, spare) - 64usize];
+    ["Offset of field: SlicedCall::velocity"][::core::mem::offset_of!(SlicedCall, velocity) - 72usize];
+};
+impl Default for SlicedCall {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TrainProgress {
     pub step: ::core::ffi::c_ulonglong,
