@@ -191,8 +191,9 @@ pub trait Backend: Debug + Sized {
     /// A drift of one head or several.
     fn drift(&self, spec: &DriftSpec, shapes: &[DriftShape]) -> Result<Self::Drift>;
 
-    /// A field in the place of a drift, on the samples and positives of one head or several.
-    fn field(&self, field: &Transport, shapes: &[DriftShape]) -> Result<Self::Drift>;
+    /// A field in the place of a drift, on the samples and positives of one head or several. What of it is random are
+    /// numbers of the seed and the step.
+    fn field(&self, field: &Transport, shapes: &[DriftShape], seed: u64) -> Result<Self::Drift>;
 
     /// Gives a drift other temperatures, as many as it has, or a field another bandwidth.
     fn set_temperatures(&self, drift: &mut Self::Drift, temperatures: &[f64]) -> Result<()>;

@@ -15,7 +15,7 @@ use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
 use cudrift::generator::{Architecture, Condition, Mlp, Pass, Vector};
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Annealing, Classes, Config, Optimizer, Step, Trainer, Transport};
+use cudrift::train::{Along, Annealing, Classes, Config, Optimizer, Step, Trainer, Transport};
 use cudrift::{Coupling, DriftShape, DriftSpec, Dtype, FieldSpec, Form, Kernel, Sinkhorn, Velocity};
 
 /// The device, or nothing where a test may be skipped.
@@ -130,8 +130,8 @@ fn twenty_steps_in_mixed_precision() {
         return;
     }
     let mixed = Config { precision: Dtype::Bf16, ..with_classes() };
-    let (reports, [host, device]) = together(&mixed);
-    let full = together(&with_classes()).0;
+    let (reports, [host, device]) = together(&mixed, 20);
+    let full = together(&with_classes(), 20).0;
     for ([want, got], [other, _]) in reports.iter().zip(&full) {
         assert!((want.loss - got.loss).abs() <= 2e-3 * want.loss, "{want:?} {got:?}");
         assert!((want.loss - other.loss).abs() <= 2e-2 * want.loss, "{want:?} {other:?}");
@@ -258,8 +258,8 @@ fn apart(a: &Mlp, b: &Mlp) -> f64 {
     (error / pairs().map(|(a, _)| f64::from(*a).powi(2)).sum::<f64>()).sqrt()
 }
 
-/// Twenty steps of both backends.
-fn together(config: &Config) -> (Vec<[Step; 2]>, [Mlp; 2]) {
+/// Steps of both backends.
+fn together(config: &Config, steps: usize) -> (Vec<[Step; 2]>, [Mlp; 2]) {
     let mut host = Trainer::new(config.clone()).unwrap();
     let mut device = Trainer::on(Device::new().unwrap(), config.clone()).unwrap();
     let step = |_| {
@@ -267,7 +267,7 @@ fn together(config: &Config) -> (Vec<[Step; 2]>, [Mlp; 2]) {
         device.step().unwrap();
         [host.report().unwrap(), device.report().unwrap()]
     };
-    let reports = (0..20).map(step).collect();
+    let reports = (0..steps).map(step).collect();
     (reports, [host.model().unwrap(), device.model().unwrap()])
 }
 
@@ -288,7 +288,7 @@ fn twenty_steps_are_those_of_the_cpu() {
         let mut spec = FieldSpec::new(kernel, bandwidth);
         spec.self_mask = true;
         let mut config = small(data);
-        config.field = Some(Transport::new(spec, velocity));
+        config.field = Some(Transport::new(Along::Kernel { spec, velocity }));
         config
     };
     let mut coulomb = along(Toy::Ring.into(), Velocity::Mmd, Kernel::Plummer, 0.3);
@@ -304,9 +304,15 @@ fn twenty_steps_are_those_of_the_cpu() {
     let divergence = along(Toy::TwoMoons.into(), Velocity::ForwardKl { most: 2.0 }, Kernel::Gaussian, 0.4);
     let toys = [Toy::SwissRoll, Toy::Checkerboard].map(small);
     let drifts = [official, with_classes(), annealed, with_features(), plans];
-    let fields = [coulomb, sharp, classes, features, divergence];
-    for config in toys.into_iter().chain(drifts).chain(fields) {
-        let (reports, [host, device]) = together(&config);
+    let mut sliced = small(Toy::Checkerboard);
+    sliced.field = Some(Transport::new(Along::Sliced { directions: 9 }));
+    let mut sliced_features = with_features();
+    sliced_features.classes.as_mut().unwrap().negatives = 0;
+    sliced_features.field = Some(Transport::new(Along::Sliced { directions: 3 }));
+    let fields = [coulomb, sharp, classes, features, divergence, sliced, sliced_features];
+    let runs = toys.into_iter().chain(drifts).map(|config| (config, 20));
+    for (config, steps) in runs.chain(fields.into_iter().map(|config| (config, 6))) {
+        let (reports, [host, device]) = together(&config, steps);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);
             for (want, got) in [(want.loss, got.loss), (want.loss_ema, got.loss_ema), (want.scale, got.scale)] {
@@ -314,7 +320,7 @@ fn twenty_steps_are_those_of_the_cpu() {
             }
         }
         let apart = apart(&host, &device);
-        println!("loss {:?}, parameters apart by {apart:e}", reports[19]);
+        println!("loss {:?}, parameters apart by {apart:e}", reports[steps - 1]);
         assert!(apart <= 1e-3);
     }
 }

@@ -8,8 +8,8 @@ use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::{Purpose, Stream, sin_cos_turns};
 use crate::train::classes::{Buffers, Choices, labels_of};
-use crate::train::{Optimizer, Transport};
-use crate::{DriftInputs, DriftShape, DriftSpec, Dtype, Error, FieldInputs, Points, Result};
+use crate::train::{Along, Optimizer, Transport};
+use crate::{DriftInputs, DriftShape, DriftSpec, Dtype, Error, FieldInputs, Points, Result, SlicedInputs};
 use half::bf16;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -79,15 +79,15 @@ pub struct HostDrift(Vec<HostHead>);
 #[derive(Debug)]
 enum HostHead {
     Drift { spec: DriftSpec, plan: Plan, shape: DriftShape, workspace: Workspace },
-    Field { field: Transport, shape: DriftShape },
+    Field { field: Transport, shape: DriftShape, seed: u64 },
 }
 
 impl HostHead {
-    /// The gradient of a head; the mean loss over its groups, and its scale.
-    fn gradient(&mut self, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
+    /// The gradient of a head in the step `step`; the mean loss over its groups, and its scale.
+    fn gradient(&mut self, step: u64, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
         match self {
             Self::Drift { spec, plan, shape, workspace } => drifted(spec, plan, shape, workspace, head),
-            Self::Field { field, shape } => transported(field, shape, head),
+            Self::Field { field, shape, seed } => transported(field, shape, *seed, step, head),
         }
     }
 }
@@ -118,14 +118,27 @@ fn drifted(
 }
 
 /// The gradient along a field, whose scale is 1.
-fn transported(field: &Transport, shape: &DriftShape, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
+fn transported(
+    field: &Transport,
+    shape: &DriftShape,
+    seed: u64,
+    step: u64,
+    head: &mut Head<'_, Vec<f32>>,
+) -> Result<[f64; 2]> {
     let DriftShape { groups, generated, positives, dim, .. } = *shape;
+    let thetas = match field.along {
+        Along::Sliced { directions } => crate::directions(directions, dim, seed, step)?,
+        Along::Kernel { .. } => Vec::new(),
+    };
     let mut squares = 0.0;
     for group in 0..groups {
         let own = group * generated * dim..(group + 1) * generated * dim;
         let x = (&head.generated[own.clone()], [generated, dim]);
         let p = (&head.positives[group * positives * dim..][..positives * dim], [positives, dim]);
-        let velocity = super::field(&field.spec, &FieldInputs::new(x, p, x)?)?.velocity(field.velocity)?;
+        let velocity = match &field.along {
+            Along::Kernel { spec, velocity } => super::field(spec, &FieldInputs::new(x, p, x)?)?.velocity(*velocity)?,
+            Along::Sliced { directions } => super::sliced(&SlicedInputs::new(x, p, (&thetas, [*directions, dim]))?)?,
+        };
         squares += velocity.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
         head.gradient[own].copy_from_slice(&velocity);
     }
@@ -194,9 +207,9 @@ impl Backend for Host {
         Ok(HostDrift(shapes.iter().map(head).collect::<Result<_>>()?))
     }
 
-    fn field(&self, field: &Transport, shapes: &[DriftShape]) -> Result<HostDrift> {
+    fn field(&self, field: &Transport, shapes: &[DriftShape], seed: u64) -> Result<HostDrift> {
         field.validate()?;
-        Ok(HostDrift(shapes.iter().map(|shape| HostHead::Field { field: *field, shape: *shape }).collect()))
+        Ok(HostDrift(shapes.iter().map(|shape| HostHead::Field { field: *field, shape: *shape, seed }).collect()))
     }
 
     fn set_temperatures(&self, drift: &mut HostDrift, temperatures: &[f64]) -> Result<()> {
@@ -315,7 +328,8 @@ impl Backend for Host {
         if heads.len() != drift.0.len() {
             return Err(Error::shape("training", "heads", [drift.0.len()], [heads.len()]));
         }
-        let heads = drift.0.iter_mut().zip(heads).map(|(head, arrays)| head.gradient(arrays));
+        let step = progress.step + 1;
+        let heads = drift.0.iter_mut().zip(heads).map(|(head, arrays)| head.gradient(step, arrays));
         let heads = heads.collect::<Result<Vec<[f64; 2]>>>()?;
         let loss: f64 = heads.iter().map(|[loss, _]| loss).sum();
         let scale = heads.first().map_or(f64::NAN, |[_, scale]| *scale);

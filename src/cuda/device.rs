@@ -529,8 +529,8 @@ impl Backend for Device {
         Ok(DeviceDrift(Heads::Drift(Box::new(drift))))
     }
 
-    fn field(&self, field: &Transport, shapes: &[DriftShape]) -> Result<DeviceDrift> {
-        Ok(DeviceDrift(Heads::Fields(Fields::new(&self.stream, &self.kernels, field, shapes)?)))
+    fn field(&self, field: &Transport, shapes: &[DriftShape], seed: u64) -> Result<DeviceDrift> {
+        Ok(DeviceDrift(Heads::Fields(Fields::new(&self.stream, &self.kernels, field, shapes, seed)?)))
     }
 
     fn set_temperatures(&self, drift: &mut DeviceDrift, temperatures: &[f64]) -> Result<()> {

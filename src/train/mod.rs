@@ -7,7 +7,7 @@ mod transport;
 
 pub use classes::Classes;
 pub use optimizer::Optimizer;
-pub use transport::Transport;
+pub use transport::{Along, Transport};
 
 use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use crate::cpu::Host;
@@ -99,7 +99,7 @@ impl Config {
 
     /// What annealing multiplies.
     fn temperatures(&self) -> &[f64] {
-        self.field.as_ref().map_or(&self.spec.temperatures, |field| std::slice::from_ref(&field.spec.bandwidth))
+        self.field.as_ref().map_or(&self.spec.temperatures, Transport::temperatures)
     }
 
     fn sampling(&self) -> Sampling {
@@ -247,6 +247,14 @@ impl<B: Backend> Trainer<B> {
         backend.set_precision(config.precision)?;
         if let Some(annealing) = &config.annealing {
             annealing.validate()?;
+            if config.temperatures().is_empty() {
+                return Err(Error::value(
+                    "annealing",
+                    "temperatures",
+                    "a drift, or a field with a bandwidth",
+                    "neither",
+                ));
+            }
         }
         if let Some(field) = &config.field {
             field.validate()?;
@@ -272,7 +280,7 @@ impl<B: Backend> Trainer<B> {
             pass: Pass::grouped(&backend, model.architecture(), samples, shape.groups)?,
             drift: match &config.field {
                 None => backend.drift(&config.spec, &features.shapes())?,
-                Some(field) => backend.field(field, &features.shapes())?,
+                Some(field) => backend.field(field, &features.shapes(), config.seed)?,
             },
             features,
             targets: Targets {

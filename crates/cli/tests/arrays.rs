@@ -125,6 +125,21 @@ fn velocities_by_name() {
     }
     let (chi, _) = of(&["--field", "chi-squared", "--most-log-ratio", "1e-9"]);
     assert!(chi.iter().zip(&score).all(|(chi, score)| (chi - 2.0 * score).abs() <= 1e-6 * chi.abs()));
+    let (x, p) = ([0.0f32, 1.0, 2.0, -1.0, 0.5, 0.5], [3.0f32, 1.0, -2.0, 0.0]);
+    let points = folder.path("points.npz");
+    write_npz(&points, &[("x", npy_f32(&[3, 2], &x)), ("p", npy_f32(&[2, 2], &p)), ("q", npy_f32(&[3, 2], &x))]);
+    let points = points.to_str().unwrap();
+    let sliced = ["field", "--in", points, "--out", &out, "--field", "sliced", "--directions", "50", "--seed", "3"];
+    succeeds(&sliced);
+    let arrays = read_npz(&folder.path("out.npz"));
+    let (x, p) = (x.map(f64::from), p.map(f64::from));
+    let thetas = cudrift::directions(50, 2, 3, 0).unwrap();
+    let inputs = cudrift::SlicedInputs::new((&x, [3, 2]), (&p, [2, 2]), (&thetas, [50, 2])).unwrap();
+    assert!(relative_error(&arrays["velocity"].2, &cudrift::reference::sliced(&inputs)) <= 2e-6);
+    assert_eq!(arrays.len(), 1);
+    fails(&[&sliced[..], &["--bandwidth", "1"]].concat(), 2, "kernel");
+    fails(&[&sliced[..8], &["0"]].concat(), 1, "directions");
+    fails(&["field", "--in", &path, "--out", &out, "--field", "sliced"], 2, "weights");
     for (words, says) in [
         (&["--field", "coulomb", "--kernel", "laplace"][..], "plummer"),
         (&["--field", "score", "--coupling", "sinkhorn"], "mean-shift"),

@@ -110,8 +110,8 @@ fn the_defaults_are_the_notebooks() {
         "weights": "ignored", "labels": 10, "generated": 64, "positives": 64, "negatives": 32,
         "guidance": [1.0, 4.0], "guidance_power": 3.0, "unguided": 0.0, "loaded": 64, "class_buffer": 128, "buffer": 1000,
     });
-    let field =
-        serde_json::json!({ "field": null, "field_step": 1.0, "field_normalize": false, "most_log_ratio": 5.0 });
+    let field = serde_json::json!({ "field": null, "field_step": 1.0, "field_normalize": false, "most_log_ratio": 5.0,
+        "directions": 200 });
     want.as_object_mut().unwrap().extend(field.as_object().unwrap().clone());
     assert_eq!(config, want);
 }
@@ -330,6 +330,8 @@ fn fields_are_trained_along() {
     let losses = |name: &str| metrics(&folder.path(name)).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
     succeeds(&texts(&train(&folder, "score", &["--steps", "12", "--field", "score", "--temperatures", "0.3"])));
     assert_ne!(losses("score"), losses("whole"));
+    succeeds(&texts(&train(&folder, "sliced", &["--steps", "12", "--field", "sliced"])));
+    assert_ne!(losses("sliced"), losses("score"));
     let fail = |extra: &[&str], status, hint: &str| fails(&texts(&train(&folder, "not", extra)), status, hint);
     fail(&["--field", "coulomb", "--kernel", "laplace"], 2, "plummer");
     fail(&["--field", "score", "--coupling", "sinkhorn"], 2, "--coupling");

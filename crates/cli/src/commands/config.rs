@@ -1,15 +1,15 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
 use super::{
-    Backend, Coupled, CouplingArgs, CouplingName, FieldName, FormName, KernelName, MOST_LOG_RATIO, Precision, Preset,
-    WeightName,
+    Backend, Coupled, CouplingArgs, CouplingName, DIRECTIONS, FieldName, FormName, KernelName, MOST_LOG_RATIO,
+    Precision, Preset, WeightName,
 };
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::FieldSpec;
 use cudrift::data::{Data, Toy};
 use cudrift::features::{Encoder, Feature, Patches};
-use cudrift::train::{Annealing, Classes, Config, Optimizer, Transport};
+use cudrift::train::{Along, Annealing, Classes, Config, Optimizer, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -61,6 +61,8 @@ options! {
     field_step: f64,
     field_normalize: bool,
     most_log_ratio: f64,
+    /// Of the sliced field, new ones in every step.
+    directions: usize,
     /// By how much the temperatures' logarithms fall each step, and the least factor that they come to.
     annealing_rate: f64,
     annealing_least: f64,
@@ -149,6 +151,7 @@ impl Run {
             field_step: 1.0,
             field_normalize: false,
             most_log_ratio: MOST_LOG_RATIO,
+            directions: DIRECTIONS,
             annealing_rate: 0.0,
             annealing_least: 1e-3,
             features: vec!["identity".to_owned()],
@@ -241,14 +244,21 @@ impl Run {
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
         if let Some(field) = self.field {
-            let [bandwidth] = self.temperatures[..] else {
-                let given = self.temperatures.len();
-                return Err(Error::message(format!("a field has one temperature, its bandwidth; {given} are given")));
+            let along = match field.velocity(self.most_log_ratio) {
+                None => Along::Sliced { directions: self.directions },
+                Some(velocity) => {
+                    let [bandwidth] = self.temperatures[..] else {
+                        let given = self.temperatures.len();
+                        let problem = format!("a field has one temperature, its bandwidth; {given} are given");
+                        return Err(Error::message(problem));
+                    };
+                    let mut spec = FieldSpec::new(self.kernel.into(), bandwidth);
+                    // As a drift leaves a sample out of what it is pushed from.
+                    spec.self_mask = true;
+                    Along::Kernel { spec, velocity }
+                }
             };
-            let mut spec = FieldSpec::new(self.kernel.into(), bandwidth);
-            // As a drift leaves a sample out of what it is pushed from.
-            spec.self_mask = true;
-            let mut field = Transport::new(spec, field.velocity(self.most_log_ratio));
+            let mut field = Transport::new(along);
             (field.step, field.normalize) = (self.field_step, self.field_normalize);
             config.field = Some(field);
         }

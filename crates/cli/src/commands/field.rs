@@ -5,7 +5,9 @@ use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result, say};
 use cudrift::cuda::Context;
 use cudrift::metrics::median_distance;
-use cudrift::{DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, Velocity, WeightRule, cpu};
+use cudrift::{
+    DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, SlicedInputs, Velocity, WeightRule, cpu,
+};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
                         residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
                         sharp [n,D], the drift over companion masses, and its sharp_ratio_p, sharp_ratio_q [n];\n      \
                         ess_p, ess_q [n], effective sample sizes.\n      \
+                        Of sliced only velocity; q and bandwidth are not used.\n      \
                         With another coupling than row: drift [n,D] = V of p against q, where the queries are the\n      \
                         rows and the bandwidth is the temperature; nonfinite []; for sinkhorn iterations [],\n      \
                         marginal_error [].\n\n\
@@ -40,6 +43,12 @@ pub(crate) struct Args {
     most_log_ratio: f64,
     #[command(flatten)]
     bandwidth: Bandwidth,
+    /// Directions of the sliced field
+    #[arg(long, value_name = "L", default_value_t = super::DIRECTIONS)]
+    directions: usize,
+    /// Seed of its directions
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     coupling: CouplingArgs,
     /// Where to compute
@@ -232,6 +241,22 @@ impl Case {
         Ok(drift)
     }
 
+    /// The sliced field towards p.
+    fn sliced(&self, args: &Args) -> Result<Vec<f32>> {
+        let kernel = args.kernel.is_some() || args.bandwidth.is_given();
+        if kernel || args.self_mask || self.weight_p.is_some() {
+            return Err(Error::usage("the sliced field has no kernel, bandwidth, self mask or weights"));
+        }
+        let Self { x, p, .. } = self;
+        let directions = cudrift::directions(args.directions, self.dim(), args.seed, 0)?;
+        let inputs = SlicedInputs::new((&x.0, x.1), (&p.0, p.1), (&directions, [args.directions, self.dim()]))?;
+        let device = args.backend.device(Context::new)?;
+        timed(args.runs, || match &device {
+            Some(device) => device.sliced(&inputs),
+            None => cpu::sliced(&inputs),
+        })
+    }
+
     /// D.
     pub(super) fn dim(&self) -> usize {
         self.x.1[1]
@@ -259,11 +284,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         return write_npz(&args.out, &arrays);
     }
+    let Some(velocity) = args.field.velocity(args.most_log_ratio) else {
+        let velocity = case.sliced(args)?;
+        return write_npz(&args.out, &[("velocity", case.x.1.to_vec(), Output::F32(&velocity))]);
+    };
     let field =
         case.field(args.field.kernel(args.kernel)?, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
     let ([residual_p, residual_q], sharp) = (field.residuals(), field.velocity(Velocity::Sharp)?);
-    let velocity = field.velocity(args.field.velocity(args.most_log_ratio))?;
+    let velocity = field.velocity(velocity)?;
     let shape = case.x.1;
     let vectors = [
         ("velocity", &velocity),

@@ -155,6 +155,8 @@ pub(crate) enum FieldName {
     ForwardKl,
     /// 2q/p times the score: descent of the chi-squared divergence of q from p
     ChiSquared,
+    /// Towards p by projections: the sliced Wasserstein field, which has no kernel
+    Sliced,
 }
 
 impl FieldName {
@@ -167,21 +169,25 @@ impl FieldName {
         }
     }
 
-    /// With log ratios that end at `most`.
-    pub(crate) fn velocity(self, most: f64) -> Velocity {
-        match self {
+    /// What is made of a kernel's sums, with log ratios that end at `most`; nothing where there is no kernel.
+    pub(crate) fn velocity(self, most: f64) -> Option<Velocity> {
+        Some(match self {
             Self::MeanShift => Velocity::MeanShift,
             Self::Score => Velocity::Score,
             Self::Sharp => Velocity::Sharp,
             Self::Mmd | Self::Coulomb => Velocity::Mmd,
             Self::ForwardKl => Velocity::ForwardKl { most },
             Self::ChiSquared => Velocity::ChiSquared { most },
-        }
+            Self::Sliced => return None,
+        })
     }
 }
 
 /// Where log ratios of estimates end unless somebody says more. The source has no number (spec 8.8, open).
 pub(crate) const MOST_LOG_RATIO: f64 = 5.0;
+
+/// Directions of a sliced field unless somebody says more.
+pub(crate) const DIRECTIONS: usize = 200;
 
 /// The operands of a generator's products; all else is in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
