@@ -9,10 +9,10 @@
 //
 // Numerics: projections and velocities are f32 sums in order. Keys order as src/cpu/sliced.rs does, so that the same
 // projections have the same ranks; a NaN comes last.
-// Mapping: products by tiles of 32 x 32, four results a thread. A sort merges runs, first of one element: every element
-// counts, by bisection, those of its neighbouring run that come before it. No element moves twice in a pass, nothing is
-// left to chance, and runs have any length.
-// Cost: a sort of n reads 8 n (log2 n)^2 / 2 bytes from caches and writes 8 n log2 n.
+// Mapping: products by tiles of 32 x 32, four results a thread. A sort makes runs of 32 within warps and merges them, to
+// 2048 in shared memory and beyond that in global: every key counts, by bisection, those of the neighbouring run that come
+// before it. Keys differ, so that there is one order.
+// Cost: up to 2048 keys are read and written once; from there on each doubling reads 8 n log2 n bytes from caches.
 // Limits: sm_80 and later; n and m below 2^31.
 #include "common.cuh"
 
@@ -34,11 +34,51 @@ __device__ __forceinline__ float value_of(Key key) {
     return __uint_as_float(order ^ (order >> 31 != 0 ? 0x80000000u : 0xffffffffu));
 }
 
-// Passes of the sort of so many keys; after an odd number they are in the spare buffer.
+// Keys that a block sorts in shared memory at a time.
+constexpr int kChunk = 2048;
+
+// Passes of the sort of so many keys that are in global memory; after an odd number they are in the spare buffer.
 __device__ __forceinline__ int passes(int count) {
     int result = 0;
-    for (long long run = 1; run < count; run *= 2) ++result;
+    for (long long run = kChunk; run < count; run *= 2) ++result;
     return result;
+}
+
+// The keys of a warp, ascending by lane: Batcher's bitonic sort.
+__device__ __forceinline__ Key warp_sorted(Key key) {
+    const int lane = threadIdx.x % kWarp;
+    // Unrolled it spills on sm_90.
+#pragma unroll 1
+    for (int size = 2; size <= kWarp; size *= 2) {
+#pragma unroll
+        for (int stride = size / 2; stride > 0; stride /= 2) {
+            const Key other = __shfl_xor_sync(kAllLanes, key, stride);
+            const bool lesser = ((lane & stride) == 0) == ((lane & size) == 0);
+            if ((other < key) == lesser) key = other;
+        }
+    }
+    return key;
+}
+
+// Runs of `run` keys become runs of twice as many.
+template <typename Index>
+__device__ __forceinline__ void merge(const Key* from, Key* to, Index count, Index run) {
+    for (Index i = static_cast<Index>(threadIdx.x); i < count; i += kThreads) {
+        const Index pair = i & ~(2 * run - 1);
+        const Index other = (i & run) != 0 ? pair : pair + run;
+        const Key key = from[i];
+        const Index begin = other < count ? other : count;
+        Index low = begin, high = other + run < count ? other + run : count;
+        while (low < high) {
+            const Index middle = (low + high) / 2;
+            if (from[middle] < key) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        to[pair + (i & (run - 1)) + (low - begin)] = key;
+    }
 }
 
 // Of direction l: the keys of the queries, then those of the references.
@@ -121,26 +161,26 @@ extern "C" __global__ void __launch_bounds__(kThreads) sliced_sort(const __grid_
     const int count = references ? call.references : call.queries;
     const long long offset = static_cast<long long>(blockIdx.x / 2) * (call.queries + call.references) +
                              (references ? call.queries : 0);
+    __shared__ sliced::Key chunk[2][sliced::kChunk];
     sliced::Key *from = call.keys + offset, *to = call.spare + offset;
-    for (long long run = 1; run < count; run *= 2) {
-        for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
-            const long long pair = i / (2 * run) * (2 * run);
-            const bool second = i - pair >= run;
-            const long long begin = second ? pair : pair + run;
-            const sliced::Key key = from[i];
-            // Those of the other run before it: all keys differ.
-            long long low = begin < count ? begin : count, high = begin + run < count ? begin + run : count;
-            while (low < high) {
-                const long long middle = (low + high) / 2;
-                if (from[middle] < key) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            const long long before = begin < count ? low - begin : 0;
-            to[pair + (i - pair - (second ? run : 0)) + before] = key;
+    for (int start = 0; start < count; start += sliced::kChunk) {
+        const int size = count - start < sliced::kChunk ? count - start : sliced::kChunk;
+        for (int i = static_cast<int>(threadIdx.x); i < tiles_of(size, kWarp) * kWarp; i += kThreads) {
+            const sliced::Key key = sliced::warp_sorted(i < size ? from[start + i] : ~0ull);
+            if (i < size) chunk[0][i] = key;
         }
+        __syncthreads();
+        int which = 0;
+        for (int run = kWarp; run < size; run *= 2) {
+            sliced::merge(chunk[which], chunk[1 - which], size, run);
+            which = 1 - which;
+            __syncthreads();
+        }
+        for (int i = static_cast<int>(threadIdx.x); i < size; i += kThreads) from[start + i] = chunk[which][i];
+        __syncthreads();
+    }
+    for (long long run = sliced::kChunk; run < count; run *= 2) {
+        sliced::merge(from, to, static_cast<long long>(count), run);
         __syncthreads();
         sliced::Key* const other = from;
         from = to;
