@@ -67,7 +67,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         // A closed pipe (`cudrift --help | head -1`) is no failure of ours.
         let _ = write!(std::io::stdout(), "{}", error.render());
         if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            error::note("error: name a command: train, encoder, drift, field, diagnose, sample, doctor or bench");
+            error::note("error: name a command: train, encoder, drift, field, flow, diagnose, sample, doctor or bench");
             return ExitCode::from(2);
         }
         return ExitCode::SUCCESS;

@@ -5,6 +5,7 @@ use cudrift::diagnostics::Alignment;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Once;
 
@@ -14,84 +15,150 @@ const INK: RGBColor = RGBColor(40, 44, 52);
 const DATA: RGBColor = RGBColor(31, 119, 180);
 const GENERATED: RGBColor = RGBColor(214, 84, 26);
 
-/// Draws into memory, encodes as PNG, and writes the file atomically.
-fn picture(
+type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
+
+/// What `draw` makes of a canvas, three bytes a pixel.
+fn pixels(
     path: &Path,
-    draw: impl FnOnce(&DrawingArea<BitMapBackend<'_>, plotters::coord::Shift>) -> std::result::Result<(), String>,
-) -> Result<()> {
+    (width, height): (u32, u32),
+    draw: impl FnOnce(&Area<'_>) -> std::result::Result<(), String>,
+) -> Result<Vec<u8>> {
     static FONT: Once = Once::new();
     FONT.call_once(|| {
         // It fails only on a broken font, which the text would then show.
         let _ = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     });
-    let failed = |problem: String| Error::message(format!("cannot draw {}: {problem}", path.display()));
-    let mut pixels = vec![255u8; (WIDTH * HEIGHT * 3) as usize];
+    let mut pixels = vec![255u8; (width * height * 3) as usize];
     {
-        let root = BitMapBackend::with_buffer(&mut pixels, (WIDTH, HEIGHT)).into_drawing_area();
-        draw(&root).and_then(|()| root.present().map_err(|e| e.to_string())).map_err(failed)?;
+        let root = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+        draw(&root).and_then(|()| root.present().map_err(|e| e.to_string())).map_err(|e| failed(path, e))?;
     }
+    Ok(pixels)
+}
+
+fn failed(path: &Path, problem: impl std::fmt::Display) -> Error {
+    Error::message(format!("cannot draw {}: {problem}", path.display()))
+}
+
+/// Encodes as PNG, animated where there are several frames, and writes the file atomically.
+fn write(path: &Path, (width, height): (u32, u32), frames: &[Vec<u8>]) -> Result<()> {
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, WIDTH, HEIGHT);
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
-    encoder
-        .write_header()
-        .and_then(|mut writer| writer.write_image_data(&pixels))
-        .map_err(|error| failed(error.to_string()))?;
+    let encoded = || -> std::result::Result<(), png::EncodingError> {
+        if frames.len() > 1 {
+            encoder.set_animated(frames.len() as u32, 0)?;
+            encoder.set_frame_delay(1, 12)?;
+        }
+        let mut writer = encoder.write_header()?;
+        frames.iter().try_for_each(|pixels| writer.write_image_data(pixels))?;
+        writer.finish()
+    };
+    encoded().map_err(|error| failed(path, error))?;
     Ok(cudrift::files::write_atomically(path, &bytes)?)
+}
+
+/// Draws one picture.
+fn picture(path: &Path, draw: impl FnOnce(&Area<'_>) -> std::result::Result<(), String>) -> Result<()> {
+    let size = (WIDTH, HEIGHT);
+    write(path, size, &[pixels(path, size, draw)?])
 }
 
 /// The first two coordinates of `data` and `generated`, [n, D] each, side by side on the same axes.
 ///
 /// With one coordinate the second axis is the rank within the set, that is, the distribution function.
 pub(crate) fn samples(path: &Path, data: &[f32], generated: &[f32], dim: usize) -> Result<()> {
-    let plane = |set: &[f32]| -> Vec<(f64, f64)> {
-        let mut points: Vec<_> = set
-            .chunks_exact(dim)
-            .map(|x| (f64::from(x[0]), f64::from(*x.get(1).unwrap_or(&0.0))))
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-            .collect();
-        if dim == 1 {
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let count = points.len() as f64;
-            for (rank, point) in points.iter_mut().enumerate() {
-                point.1 = rank as f64 / count;
-            }
-        }
-        points
-    };
-    let (data, generated) = (plane(data), plane(generated));
-    // The data set the frame; a stray generated point must not shrink the picture.
-    let frame = |pick: fn(&(f64, f64)) -> f64| {
-        let low = data.iter().map(pick).fold(f64::INFINITY, f64::min);
-        let high = data.iter().map(pick).fold(f64::NEG_INFINITY, f64::max);
-        if !(low <= high) {
-            return (-1.0, 1.0);
-        }
-        let margin = ((high - low) * 0.08).max(1e-6 * high.abs().max(1e-6));
-        (low - margin, high + margin)
-    };
-    let ((x0, x1), (y0, y1)) = (frame(|p| p.0), frame(|p| p.1));
+    let (data, generated) = (plane(data, dim), plane(generated, dim));
+    let range = frame(&data);
     picture(path, |root| {
         for (panel, (title, points, color)) in
             root.split_evenly((1, 2)).iter().zip([("data", &data, DATA), ("generated", &generated, GENERATED)])
         {
-            let mut chart = ChartBuilder::on(panel)
-                .caption(format!("{title}, {} points", points.len()), ("sans-serif", 24).into_font().color(&INK))
-                .margin(16)
-                .x_label_area_size(32)
-                .y_label_area_size(48)
-                .build_cartesian_2d(x0..x1, y0..y1)
-                .map_err(|e| e.to_string())?;
-            chart
-                .configure_mesh()
-                .light_line_style(TRANSPARENT)
-                .label_style(("sans-serif", 14).into_font().color(&INK))
-                .draw()
-                .map_err(|e| e.to_string())?;
-            let inside = points.iter().filter(|(x, y)| (x0..x1).contains(x) && (y0..y1).contains(y));
-            chart
-                .draw_series(inside.map(|p| Circle::new(*p, 2, color.mix(0.6).filled())))
-                .map_err(|e| e.to_string())?;
+            scatter(panel, &format!("{title}, {} points", points.len()), &range, &[(points, color, 2)])?;
+        }
+        Ok(())
+    })
+}
+
+/// The first two coordinates of what is finite of a set [n, D]; with one coordinate the second is the rank.
+fn plane(set: &[f32], dim: usize) -> Vec<(f64, f64)> {
+    let mut points: Vec<_> = set
+        .chunks_exact(dim)
+        .map(|x| (f64::from(x[0]), f64::from(*x.get(1).unwrap_or(&0.0))))
+        .filter(|(x, y)| x.is_finite() && y.is_finite())
+        .collect();
+    if dim == 1 {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let count = points.len() as f64;
+        for (rank, point) in points.iter_mut().enumerate() {
+            point.1 = rank as f64 / count;
+        }
+    }
+    points
+}
+
+/// Axes for these points with a margin: they set the frame; a stray generated point must not shrink the picture.
+fn frame(points: &[(f64, f64)]) -> [Range<f64>; 2] {
+    [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|pick| {
+        let low = points.iter().map(pick).fold(f64::INFINITY, f64::min);
+        let high = points.iter().map(pick).fold(f64::NEG_INFINITY, f64::max);
+        if !(low <= high) {
+            return -1.0..1.0;
+        }
+        let margin = ((high - low) * 0.08).max(1e-6 * high.abs().max(1e-6));
+        low - margin..high + margin
+    })
+}
+
+/// What of a point set lies within axes: its points, color, and radius.
+type Cloud<'a> = (&'a [(f64, f64)], RGBColor, u32);
+
+/// Point sets on axes under a title.
+fn scatter(
+    panel: &Area<'_>,
+    title: &str,
+    [across, up]: &[Range<f64>; 2],
+    clouds: &[Cloud<'_>],
+) -> std::result::Result<(), String> {
+    let mut chart = ChartBuilder::on(panel)
+        .caption(title, ("sans-serif", 24).into_font().color(&INK))
+        .margin(16)
+        .x_label_area_size(32)
+        .y_label_area_size(48)
+        .build_cartesian_2d(across.clone(), up.clone())
+        .map_err(|e| e.to_string())?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 14).into_font().color(&INK))
+        .draw()
+        .map_err(|e| e.to_string())?;
+    for (points, color, radius) in clouds {
+        let inside = points.iter().filter(|(x, y)| across.contains(x) && up.contains(y));
+        chart
+            .draw_series(inside.map(|p| Circle::new(*p, *radius, color.mix(0.6).filled())))
+            .map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Points on their way over the data, [n, D] each, under a title each: all in one animated picture, six in another.
+pub(crate) fn flow(animated: &Path, still: &Path, data: &[f32], frames: &[(String, &[f32])], dim: usize) -> Result<()> {
+    const SIDE: (u32, u32) = (520, 520);
+    let data = plane(data, dim);
+    let frames: Vec<_> = frames.iter().map(|(title, points)| (title, plane(points, dim))).collect();
+    // The way there is to be seen as well.
+    let all: Vec<_> = data.iter().chain(&frames[0].1).copied().collect();
+    let range = frame(&all);
+    let one = |(title, points): &(&String, Vec<_>)| {
+        pixels(animated, SIDE, |root| scatter(root, title, &range, &[(&data, DATA, 1), (points, GENERATED, 2)]))
+    };
+    let pictures: Vec<Vec<u8>> = frames.iter().map(one).collect::<Result<_>>()?;
+    write(animated, SIDE, &pictures)?;
+    picture(still, |root| {
+        for (k, panel) in root.split_evenly((2, 3)).iter().enumerate() {
+            let (title, points) = &frames[k * (frames.len() - 1) / 5];
+            scatter(panel, title, &range, &[(&data, DATA, 1), (points, GENERATED, 2)])?;
         }
         Ok(())
     })

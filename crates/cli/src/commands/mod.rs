@@ -7,6 +7,7 @@ mod doctor;
 mod drift;
 mod encoder;
 mod field;
+mod flow;
 mod sample;
 mod train;
 
@@ -22,8 +23,10 @@ pub(crate) enum Command {
     Encoder(encoder::Args),
     /// Compute the drift of a case: loss, target, gradient, statistics
     Drift(drift::Args),
-    /// Compute mean-shift and kernel-score fields of two point sets
+    /// Compute the fields of two point sets: mean shift, score, MMD and others
     Field(field::Args),
+    /// Move points along a field or drift, and draw them
+    Flow(flow::Args),
     /// Measure how near the drift is to a multiple of the score discrepancy
     Diagnose(diagnose::Args),
     /// Draw samples from a trained generator
@@ -41,6 +44,7 @@ impl Command {
             Self::Encoder(args) => encoder::run(&args),
             Self::Drift(args) => drift::run(&args),
             Self::Field(args) => field::run(&args),
+            Self::Flow(args) => flow::run(&args),
             Self::Diagnose(args) => diagnose::run(&args),
             Self::Sample(args) => sample::run(&args),
             Self::Doctor(args) => doctor::run(&args),

@@ -1,0 +1,208 @@
+//! `cudrift flow`: points that move along a field, and a picture of them.
+
+use super::config::data;
+use super::{Backend, CouplingArgs, CouplingName, DIRECTIONS, FieldName, KernelName, MOST_LOG_RATIO};
+use crate::arrays::{Output, write_npy};
+use crate::error::{Error, Result, say};
+use crate::plot;
+use crate::progress::Progress;
+use cudrift::backend::{self, Head};
+use cudrift::cpu::Host;
+use cudrift::cuda::Device;
+use cudrift::data::Data;
+use cudrift::metrics::sliced_wasserstein;
+use cudrift::rng::{Purpose, Stream};
+use cudrift::train::{Along, Transport};
+use cudrift::{DriftShape, DriftSpec, FieldSpec};
+use std::path::PathBuf;
+
+/// Directions of the sliced Wasserstein distance.
+const PROJECTIONS: usize = 200;
+
+#[derive(clap::Args)]
+#[command(after_help = "Writes to DIR: flow.png (animated), frames.png (six moments), particles.npy [frames, N, D],\n\
+                  flow.jsonl (a line per frame: step, mean square of a step, SWD to the data).\n\n\
+                  Example: cudrift flow --data two-moons --field coulomb --bandwidth 0.3 --steps 300 --out runs/coulomb")]
+pub(crate) struct Args {
+    /// What the points go to: swiss-roll, checkerboard, two-moons, ring, or a file as train takes it
+    #[arg(long)]
+    data: String,
+    /// Folder for what comes of it
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The field; without it the drift itself
+    #[arg(long, value_enum)]
+    field: Option<FieldName>,
+    /// The kernel; laplace unless given, of the Coulomb field plummer
+    #[arg(long, value_enum)]
+    kernel: Option<KernelName>,
+    /// Length scale of the kernel, the drift's temperature
+    #[arg(long, value_name = "H", default_value_t = 0.3, allow_negative_numbers = true)]
+    bandwidth: f64,
+    /// Where |log p/q| ends in the weights of forward-kl and chi-squared
+    #[arg(long, value_name = "L", default_value_t = MOST_LOG_RATIO, allow_negative_numbers = true)]
+    most_log_ratio: f64,
+    /// Directions of the sliced field, new ones in every step
+    #[arg(long, value_name = "L", default_value_t = DIRECTIONS)]
+    directions: usize,
+    #[command(flatten)]
+    coupling: CouplingArgs,
+    /// Points, and data that they go to
+    #[arg(long, default_value_t = 1024, allow_negative_numbers = true)]
+    points: usize,
+    /// Steps
+    #[arg(long, default_value_t = 200, allow_negative_numbers = true)]
+    steps: u64,
+    /// How far along the field a step goes
+    #[arg(long, value_name = "ETA", default_value_t = 0.2, allow_negative_numbers = true)]
+    step: f64,
+    /// Divide the field by its root mean square over the points
+    #[arg(long)]
+    normalize: bool,
+    /// Frames that are kept, the first and the last among them
+    #[arg(long, default_value_t = 41, allow_negative_numbers = true)]
+    frames: u64,
+    /// Deviation of the normal points that it begins with
+    #[arg(long, value_name = "S", default_value_t = 0.5, allow_negative_numbers = true)]
+    spread: f32,
+    /// Seed of points, data and directions
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: Backend,
+}
+
+/// Where the points are after `step` steps.
+struct Frame {
+    step: u64,
+    points: Vec<f32>,
+    /// Mean square of the step that led here.
+    square: f64,
+    swd: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.frames < 2 || args.steps < args.frames - 1 {
+        let (frames, steps) = (args.frames, args.steps);
+        return Err(Error::message(format!("{frames} frames of {steps} steps; ask for 2 frames, and a step for each")));
+    }
+    if args.points < 2 {
+        return Err(Error::message(format!("--points is {}, expected at least 2", args.points)));
+    }
+    if !(args.spread > 0.0 && args.spread.is_finite()) {
+        return Err(Error::message(format!("--spread is {}, expected a finite number above 0", args.spread)));
+    }
+    let data = data(&args.data)?.data;
+    let target = data.sample(&mut Stream::new(args.seed, Purpose::Data, 0), args.points);
+    let frames = match args.backend.device(Device::new)? {
+        None => flow(Host::new(), args, &data, &target)?,
+        Some(device) => flow(device, args, &data, &target)?,
+    };
+    std::fs::create_dir_all(&args.out).map_err(|source| Error::io("create", &args.out, source))?;
+    let points: Vec<f32> = frames.iter().flat_map(|frame| &frame.points).copied().collect();
+    let shape = [frames.len(), args.points, data.dim()];
+    write_npy(&args.out.join("particles.npy"), &shape, &Output::F32(&points))?;
+    let line = |frame: &Frame| {
+        let Frame { step, square, swd, .. } = frame;
+        serde_json::json!({ "step": step, "mean_square": square, "swd1": swd }).to_string() + "\n"
+    };
+    let lines: String = frames.iter().map(line).collect();
+    cudrift::files::write_atomically(&args.out.join("flow.jsonl"), lines.as_bytes())?;
+    let titled: Vec<(String, &[f32])> =
+        frames.iter().map(|f| (format!("step {}, SWD {:.3}", f.step, f.swd), &f.points[..])).collect();
+    plot::flow(&args.out.join("flow.png"), &args.out.join("frames.png"), &target, &titled, data.dim())?;
+    let (first, last) = (&frames[0], &frames[frames.len() - 1]);
+    say(&format!(
+        "SWD {:.4} after {} steps, {:.4} before; pictures in {}",
+        last.swd,
+        last.step,
+        first.swd,
+        args.out.display()
+    ))
+}
+
+impl Args {
+    /// The field that was asked for, or the drift's choices.
+    fn transport(&self) -> Result<std::result::Result<Transport, DriftSpec>> {
+        let Some(field) = self.field else {
+            let mut spec = self.coupling.or_default(CouplingName::RowColumn)?.spec(DriftSpec::notebook());
+            spec.kernel = self.kernel.unwrap_or(KernelName::Laplace).into();
+            spec.temperatures = vec![self.bandwidth];
+            return Ok(Err(spec));
+        };
+        if self.coupling.coupling.is_some() || self.coupling.form.is_some() {
+            return Err(Error::usage("a field takes the place of a drift, and has no --coupling or --form"));
+        }
+        let along = match field.velocity(self.most_log_ratio) {
+            None => Along::Sliced { directions: self.directions },
+            Some(velocity) => {
+                let mut spec = FieldSpec::new(field.kernel(self.kernel)?.into(), self.bandwidth);
+                spec.self_mask = true;
+                Along::Kernel { spec, velocity }
+            }
+        };
+        let mut transport = Transport::new(along);
+        (transport.step, transport.normalize) = (self.step, self.normalize);
+        Ok(Ok(transport))
+    }
+}
+
+fn too_far(step: u64) -> Error {
+    Error::message(format!("the points leave what f32 holds in step {step}; give a smaller --step"))
+}
+
+/// The frames: a step is what regression onto x + step V would take off the samples in one go.
+fn flow<B: backend::Backend>(mut backend: B, args: &Args, data: &Data, target: &[f32]) -> Result<Vec<Frame>> {
+    let (n, dim) = (args.points, data.dim());
+    let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
+    // The gradient of the loss is -2 / (n D) of the step, with a drift of V alone.
+    let (mut field, factor) = match args.transport()? {
+        Ok(transport) => (backend.field(&transport, &[shape], args.seed)?, 1.0),
+        Err(spec) if args.normalize => {
+            return Err(Error::usage(format!("--normalize is for fields; the {} drift has none", spec.kernel)));
+        }
+        Err(spec) => (backend.drift(&spec, &[shape])?, args.step),
+    };
+    let factor = -0.5 * (n * dim) as f64 * factor;
+    let mut x = Stream::new(args.seed, Purpose::Noise, 0).normals(n * dim);
+    x.iter_mut().for_each(|v| *v *= args.spread);
+    let positives = backend.upload("the data", target)?;
+    let (nothing, weights) = (backend.array("no negatives", 0)?, backend.array("no weights", 0)?);
+    let mut gradient = backend.array("a step", n * dim)?;
+    let swd = |x: &[f32]| -> Result<f64> { Ok(sliced_wasserstein(x, target, dim, PROJECTIONS, args.seed)?[0]) };
+    let mut frames = vec![Frame { step: 0, swd: swd(&x)?, points: x.clone(), square: 0.0 }];
+    let bar = Progress::new(args.steps, 0, "{bar:32} {pos}/{len}  {msg}  {per_sec:.0}, {eta} left");
+    for step in 1..=args.steps {
+        let generated = backend.upload("the points", &x)?;
+        let mut progress = backend.progress(&backend::Progress::new(step - 1, f64::NAN))?;
+        let head = Head {
+            generated: &generated,
+            positives: &positives,
+            negatives: [&nothing, &weights],
+            gradient: &mut gradient,
+        };
+        match backend.gradient(&mut field, &mut [head], &mut progress) {
+            Err(cudrift::Error::Diverged { .. }) => return Err(too_far(step)),
+            done => done?,
+        }
+        let mut square = 0.0;
+        for (x, g) in x.iter_mut().zip(backend.download(&gradient, n * dim)?) {
+            let by = factor * f64::from(g);
+            square += by * by;
+            *x = (f64::from(*x) + by) as f32;
+        }
+        if x.iter().any(|v| !v.is_finite()) {
+            return Err(too_far(step));
+        }
+        // Frames at equal distances, the last step among them.
+        if step * (args.frames - 1) / args.steps > (step - 1) * (args.frames - 1) / args.steps {
+            let swd = swd(&x)?;
+            frames.push(Frame { step, points: x.clone(), square: square / (n * dim) as f64, swd });
+            bar.show(format!("SWD {swd:.3}"), |_| None);
+        }
+        bar.step(step);
+    }
+    bar.finish();
+    Ok(frames)
+}
