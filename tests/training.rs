@@ -8,7 +8,7 @@ use cudrift::cpu::Host;
 use cudrift::data::{Data, Toy};
 use cudrift::generator::Mlp;
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Along, Annealing, Config, Optimizer, Step, Trainer, Transport};
+use cudrift::train::{Along, Annealing, Classes, Config, Optimizer, Step, Trainer, Transport};
 use cudrift::{DriftShape, DriftSpec, Error, FieldInputs, FieldSpec, Kernel, Velocity, reference};
 use std::path::Path;
 
@@ -176,6 +176,16 @@ fn fields_that_cannot_be() {
         let mut config = small(Toy::Ring);
         config.field = Some(field);
         assert!(matches!(Trainer::new(config), Err(Error::Value { .. })), "{field:?}");
+    }
+    for (generated, negatives) in [(1, 0), (4, 2)] {
+        let points = Stream::new(3, Purpose::Data, 0).normals(40);
+        let labels: Vec<usize> = (0..20).map(|k| k % 2).collect();
+        let mut config = Config { data: Data::labelled(points, [20, 2], &labels).unwrap(), ..small(Toy::Ring) };
+        let mut classes = Classes::default();
+        (classes.labels, classes.generated, classes.negatives) = (1, generated, negatives);
+        (config.classes, config.field) = (Some(classes), Some(along(Velocity::Score, Kernel::Gaussian, 1.0)));
+        let refused = Trainer::new(config).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains(if negatives > 0 { "negatives" } else { "at least 2" }), "{refused}");
     }
     let mut config = small(Toy::Ring);
     config.field = Some(Transport::new(Along::Sliced { directions: 5 }));

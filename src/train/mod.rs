@@ -258,6 +258,10 @@ impl<B: Backend> Trainer<B> {
         }
         if let Some(field) = &config.field {
             field.validate()?;
+            if shape.generated < 2 {
+                let expected = "at least 2 a label with a field in the drift's place";
+                return Err(Error::value("training", "generated samples", expected, shape.generated));
+            }
             if shape.negatives > 0 {
                 return Err(Error::value(
                     "training",
