@@ -170,6 +170,23 @@ fn cpu_agrees_with_the_reference() {
     }
 }
 
+/// A column far from every row, whose affinities are all small, keeps its digits: what a row does not miss may be all that
+/// the column has.
+#[test]
+fn far_columns_keep_their_digits() {
+    for seed in 0..60 {
+        let case = Case::random(seed, [1, 6, 0, 9, 10]);
+        for kernel in Kernel::ALL {
+            for temperature in [0.02, 0.025, 0.03, 0.04] {
+                let mut spec = DriftSpec::paper().coupled(sinkhorn(3), Form::Split);
+                (spec.kernel, spec.temperatures, spec.self_mask) = (kernel, vec![temperature], SelfMask::Keep);
+                // Exponents are hundreds; the Gaussian's have twice the distances' error.
+                agrees(&format!("{kernel} {seed} {temperature}"), &spec, &case, 1e-4);
+            }
+        }
+    }
+}
+
 /// So low a temperature that a far target's affinities underflow in every row's softmax: its column must be brought to
 /// its marginal all the same.
 #[test]

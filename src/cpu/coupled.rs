@@ -16,8 +16,8 @@ use crate::{Convergence, Coupling, DriftInputs, Element, Form, Sinkhorn};
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Below this a column's sum of affinities may have lost terms to underflow.
-const LEAST_MASS: f64 = 1e-30;
+/// Below this a column's sum of affinities may miss what underflow has taken from it, 1e-25 of each row at most.
+const LEAST_MASS: f64 = 1e-15;
 
 /// What a sweep over the distances of one stripe gives.
 #[derive(Default)]

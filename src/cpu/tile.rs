@@ -522,6 +522,10 @@ fn lane_blocks(k: usize, len: usize, split: usize) -> (Range<usize>, Option<usiz
     (if k == 0 { 0..first } else { first + amid.map_or(0, |_| LANES)..len }, amid)
 }
 
+/// What a row's exponentials must add up to, lest an affinity of 1e-25 is lost: those below 1e-38 are, and a Matérn
+/// kernel's polynomial is some thousands there.
+const LEAST_SUM: f32 = 1e-8;
+
 #[inline(always)]
 fn coupled_of<V: Simd, const KERNEL: u8>(
     rate: f32,
@@ -566,8 +570,9 @@ fn coupled_of<V: Simd, const KERNEL: u8>(
             (least[k], sums[k]) = (nearest.least(), sum.sum());
         }
         if let Some(from) = from {
-            // Far enough from what f32 holds that no term is lost that matters; a NaN is not.
-            let fine = |k: usize| least[k] == f32::INFINITY || (from[k] - least[k] <= 60.0 && sums[k] >= 1e-25);
+            // Exponentials below 1e-38 are lost. A row's own sum would not miss them long before a column does, of whose
+            // affinities all may be small. A NaN is not fine.
+            let fine = |k: usize| least[k] == f32::INFINITY || (from[k] - least[k] <= 60.0 && sums[k] >= LEAST_SUM);
             if sure || (fine(0) && fine(1)) {
                 return [0, 1].map(|k| RowSum { least: from[k], sum: sums[k] });
             }
