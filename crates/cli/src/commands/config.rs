@@ -2,14 +2,13 @@
 
 use super::{
     Backend, Coupled, CouplingArgs, CouplingName, DIRECTIONS, FieldName, FormName, KernelName, MOST_LOG_RATIO,
-    Precision, Preset, WeightName,
+    NO_COUPLING, Precision, Preset, WeightName,
 };
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
-use cudrift::FieldSpec;
 use cudrift::data::{Data, Toy};
 use cudrift::features::{Encoder, Feature, Patches};
-use cudrift::train::{Along, Annealing, Classes, Config, Optimizer, Transport};
+use cudrift::train::{Annealing, Classes, Config, Optimizer, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -222,7 +221,7 @@ impl Run {
         }
         let given = (self.coupling, self.form) != (CouplingName::RowColumn, FormName::Joint);
         if self.field.is_some() && given {
-            return Err(Error::usage("a field takes the place of a drift, and has no --coupling or --form"));
+            return Err(Error::usage(NO_COUPLING));
         }
         if self.features.iter().filter(|name| name.starts_with(ENCODER)).count() > 1 {
             return Err(Error::message("features name two encoders; a run has one at most"));
@@ -244,20 +243,17 @@ impl Run {
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
         if let Some(field) = self.field {
-            let along = match field.velocity(self.most_log_ratio) {
-                None => Along::Sliced { directions: self.directions },
-                Some(velocity) => {
-                    let [bandwidth] = self.temperatures[..] else {
-                        let given = self.temperatures.len();
-                        let problem = format!("a field has one temperature, its bandwidth; {given} are given");
-                        return Err(Error::message(problem));
-                    };
-                    let mut spec = FieldSpec::new(self.kernel.into(), bandwidth);
-                    // As a drift leaves a sample out of what it is pushed from.
-                    spec.self_mask = true;
-                    Along::Kernel { spec, velocity }
+            let bandwidth = match self.temperatures[..] {
+                [bandwidth] => bandwidth,
+                // Where there is no kernel they mean nothing.
+                _ if field == FieldName::Sliced => f64::NAN,
+                _ => {
+                    let given = self.temperatures.len();
+                    let problem = format!("a field has one temperature, its bandwidth; {given} are given");
+                    return Err(Error::message(problem));
                 }
             };
+            let along = field.along(self.kernel, bandwidth, self.most_log_ratio, self.directions);
             let mut field = Transport::new(along);
             (field.step, field.normalize) = (self.field_step, self.field_normalize);
             config.field = Some(field);

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
     after_help = "In:   x [n,D], p [m,D], q [l,D]; optional weight_p [m], weight_q [l], and bandwidth [n], one for each\n      \
                         query, where --bandwidth gives none. Keys that begin with ref_, official_\n      \
                         or gauss_h, laplace_h, matern32_h, matern52_h are results and skipped.\n\
-                  Out:  velocity [n,D], the field that is asked for; and what it is made of: ms_p, ms_q, drift, score_p, score_q, score_diff [n,D], logz_p, logz_q, log_total_p, log_total_q [n], nonfinite [];\n      \
+                  Out:  velocity [n,D], the field that is asked for; and what it is made of: ms_p, ms_q, drift,\n      \
+                        score_p, score_q, score_diff [n,D], logz_p, logz_q, log_total_p, log_total_q [n], nonfinite [];\n      \
                         residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
                         sharp [n,D], the drift over companion masses, and its sharp_ratio_p, sharp_ratio_q [n];\n      \
                         ess_p, ess_q [n], effective sample sizes.\n      \

@@ -1,7 +1,8 @@
 //! `cudrift flow`: points that move along a field, and a picture of them.
 
 use super::config::data;
-use super::{Backend, CouplingArgs, CouplingName, DIRECTIONS, FieldName, KernelName, MOST_LOG_RATIO};
+use super::train::PROJECTIONS;
+use super::{Backend, CouplingArgs, CouplingName, DIRECTIONS, FieldName, KernelName, MOST_LOG_RATIO, NO_COUPLING};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, say};
 use crate::plot;
@@ -12,12 +13,9 @@ use cudrift::cuda::Device;
 use cudrift::data::Data;
 use cudrift::metrics::sliced_wasserstein;
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Along, Transport};
-use cudrift::{DriftShape, DriftSpec, FieldSpec};
+use cudrift::train::Transport;
+use cudrift::{DriftShape, DriftSpec};
 use std::path::PathBuf;
-
-/// Directions of the sliced Wasserstein distance.
-const PROJECTIONS: usize = 200;
 
 #[derive(clap::Args)]
 #[command(after_help = "Writes to DIR: flow.png (animated), frames.png (six moments), particles.npy [frames, N, D],\n\
@@ -123,28 +121,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// The field that was asked for, or the drift's choices.
-    fn transport(&self) -> Result<std::result::Result<Transport, DriftSpec>> {
-        let Some(field) = self.field else {
-            let mut spec = self.coupling.or_default(CouplingName::RowColumn)?.spec(DriftSpec::notebook());
-            spec.kernel = self.kernel.unwrap_or(KernelName::Laplace).into();
-            spec.temperatures = vec![self.bandwidth];
-            return Ok(Err(spec));
-        };
+    /// What a field's steps are.
+    fn transport(&self, field: FieldName) -> Result<Transport> {
         if self.coupling.coupling.is_some() || self.coupling.form.is_some() {
-            return Err(Error::usage("a field takes the place of a drift, and has no --coupling or --form"));
+            return Err(Error::usage(NO_COUPLING));
         }
-        let along = match field.velocity(self.most_log_ratio) {
-            None => Along::Sliced { directions: self.directions },
-            Some(velocity) => {
-                let mut spec = FieldSpec::new(field.kernel(self.kernel)?.into(), self.bandwidth);
-                spec.self_mask = true;
-                Along::Kernel { spec, velocity }
-            }
-        };
-        let mut transport = Transport::new(along);
+        let kernel = field.kernel(self.kernel)?;
+        let mut transport = Transport::new(field.along(kernel, self.bandwidth, self.most_log_ratio, self.directions));
         (transport.step, transport.normalize) = (self.step, self.normalize);
-        Ok(Ok(transport))
+        Ok(transport)
+    }
+
+    /// The drift's choices.
+    fn drift(&self) -> Result<DriftSpec> {
+        let mut spec = self.coupling.or_default(CouplingName::RowColumn)?.spec(DriftSpec::notebook());
+        spec.kernel = self.kernel.unwrap_or(KernelName::Laplace).into();
+        spec.temperatures = vec![self.bandwidth];
+        if self.normalize {
+            return Err(Error::usage(format!("--normalize is for fields; the {} drift has none", spec.kernel)));
+        }
+        Ok(spec)
     }
 }
 
@@ -157,12 +153,9 @@ fn flow<B: backend::Backend>(mut backend: B, args: &Args, data: &Data, target: &
     let (n, dim) = (args.points, data.dim());
     let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
     // The gradient of the loss is -2 / (n D) of the step, with a drift of V alone.
-    let (mut field, factor) = match args.transport()? {
-        Ok(transport) => (backend.field(&transport, &[shape], args.seed)?, 1.0),
-        Err(spec) if args.normalize => {
-            return Err(Error::usage(format!("--normalize is for fields; the {} drift has none", spec.kernel)));
-        }
-        Err(spec) => (backend.drift(&spec, &[shape])?, args.step),
+    let (mut field, factor) = match args.field {
+        Some(field) => (backend.field(&args.transport(field)?, &[shape], args.seed)?, 1.0),
+        None => (backend.drift(&args.drift()?, &[shape])?, args.step),
     };
     let factor = -0.5 * (n * dim) as f64 * factor;
     let mut x = Stream::new(args.seed, Purpose::Noise, 0).normals(n * dim);

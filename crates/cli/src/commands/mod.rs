@@ -13,7 +13,8 @@ mod train;
 
 use crate::error::{Error, Result, note};
 use clap::{Subcommand, ValueEnum};
-use cudrift::{Velocity, cuda};
+use cudrift::train::Along;
+use cudrift::{FieldSpec, Velocity, cuda};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -173,6 +174,18 @@ impl FieldName {
         }
     }
 
+    /// What training and flows go along: a sample is left out of its own set, as by a drift.
+    pub(crate) fn along(self, kernel: KernelName, bandwidth: f64, most: f64, directions: usize) -> Along {
+        match self.velocity(most) {
+            None => Along::Sliced { directions },
+            Some(velocity) => {
+                let mut spec = FieldSpec::new(kernel.into(), bandwidth);
+                spec.self_mask = true;
+                Along::Kernel { spec, velocity }
+            }
+        }
+    }
+
     /// What is made of a kernel's sums, with log ratios that end at `most`; nothing where there is no kernel.
     pub(crate) fn velocity(self, most: f64) -> Option<Velocity> {
         Some(match self {
@@ -186,6 +199,9 @@ impl FieldName {
         })
     }
 }
+
+/// What `--coupling` and `--form` get beside `--field`.
+pub(crate) const NO_COUPLING: &str = "a field takes the place of a drift, and has no --coupling or --form";
 
 /// Where log ratios of estimates end unless somebody says more. The source has no number (spec 8.8, open).
 pub(crate) const MOST_LOG_RATIO: f64 = 5.0;

@@ -28,7 +28,7 @@ const SAMPLES: usize = 2048;
 /// Neighbours in precision, recall and coverage.
 const NEIGHBOURS: usize = 5;
 /// Directions of the sliced Wasserstein distance.
-const PROJECTIONS: usize = 200;
+pub(super) const PROJECTIONS: usize = 200;
 
 #[derive(clap::Args)]
 #[command(
@@ -37,7 +37,8 @@ const PROJECTIONS: usize = 200;
                   Ctrl-C writes a checkpoint and leaves; --resume goes on from it, bit for bit.\n\n\
                   The TOML file takes the same names as config.json, among them what has no flag: noise_dim, hidden,\n\
                   blocks (residual), field_step (1: samples are regressed onto x + V), field_normalize (V over its root mean\n\
-                  square), most_log_ratio, directions (of the sliced field), annealing_rate (by which the temperatures' logarithms fall each step) and\n\
+                  square), most_log_ratio, directions (of the sliced field), annealing_rate (by which the\n\
+                  temperatures' logarithms fall each step) and\n\
                   annealing_least (the least factor), weights (affinity, logit or ignored), beta1, beta2,\n\
                   weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
                   Features: patches:SIZE are means and deviations of an image's SIZE x SIZE patches (of 1, the pixels),\n\
