@@ -7,6 +7,7 @@
 #include "group.cu"
 #include "network.cu"
 #include "probe.cu"
+#include "projected.cu"
 #include "random.cu"
 #include "reduce.cu"
 #include "sliced.cu"

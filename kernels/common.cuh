@@ -100,8 +100,10 @@ __device__ __forceinline__ Unit unit_of(const DriftHead& head) {
     return {high, static_cast<float>(inverse - high)};
 }
 
-// log k(n) - log k(m), from the difference, so that nothing cancels where both are far below 0. Spec 1.2.
-__device__ __forceinline__ float log_ratio(const DriftCall& call, float n, float m, float rate) {
+// log k(n) - log k(m), from the difference, so that nothing cancels where both are far below 0. Spec 1.2. A call has its
+// kernel and the kernel's polynomial.
+template <typename Call>
+__device__ __forceinline__ float log_ratio(const Call& call, float n, float m, float rate) {
     const float a = rate * (n - m);
     switch (call.kernel) {
         case kLaplace:

@@ -200,6 +200,20 @@ struct SlicedCall {
     float *velocity;
 };
 
+// Queries and landmarks of a block's tile of kernels.
+constexpr int kProjectedSide = 32;
+
+// The barycentre of all data by way of landmarks (src/projection.rs): queries x [n, D], landmarks [M, D], C [M, D + 1] of
+// data relative to their mean `[D]`; what the denominator is at least. The result [n, D] is relative to the queries.
+struct ProjectedCall {
+    int queries, landmarks, dim;
+    KernelKind kernel;
+    float rate, least;
+    float polynomial[kPowers];
+    const float *x, *points, *folded, *mean;
+    float *result;
+};
+
 // Generators and their training: kernels/random.cu, network.cu, features.cu, update.cu.
 
 // The scalars of a run, in device memory: the steps done, the first step whose loss was not finite or 0; the loss that
@@ -226,6 +240,20 @@ struct TransportCall {
     const float *towards_p, *towards_q, *numbers;
     float *gradient;
     double *squares;
+    TrainProgress *progress;
+};
+
+// A drift after others (src/train/transport.rs, Lookahead): numbers of its gradient, `term`, and blocks; whether it is the
+// first, and whether another follows, taken at `moved`; its weight, and how far along it that is. Where coordinates are in
+// units of the scale, the root of D, else 0. Results: the sum of all in `total`, and x moved. `state`: the first term's
+// length, the unit of its coordinates, its scale.
+struct AheadCall {
+    long long count;
+    int blocks, first, more;
+    double weight, step, root;
+    const float *x, *term;
+    float *moved, *total;
+    double *squares, *state;
     TrainProgress *progress;
 };
 

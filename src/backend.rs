@@ -9,7 +9,7 @@
 use crate::data::Data;
 use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
-use crate::train::{Classes, Optimizer, Transport};
+use crate::train::{Classes, Lookahead, Optimizer, Transport};
 use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
 use std::fmt::Debug;
 
@@ -83,6 +83,8 @@ impl<A> Weights<A> {
 pub enum Sampling {
     /// So many data, in one group.
     Batch(usize),
+    /// So many in all, an even number, in two groups, each of which has the other's samples for negatives.
+    Halves(usize),
     /// Of each label's class, and of all.
     Classes(Classes),
 }
@@ -92,6 +94,7 @@ impl Sampling {
     pub fn shape(&self, dim: usize) -> DriftShape {
         match *self {
             Self::Batch(n) => DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim },
+            Self::Halves(n) => DriftShape { groups: 2, generated: n / 2, negatives: n / 2, positives: n / 2, dim },
             Self::Classes(Classes { labels, generated, negatives, positives, .. }) => {
                 DriftShape { groups: labels, generated, negatives, positives, dim }
             }
@@ -108,6 +111,8 @@ pub struct Targets<A> {
     pub negatives: A,
     /// Their weights, [B, N].
     pub weights: A,
+    /// The weights of generated samples among their own targets, [B, G] or more of one value; nothing for 1.
+    pub own: Option<A>,
 }
 
 /// One head of a drift (spec 4.1): what is drawn and pushed, where to, and where the gradient goes.
@@ -119,6 +124,9 @@ pub struct Head<'a, A> {
     pub positives: &'a A,
     /// Negatives [B, N, D], and their weights [B, N]; not read where N is 0.
     pub negatives: [&'a A; 2],
+    /// The weights of generated samples among their own targets, [B, G] or more; nothing for 1. Fields that have negatives
+    /// for their q do not read them.
+    pub own: Option<&'a A>,
     /// The gradient by the generated samples, [B, G, D].
     pub gradient: &'a mut A,
 }
@@ -195,6 +203,9 @@ pub trait Backend: Debug + Sized {
     /// numbers of the seed and the step.
     fn field(&self, field: &Transport, shapes: &[DriftShape], seed: u64) -> Result<Self::Drift>;
 
+    /// From now on [`Backend::gradient`] looks ahead (spec 8.2), which a drift of one head alone can.
+    fn look_ahead(&self, drift: &mut Self::Drift, lookahead: &Lookahead) -> Result<()>;
+
     /// Gives a drift other temperatures, as many as it has, or a field another bandwidth.
     fn set_temperatures(&self, drift: &mut Self::Drift, temperatures: &[f64]) -> Result<()>;
 
@@ -229,6 +240,19 @@ pub trait Backend: Debug + Sized {
         x: &Self::Array,
         h: Option<&Self::Array>,
         y: &mut Self::Array,
+    ) -> Result<()>;
+
+    /// The first `count` numbers, an even number, second half first.
+    fn exchange(&mut self, count: usize, from: &Self::Array, to: &mut Self::Array) -> Result<()>;
+
+    /// The gradient of the regression onto x + step V in the place of the first `count` numbers, V; the loss and the scale
+    /// 1 in `progress`. Of the field only its step and whether it is normalised are looked at.
+    fn regress(
+        &mut self,
+        field: &Transport,
+        count: usize,
+        velocity: &mut Self::Array,
+        progress: &mut Self::Progress,
     ) -> Result<()>;
 
     /// The drift of heads, as many as it is for: of each the gradient of its mean loss over the groups; the sum of those

@@ -12,7 +12,7 @@
 //! - `cuda` (feature `cuda`): the same on NVIDIA GPUs, on the caller's streams and arrays.
 //! - [`mod@reference`]: the same in f64, to be read beside the formulas; the oracle of every test.
 //! - [`FieldSpec`], [`cpu::field()`], [`Velocity`]: fields of two point sets that come of a kernel. [`SlicedInputs`],
-//!   [`cpu::sliced()`]: that of their projections.
+//!   [`cpu::sliced()`]: that of their projections. [`Projection`], [`cpu::projected()`]: all data by way of landmarks.
 //! - [`generator`], [`train`], [`data`], [`rng`]: a training run, all of it, on any [`backend`].
 //! - [`features`]: frozen maps, in which a drift is computed in the place of the samples.
 //! - [`metrics`], [`classifier`]: what came of it.
@@ -47,6 +47,7 @@ pub mod files;
 pub mod generator;
 mod inputs;
 pub mod metrics;
+mod projection;
 pub mod reference;
 pub mod rng;
 mod sliced;
@@ -60,6 +61,7 @@ pub use error::{Error, Result};
 pub use field::{Field, FieldInputs, FieldSpec, Real, Velocity};
 pub use half::{bf16, f16};
 pub use inputs::{DriftInputs, DriftShape, Points};
+pub use projection::Projection;
 pub use sliced::{SlicedInputs, directions};
 pub use spec::{
     AffinityFloor, Coupling, DriftSpec, FeatureScale, ForceNorm, Form, Kernel, MAX_TEMPERATURES, Numerics, Scale,

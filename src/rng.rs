@@ -41,6 +41,10 @@ pub enum Purpose {
     Synthetic = 13,
     /// Directions of a sliced field.
     Directions = 14,
+    /// The noise on the samples at which a field is taken.
+    Queries = 15,
+    /// Which data are landmarks.
+    Landmarks = 16,
     /// The order of a classifier's training set; the step is the epoch.
     ClassifierOrder = 32,
     /// The noise on a classifier's inputs in a training step.

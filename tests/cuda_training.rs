@@ -13,10 +13,14 @@ use cudrift::backend::{Backend, Batch, Head, Progress, Sampling, Targets, Weight
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
 use cudrift::data::{Data, Toy};
+use cudrift::features::Feature;
 use cudrift::generator::{Architecture, Condition, Mlp, Pass, Vector};
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Along, Annealing, Classes, Config, Optimizer, Step, Trainer, Transport};
-use cudrift::{Coupling, DriftShape, DriftSpec, Dtype, FieldSpec, Form, Kernel, Sinkhorn, Velocity};
+use cudrift::train::{Along, Annealing, Classes, Config, Lookahead, Optimizer, Step, Trainer, Transport};
+use cudrift::{
+    Coupling, DriftShape, DriftSpec, Dtype, FieldSpec, Form, Kernel, Projection, Sinkhorn, Velocity, WeightRule,
+};
+use std::sync::Arc;
 
 /// The device, or nothing where a test may be skipped.
 fn open() -> Option<Device> {
@@ -51,6 +55,7 @@ fn drawn<B: Backend>(
         positives: array(count(shape.positives, shape.dim)),
         negatives: array(count(shape.negatives, shape.dim)),
         weights: array(count(shape.negatives, 1)),
+        own: None,
     };
     let slots = shape.groups;
     let mut condition = Condition { slots, labels: array(slots), guidance: array(slots) };
@@ -60,7 +65,7 @@ fn drawn<B: Backend>(
         let batch = Batch { noise: (&mut noise, width), condition, targets: &mut targets };
         backend.draw(&mut from, SEED, &progress, batch).unwrap();
     }
-    let Targets { positives, negatives, weights } = &targets;
+    let Targets { positives, negatives, weights, .. } = &targets;
     let arrays = [&noise, positives, negatives, weights, &condition.labels, &condition.guidance];
     arrays.map(|array| backend.download(array, B::len(array)).unwrap()).to_vec()
 }
@@ -82,6 +87,7 @@ fn noise_and_data_have_the_bits_of_the_cpu() {
     for data in toys.iter().chain(&[points(7, 1), points(100, 3), points(1000, 70)]) {
         for (n, width, step) in [(1, 1, 0), (2, 3, 1), (300, 5, 7), (601, 1, u64::from(u32::MAX))] {
             check(data, Sampling::Batch(n), [step, step], width);
+            check(data, Sampling::Halves(n / 2 * 2), [step, step], width);
         }
     }
     for (count, kinds, change) in [
@@ -161,7 +167,8 @@ fn updated<B: Backend>(backend: &mut B, optimizer: &Optimizer, count: usize) -> 
     let mut gradient = backend.array("gradient", 2).unwrap();
     for seed in 2..5 {
         weights.grad = backend.upload("gradient", &normals(seed)).unwrap();
-        let head = Head { generated: &samples, positives: &positives, negatives: [&none; 2], gradient: &mut gradient };
+        let negatives = [&none; 2];
+        let head = Head { generated: &samples, positives: &positives, negatives, own: None, gradient: &mut gradient };
         backend.gradient(&mut drift, &mut [head], &mut progress).unwrap();
         backend.update(optimizer, &mut weights, &mut progress).unwrap();
     }
@@ -288,7 +295,7 @@ fn twenty_steps_are_those_of_the_cpu() {
         let mut spec = FieldSpec::new(kernel, bandwidth);
         spec.self_mask = true;
         let mut config = small(data);
-        config.field = Some(Transport::new(Along::Kernel { spec, velocity }));
+        config.field = Some(Transport::new(Along::Kernel { spec, velocity, noised: false }));
         config
     };
     let mut coulomb = along(Toy::Ring.into(), Velocity::Mmd, Kernel::Plummer, 0.3);
@@ -303,15 +310,40 @@ fn twenty_steps_are_those_of_the_cpu() {
     features.field = along(Toy::Ring.into(), Velocity::MeanShift, Kernel::Matern32, 1.0).field;
     let divergence = along(Toy::TwoMoons.into(), Velocity::ForwardKl { most: 2.0 }, Kernel::Gaussian, 0.4);
     let toys = [Toy::SwissRoll, Toy::Checkerboard].map(small);
-    let drifts = [official, with_classes(), annealed, with_features(), plans];
+    let mut w_flow = small(Toy::Ring);
+    w_flow.spec = w_flow.spec.coupled(Coupling::Sinkhorn(Sinkhorn::new(4)), Form::Split);
+    (w_flow.spec.weights, w_flow.independent) = (WeightRule::Logit, true);
+    let mut features_of_halves = w_flow.clone();
+    features_of_halves.features = vec![Feature::Identity, Feature::Fourier { count: 12, bandwidth: 0.5 }];
+    let mut ahead = official.clone();
+    ahead.lookahead = Some(Lookahead { weights: vec![0.7, 0.3], step: 0.5 });
+    let drifts = [official, with_classes(), annealed, with_features(), plans, w_flow, features_of_halves, ahead];
     let mut sliced = small(Toy::Checkerboard);
     sliced.field = Some(Transport::new(Along::Sliced { directions: 9 }));
     let mut sliced_features = with_features();
     sliced_features.classes.as_mut().unwrap().negatives = 0;
     sliced_features.field = Some(Transport::new(Along::Sliced { directions: 3 }));
+    let mut sd_flow = along(Toy::Ring.into(), Velocity::Score, Kernel::Gaussian, 0.3);
+    if let Some(Along::Kernel { noised, .. }) = sd_flow.field.as_mut().map(|field| &mut field.along) {
+        *noised = true;
+    }
+    let mut sd_flow_halves = sd_flow.clone();
+    (sd_flow.annealing, sd_flow_halves.independent) = (coulomb.annealing, true);
+    let mut forward = divergence.clone();
+    forward.independent = true;
+    let mut projected = sd_flow_halves.clone();
+    let points = Stream::new(8, Purpose::Data, 0).normals(2 * 90);
+    let mut spec = FieldSpec::new(Kernel::Laplace, 0.4);
+    spec.self_mask = true;
+    let projection = Projection::among(&spec, (&points, [90, 2]), 40, 1).unwrap();
+    projected.field = Some(Transport::new(Along::Projected(Arc::new(projection))));
+    let projected_whole = Config { independent: false, ..projected.clone() };
+    let mut ahead = coulomb.clone();
+    ahead.lookahead = Some(Lookahead { weights: vec![1.0, 0.5, -0.25], step: 0.7 });
     let fields = [coulomb, sharp, classes, features, divergence, sliced, sliced_features];
+    let more = [sd_flow, sd_flow_halves, forward, projected, projected_whole, ahead];
     let runs = toys.into_iter().chain(drifts).map(|config| (config, 20));
-    for (config, steps) in runs.chain(fields.into_iter().map(|config| (config, 6))) {
+    for (config, steps) in runs.chain(fields.into_iter().chain(more).map(|config| (config, 6))) {
         let (reports, [host, device]) = together(&config, steps);
         for [want, got] in &reports {
             assert_eq!(want.step, got.step);
@@ -323,6 +355,52 @@ fn twenty_steps_are_those_of_the_cpu() {
         println!("loss {:?}, parameters apart by {apart:e}", reports[steps - 1]);
         assert!(apart <= 1e-3);
     }
+}
+
+/// A field from outside: the same function on either backend, and on the device one that works on its arrays in place.
+#[test]
+fn steps_along_fields_from_outside() {
+    if device().is_none() {
+        return;
+    }
+    let mut config = small(Toy::TwoMoons);
+    config.field = Some(Transport { step: 0.3, normalize: true, ..Transport::new(Along::External) });
+    let mut host = Trainer::new(config.clone()).unwrap();
+    let mut on_device = Trainer::on(Device::new().unwrap(), config.clone()).unwrap();
+    let mut in_place = Trainer::on(Device::new().unwrap(), config).unwrap();
+    let towards =
+        |samples: &[f32], data: &[f32]| -> Vec<f32> { samples.iter().zip(data).map(|(x, y)| y - x).collect() };
+    for _ in 0..5 {
+        host.step_along(|_, along| {
+            along.velocity.copy_from_slice(&towards(along.samples, along.data));
+            Ok(())
+        })
+        .unwrap();
+        on_device
+            .step_along(|device, along| {
+                let [x, y] = [along.samples, along.data].map(|array| device.download(array, Device::len(array)));
+                *along.velocity = device.upload("V", &towards(&x?, &y?))?;
+                Ok(())
+            })
+            .unwrap();
+        // y - x: V is all 0 before.
+        in_place
+            .step_along(|device, along| {
+                let n = Device::len(along.samples);
+                let x = along.samples.view(n)?;
+                device.stream().memcpy_dtod(&x, &mut along.velocity.view_mut(n)?).unwrap();
+                let less: Vec<f32> = device.download(along.velocity, n)?.iter().map(|v| -v).collect();
+                *along.velocity = device.upload("V", &less)?;
+                device.add(n, along.data, along.velocity)
+            })
+            .unwrap();
+        let [want, got, other] = [host.report(), on_device.report(), in_place.report()].map(Result::unwrap);
+        assert!((want.loss / got.loss - 1.0).abs() <= 1e-5 && want.scale == 1.0, "{want:?} {got:?}");
+        assert_eq!((want.step, got), (got.step, other));
+    }
+    let models = [host.model(), on_device.model()].map(Result::unwrap);
+    assert!(apart(&models[0], &models[1]) <= 1e-4);
+    assert!(matches!(on_device.step(), Err(cudrift::Error::Value { .. })));
 }
 
 /// From the second step on steps are recorded and replayed; those of a profile are not.

@@ -17,8 +17,8 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Queries of a task at most, and references of a chunk; weights and slopes of both together take half a MiB.
-const ROWS: usize = 32;
-const CHUNK: usize = 2048;
+pub(super) const ROWS: usize = 32;
+pub(super) const CHUNK: usize = 2048;
 
 /// Where a squared distance is less than this share of the squared distances from the centre, it comes from differences:
 /// products would leave it an error of 1e-5 and more.
@@ -65,6 +65,13 @@ pub fn field<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Resul
     })
 }
 
+/// The mean shift towards q alone, [n, D].
+pub(super) fn mean_shift<T: Element>(spec: &FieldSpec, inputs: &FieldInputs<'_, T>) -> Result<Vec<f32>> {
+    inputs.validate(spec)?;
+    Error::check_memory("field", "the result", bytes(inputs.shape()))?;
+    Ok(References::new(inputs.q, inputs.weight_q, inputs.dim).at(spec, inputs, spec.self_mask).shift)
+}
+
 /// Bytes of the results, of the larger set of references, and of what the tasks work on.
 fn bytes([n, m, l, dim]: [usize; 4]) -> Option<usize> {
     let padded = dim.next_multiple_of(LANES);
@@ -85,12 +92,12 @@ struct Set {
 }
 
 /// A set of references, laid out for products.
-struct References<'a, T> {
-    isa: Isa,
+pub(super) struct References<'a, T> {
+    pub(super) isa: Isa,
     points: &'a [T],
     dim: usize,
     /// Of each reference, relative to a power of two near the greatest; 0 for the padding of the last lane block.
-    weight: Vec<f32>,
+    pub(super) weight: Vec<f32>,
     /// The logarithm of that power.
     log_weight: f64,
     /// In low dimension: each chunk coordinate by coordinate, [D, chunk].
@@ -105,14 +112,14 @@ struct References<'a, T> {
 
 /// What a task needs, kept from one to the next.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// Of each query.
     bandwidths: Vec<f64>,
     /// Coordinates [rows, D], centred in high dimension, and their squared norms.
     queries: Vec<f32>,
     norms: Vec<f32>,
     /// Weights of each query, then slopes, [2 rows, stride].
-    tile: Vec<f32>,
+    pub(super) tile: Vec<f32>,
     /// Sums of weights, then of slopes, times differences: [2 rows, D].
     steps: Vec<f64>,
     /// A few panels of products, [2 rows, TOGETHER LANES], and the sums of the tile's rows.
@@ -125,7 +132,7 @@ struct Scratch {
 }
 
 impl<'a, T: Element> References<'a, T> {
-    fn new(points: &'a [T], weights: Option<&[f32]>, dim: usize) -> Self {
+    pub(super) fn new(points: &'a [T], weights: Option<&[f32]>, dim: usize) -> Self {
         let isa = Isa::detect();
         let count = points.len() / dim;
         let padded = count.next_multiple_of(LANES);
@@ -212,16 +219,7 @@ impl<'a, T: Element> References<'a, T> {
         let (x, dim) = (task.x, self.dim);
         let n = x.len() / dim;
         let parts = task.parts();
-        scratch.queries.resize(x.len(), 0.0);
-        scratch.norms.resize(n, 0.0);
-        let queries = scratch.queries.chunks_exact_mut(dim).zip(&mut scratch.norms);
-        for (x, (query, norm)) in x.chunks_exact(dim).zip(queries) {
-            if self.center.is_empty() {
-                query.iter_mut().zip(x).for_each(|(query, v)| *query = v.to_f32());
-            } else {
-                *norm = center_row(self.isa, x, &self.center[..dim], query);
-            }
-        }
+        self.prepare(x, scratch);
         scratch.steps.clear();
         scratch.steps.resize(parts * n * dim, 0.0);
         let mut sums = vec![(FAR, FieldSums::default()); n];
@@ -237,8 +235,23 @@ impl<'a, T: Element> References<'a, T> {
         sums
     }
 
+    /// The queries of a task, as distances take them.
+    pub(super) fn prepare(&self, x: &[T], scratch: &mut Scratch) {
+        let dim = self.dim;
+        scratch.queries.resize(x.len(), 0.0);
+        scratch.norms.resize(x.len() / dim, 0.0);
+        let queries = scratch.queries.chunks_exact_mut(dim).zip(&mut scratch.norms);
+        for (x, (query, norm)) in x.chunks_exact(dim).zip(queries) {
+            if self.center.is_empty() {
+                query.iter_mut().zip(x).for_each(|(query, v)| *query = v.to_f32());
+            } else {
+                *norm = center_row(self.isa, x, &self.center[..dim], query);
+            }
+        }
+    }
+
     /// Squared distances into the tile, and which of its pairs are near.
-    fn distances(&self, x: &[T], chunk: Range<usize>, scratch: &mut Scratch) {
+    pub(super) fn distances(&self, x: &[T], chunk: Range<usize>, scratch: &mut Scratch) {
         let (dim, width, stride) = (self.dim, chunk.len(), chunk.len() + LANES);
         let Scratch { queries, norms: query_norms, tile, near, .. } = scratch;
         near.clear();

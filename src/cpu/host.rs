@@ -8,8 +8,11 @@ use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::{Purpose, Stream, sin_cos_turns};
 use crate::train::classes::{Buffers, Choices, labels_of};
-use crate::train::{Along, Optimizer, Transport};
-use crate::{DriftInputs, DriftShape, DriftSpec, Dtype, Error, FieldInputs, Points, Result, SlicedInputs};
+use crate::train::{Along, Lookahead, Optimizer, Transport};
+use crate::{
+    DriftInputs, DriftShape, DriftSpec, Dtype, Error, FeatureScale, FieldInputs, FieldSpec, Points, Result,
+    SlicedInputs,
+};
 use half::bf16;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -73,7 +76,10 @@ pub struct HostData {
 
 /// A drift on the CPU, or a field in its place, head after head.
 #[derive(Debug)]
-pub struct HostDrift(Vec<HostHead>);
+pub struct HostDrift {
+    heads: Vec<HostHead>,
+    ahead: Option<Lookahead>,
+}
 
 #[expect(clippy::large_enum_variant, reason = "there are a few at most")]
 #[derive(Debug)]
@@ -90,6 +96,39 @@ impl HostHead {
             Self::Field { field, shape, seed } => transported(field, shape, *seed, step, head),
         }
     }
+
+    /// What coordinates are divided by where the scale is this; both clips of spec 2.2 (3) and 2.6 are the same here.
+    fn unit(&self, scale: f64) -> f64 {
+        match self {
+            Self::Drift { spec, shape, .. } if spec.feature_scale != FeatureScale::Raw => {
+                crate::spec::clip_min(scale / (shape.dim as f64).sqrt(), 1e-3)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// As `gradient`, by way of drifts ahead. A gradient is `-2 / (n unit²)` times V, for n numbers.
+    fn ahead(&mut self, lookahead: &Lookahead, step: u64, head: &mut Head<'_, Vec<f32>>) -> Result<[f64; 2]> {
+        let length = |term: &[f32]| term.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
+        let [_, scale] = self.gradient(step, head)?;
+        let n = head.gradient.len() as f64;
+        let unit = self.unit(scale);
+        let first = length(head.gradient);
+        let (mut moved, mut term) = (head.generated.clone(), head.gradient.clone());
+        let mut ratio = 1.0;
+        head.gradient.iter_mut().for_each(|total| *total = (lookahead.weights[0] * f64::from(*total)) as f32);
+        for weight in &lookahead.weights[1..] {
+            let by = -0.5 * n * unit * unit * lookahead.step * ratio;
+            moved.iter_mut().zip(&term).for_each(|(x, g)| *x = (f64::from(*x) + by * f64::from(*g)) as f32);
+            self.gradient(step, &mut Head { generated: &moved, gradient: &mut term, ..*head })?;
+            let length = length(&term);
+            // Where there is no drift there is nothing to bring to its length.
+            ratio = if length == 0.0 { 0.0 } else { first / length };
+            let terms = head.gradient.iter_mut().zip(&term);
+            terms.for_each(|(total, g)| *total = (f64::from(*total) + weight * ratio * f64::from(*g)) as f32);
+        }
+        Ok([0.25 * n * (unit * length(head.gradient)).powi(2), scale])
+    }
 }
 
 fn drifted(
@@ -105,6 +144,9 @@ fn drifted(
     if negatives > 0 {
         let [samples, weights] = head.negatives;
         inputs = inputs.negatives(points(samples, negatives)?)?.weight_negatives(weights)?;
+    }
+    if let Some(own) = head.own {
+        inputs = inputs.weight_generated(&own[..groups * generated])?;
     }
     let mut losses = vec![0.0; groups];
     let scale = plan.distances(&inputs, workspace)?.finish(spec)?;
@@ -125,27 +167,66 @@ fn transported(
     step: u64,
     head: &mut Head<'_, Vec<f32>>,
 ) -> Result<[f64; 2]> {
-    let DriftShape { groups, generated, positives, dim, .. } = *shape;
+    let DriftShape { groups, generated, negatives, positives, dim } = *shape;
     let thetas = match field.along {
         Along::Sliced { directions } => crate::directions(directions, dim, seed, step)?,
-        Along::Kernel { .. } => Vec::new(),
+        _ => Vec::new(),
     };
+    let own = field.own(shape);
+    let noised = match (&field.along, own) {
+        (Along::Kernel { noised: true, .. }, Some(FieldSpec { bandwidth, .. })) => {
+            let mut noise = Stream::new(seed, Purpose::Queries, step).normals(groups * generated * dim);
+            noise.iter_mut().zip(head.generated).for_each(|(e, x)| *e = x + bandwidth as f32 * *e);
+            Some(noise)
+        }
+        _ => None,
+    };
+    let queries = noised.as_ref().unwrap_or(head.generated);
     let mut squares = 0.0;
     for group in 0..groups {
-        let own = group * generated * dim..(group + 1) * generated * dim;
-        let x = (&head.generated[own.clone()], [generated, dim]);
-        let p = (&head.positives[group * positives * dim..][..positives * dim], [positives, dim]);
-        let velocity = match &field.along {
-            Along::Kernel { spec, velocity } => super::field(spec, &FieldInputs::new(x, p, x)?)?.velocity(*velocity)?,
-            Along::Sliced { directions } => super::sliced(&SlicedInputs::new(x, p, (&thetas, [*directions, dim]))?)?,
+        let of = |count: usize| group * count * dim..(group + 1) * count * dim;
+        let range = of(generated);
+        let x = (&queries[range.clone()], [generated, dim]);
+        let p = (&head.positives[of(positives)], [positives, dim]);
+        let q = match negatives {
+            0 => (&head.generated[range.clone()], [generated, dim]),
+            _ => (&head.negatives[0][of(negatives)], [negatives, dim]),
+        };
+        let velocity = match (&field.along, &own) {
+            (Along::Kernel { velocity, .. }, Some(spec)) => {
+                super::field(spec, &FieldInputs::new(x, p, q)?)?.velocity(*velocity)?
+            }
+            (Along::Projected(projection), Some(spec)) => {
+                let shift = super::field::mean_shift(spec, &FieldInputs::new(x, q, q)?)?;
+                let mut velocity = super::projected(projection, x.0)?;
+                velocity.iter_mut().zip(x.0).zip(shift).for_each(|((v, x), shift)| *v = *v - x - shift);
+                velocity
+            }
+            (Along::Sliced { directions }, _) => {
+                super::sliced(&SlicedInputs::new(x, p, (&thetas, [*directions, dim]))?)?
+            }
+            _ => return Err(Transport::missing()),
         };
         squares += velocity.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
-        head.gradient[own].copy_from_slice(&velocity);
+        head.gradient[range].copy_from_slice(&velocity);
     }
-    let count = groups * generated * dim;
-    let [loss, factor] = field.regression(squares, count);
-    head.gradient[..count].iter_mut().for_each(|g| *g = (factor * f64::from(*g)) as f32);
+    regressed(field, squares, &mut head.gradient[..groups * generated * dim])
+}
+
+/// The gradient in the place of a velocity, whose squares add up to `squares`; the loss, and the scale 1.
+fn regressed(field: &Transport, squares: f64, velocity: &mut [f32]) -> Result<[f64; 2]> {
+    let [loss, factor] = field.regression(squares, velocity.len());
+    velocity.iter_mut().for_each(|g| *g = (factor * f64::from(*g)) as f32);
     Ok([loss, 1.0])
+}
+
+/// The loss and the scale of a step.
+fn take(progress: &mut Progress, [loss, scale]: [f64; 2]) -> Result<()> {
+    if !loss.is_finite() {
+        return Err(Error::Diverged { step: progress.step + 1, loss });
+    }
+    (progress.loss, progress.scale) = (loss, scale);
+    Ok(())
 }
 
 impl Backend for Host {
@@ -193,7 +274,7 @@ impl Backend for Host {
 
     fn data(&self, data: &Data, sampling: &Sampling, seed: u64, step: u64) -> Result<HostData> {
         let buffers = match sampling {
-            Sampling::Batch(_) => None,
+            Sampling::Batch(_) | Sampling::Halves(_) => None,
             Sampling::Classes(classes) => Some(Buffers::of(classes, data, seed, step)?.0),
         };
         Ok(HostData { data: data.clone(), sampling: *sampling, buffers })
@@ -204,16 +285,25 @@ impl Backend for Host {
             let plan = Plan::new(spec, *shape)?;
             Ok(HostHead::Drift { spec: spec.clone(), shape: *shape, workspace: plan.workspace(), plan })
         };
-        Ok(HostDrift(shapes.iter().map(head).collect::<Result<_>>()?))
+        Ok(HostDrift { heads: shapes.iter().map(head).collect::<Result<_>>()?, ahead: None })
     }
 
     fn field(&self, field: &Transport, shapes: &[DriftShape], seed: u64) -> Result<HostDrift> {
-        field.validate()?;
-        Ok(HostDrift(shapes.iter().map(|shape| HostHead::Field { field: *field, shape: *shape, seed }).collect()))
+        let head = |shape: &DriftShape| -> Result<_> {
+            field.check(shape)?;
+            Ok(HostHead::Field { field: field.clone(), shape: *shape, seed })
+        };
+        Ok(HostDrift { heads: shapes.iter().map(head).collect::<Result<_>>()?, ahead: None })
+    }
+
+    fn look_ahead(&self, drift: &mut HostDrift, lookahead: &Lookahead) -> Result<()> {
+        lookahead.check(drift.heads.len())?;
+        drift.ahead = Some(lookahead.clone());
+        Ok(())
     }
 
     fn set_temperatures(&self, drift: &mut HostDrift, temperatures: &[f64]) -> Result<()> {
-        for head in &mut drift.0 {
+        for head in &mut drift.heads {
             match head {
                 HostHead::Drift { spec, plan, shape, workspace } => {
                     spec.temperatures = temperatures.to_vec();
@@ -238,7 +328,7 @@ impl Backend for Host {
         let shape = sampling.shape(data.dim());
         let samples = || Stream::new(seed, Purpose::Noise, step).normals(shape.groups * shape.generated * width);
         let (Sampling::Classes(classes), Some(buffers), Some(labels)) = (&*sampling, buffers, labels_of(data)) else {
-            let batch = || data.sample(&mut Stream::new(seed, Purpose::Data, step), shape.positives);
+            let batch = || data.sample(&mut Stream::new(seed, Purpose::Data, step), shape.groups * shape.positives);
             (*noise, targets.positives) = rayon::join(samples, batch);
             return Ok(());
         };
@@ -325,19 +415,37 @@ impl Backend for Host {
         heads: &mut [Head<'_, Vec<f32>>],
         progress: &mut Progress,
     ) -> Result<()> {
-        if heads.len() != drift.0.len() {
-            return Err(Error::shape("training", "heads", [drift.0.len()], [heads.len()]));
+        let HostDrift { heads: own, ahead } = drift;
+        if heads.len() != own.len() {
+            return Err(Error::shape("training", "heads", [own.len()], [heads.len()]));
         }
         let step = progress.step + 1;
-        let heads = drift.0.iter_mut().zip(heads).map(|(head, arrays)| head.gradient(step, arrays));
+        let heads = own.iter_mut().zip(heads).map(|(head, arrays)| match ahead {
+            None => head.gradient(step, arrays),
+            Some(lookahead) => head.ahead(lookahead, step, arrays),
+        });
         let heads = heads.collect::<Result<Vec<[f64; 2]>>>()?;
         let loss: f64 = heads.iter().map(|[loss, _]| loss).sum();
-        let scale = heads.first().map_or(f64::NAN, |[_, scale]| *scale);
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step: progress.step + 1, loss });
-        }
-        (progress.loss, progress.scale) = (loss, scale);
+        take(progress, [loss, heads.first().map_or(f64::NAN, |[_, scale]| *scale)])
+    }
+
+    fn exchange(&mut self, count: usize, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<()> {
+        let half = count / 2;
+        to[..half].copy_from_slice(&from[half..count]);
+        to[half..count].copy_from_slice(&from[..half]);
         Ok(())
+    }
+
+    fn regress(
+        &mut self,
+        field: &Transport,
+        count: usize,
+        velocity: &mut Vec<f32>,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let velocity = &mut velocity[..count];
+        let squares = velocity.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        take(progress, regressed(field, squares, velocity)?)
     }
 
     fn patches(

@@ -51,6 +51,19 @@ const _: () = assert!(
         && std::mem::offset_of!(DriftHead, loss) + size_of::<*mut f32>() == size_of::<DriftHead>()
 );
 
+/// A kernel as kernels/params.h has it.
+pub(super) fn kernel_kind(kernel: Kernel) -> params::KernelKind {
+    match kernel {
+        Kernel::Laplace => params::KernelKind_kLaplace,
+        Kernel::Gaussian => params::KernelKind_kGaussian,
+        Kernel::Matern32 => params::KernelKind_kMatern32,
+        Kernel::Matern52 => params::KernelKind_kMatern52,
+        Kernel::Matern72 => params::KernelKind_kMatern72,
+        Kernel::Matern92 => params::KernelKind_kMatern92,
+        Kernel::Plummer => params::KernelKind_kPlummer,
+    }
+}
+
 impl Plan {
     /// Where the table of several heads goes in the workspace, bytes.
     pub fn table_offset(&self) -> usize {
@@ -97,15 +110,7 @@ impl Plan {
         let halves = self.tensor_cores();
         DriftCall {
             temperatures: spec.temperatures.len() as i32,
-            kernel: match spec.kernel {
-                Kernel::Laplace => params::KernelKind_kLaplace,
-                Kernel::Gaussian => params::KernelKind_kGaussian,
-                Kernel::Matern32 => params::KernelKind_kMatern32,
-                Kernel::Matern52 => params::KernelKind_kMatern52,
-                Kernel::Matern72 => params::KernelKind_kMatern72,
-                Kernel::Matern92 => params::KernelKind_kMatern92,
-                Kernel::Plummer => params::KernelKind_kPlummer,
-            },
+            kernel: kernel_kind(spec.kernel),
             polynomial: spec.kernel.polynomial(),
             scale_kind: match spec.feature_scale {
                 FeatureScale::Official => params::ScaleKind_kScaleOfficial,

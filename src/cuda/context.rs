@@ -5,11 +5,12 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, DriverError, result, sys};
 
 use super::{
-    FieldArrays, FieldOutputs, FieldPlan, Inputs, Kernels, Options, Outputs, Plan, Samples, SlicedArrays, SlicedPlan,
-    Statistics,
+    DeviceProjection, FieldArrays, FieldOutputs, FieldPlan, Inputs, Kernels, Options, Outputs, Plan, Samples,
+    SlicedArrays, SlicedPlan, Statistics,
 };
 use crate::{
-    Drift, DriftInputs, DriftSpec, Element, Error, Field, FieldInputs, FieldSpec, Result, SlicedInputs, WeightRule,
+    Drift, DriftInputs, DriftSpec, Element, Error, Field, FieldInputs, FieldSpec, Projection, Result, SlicedInputs,
+    WeightRule,
 };
 
 const OP: &str = "cuda drift";
@@ -256,6 +257,19 @@ impl Context {
         let arrays = SlicedArrays { x: x.as_view(), p: p.as_view(), directions: directions.as_view() };
         plan.run(&self.stream, &arrays, &mut workspace, &mut velocity.slice_mut(..n * dim))?;
         self.download(&velocity, n * dim)
+    }
+
+    /// The barycentres of all data by way of landmarks relative to queries [n, D], copied to the device and back: what
+    /// [`cpu::projected()`](crate::cpu::projected()) gives, less the queries. See [`DeviceProjection`].
+    ///
+    /// # Errors
+    /// As [`DeviceProjection::new`] and [`DeviceProjection::run`]; [`Error::DeviceMemory`] where the device has no room.
+    pub fn projected(&self, projection: &Projection, x: &[f32]) -> Result<Vec<f32>> {
+        let own = DeviceProjection::new(&self.kernels, &self.stream, projection)?;
+        let queries = self.upload("x", x)?;
+        let mut result = self.room::<f32>("the barycentres", x.len())?;
+        own.run(&self.stream, &queries.slice(..x.len()), &mut result.slice_mut(..x.len()))?;
+        self.download(&result, x.len())
     }
 
     fn upload<T: DeviceRepr>(&self, what: &'static str, from: &[T]) -> Result<CudaSlice<T>> {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use cudarc::cublas::{result as blas, result::CublasError, sys as blas_sys};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, CudaView, DevicePtr, DeviceRepr, LaunchConfig,
-    PushKernelArg, sys,
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DeviceRepr,
+    LaunchConfig, PushKernelArg, sys,
 };
 
 use super::call::Pointers;
 use super::context::{download, failed, room, upload};
 use super::launch::{Kernels, Phase};
-use super::params::{self, ClassCall, Conditions, JoinColumns, PatchExtents, RandomStream, TrainProgress, UpdateCall};
+use super::params::{
+    self, AheadCall, ClassCall, Conditions, JoinColumns, PatchExtents, RandomStream, TrainProgress, TransportCall,
+    UpdateCall,
+};
 use super::transport::Fields;
 use super::{Gpu, Options, Plan, probe};
 use crate::backend::{Backend, Batch, Head, LOSS_DECAY, Progress, Sampling, Weights, check_precision};
@@ -22,8 +25,8 @@ use crate::features::Patches;
 use crate::generator::{Condition, Conditioning, Layer, Vector};
 use crate::rng::Purpose;
 use crate::train::classes::Buffers;
-use crate::train::{Classes, Optimizer, Transport};
-use crate::{DriftShape, DriftSpec, Dtype, Error, Result};
+use crate::train::{Classes, Lookahead, Optimizer, Transport};
+use crate::{DriftShape, DriftSpec, Dtype, Error, FeatureScale, Result};
 
 pub(super) const OP: &str = "cuda training";
 const OPERANDS: &str = "the operands of a product";
@@ -47,6 +50,8 @@ unsafe impl DeviceRepr for ClassCall {}
 unsafe impl DeviceRepr for PatchExtents {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for UpdateCall {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for AheadCall {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for TrainProgress {}
 
@@ -119,6 +124,12 @@ struct Functions {
     repeat: CudaFunction,
     accumulate: CudaFunction,
     take_loss: CudaFunction,
+    exchange: CudaFunction,
+    velocity: CudaFunction,
+    regress: CudaFunction,
+    term_squares: CudaFunction,
+    look_ahead: CudaFunction,
+    ahead_loss: CudaFunction,
     scale_gradient: CudaFunction,
     grad_squares: CudaFunction,
     adamw: CudaFunction,
@@ -161,12 +172,26 @@ struct DeviceClasses {
 
 /// A drift on a device, or fields in its place.
 #[derive(Debug)]
-pub struct DeviceDrift(Heads);
+pub struct DeviceDrift {
+    heads: Heads,
+    ahead: Option<Box<Ahead>>,
+}
+
+/// What drifts ahead are taken at, and what they leave.
+#[derive(Debug)]
+struct Ahead {
+    lookahead: Lookahead,
+    /// The root of D where coordinates are in units of the scale, else 0.
+    root: f64,
+    term: DeviceArray,
+    moved: DeviceArray,
+    state: CudaSlice<f64>,
+}
 
 #[derive(Debug)]
 enum Heads {
     Drift(Box<Drift>),
-    Fields(Fields),
+    Fields(Box<Fields>),
 }
 
 /// A drift of one head or several.
@@ -252,6 +277,12 @@ impl Device {
             repeat: function("repeat")?,
             accumulate: function("accumulate")?,
             take_loss: function("take_loss")?,
+            exchange: function("exchange")?,
+            velocity: function("velocity")?,
+            regress: function("regress")?,
+            term_squares: function("term_squares")?,
+            look_ahead: function("look_ahead")?,
+            ahead_loss: function("ahead_loss")?,
             scale_gradient: function("scale_gradient")?,
             grad_squares: function("grad_squares")?,
             adamw: function("adamw")?,
@@ -394,6 +425,111 @@ impl Device {
         Plan::grouped(spec, shapes, Dtype::F32, options)
     }
 
+    /// The gradients of all heads, and the sum of their losses.
+    fn one_gradient(
+        &mut self,
+        own: &mut Heads,
+        heads: &mut [Head<'_, DeviceArray>],
+        progress: &CudaSlice<TrainProgress>,
+    ) -> Result<()> {
+        let Drift { plan, workspace, table, losses, groups } = match own {
+            Heads::Drift(drift) => &mut **drift,
+            Heads::Fields(fields) => return fields.gradient(&self.stream, &self.kernels, heads, progress),
+        };
+        if heads.len() != plan.shapes().len() {
+            return Err(Error::shape(OP, "heads", [plan.shapes().len()], [heads.len()]));
+        }
+        let mut first = 0;
+        let mut pointers = Vec::with_capacity(heads.len());
+        for (head, shape) in heads.iter().zip(plan.shapes()) {
+            let elements = |count: usize| shape.groups * count * shape.dim;
+            let [negatives, weights] = head.negatives;
+            let weights = match shape.negatives {
+                0 => 0,
+                count => weights.first(shape.groups * count)?,
+            };
+            let own = match head.own {
+                None => 0,
+                Some(own) => own.first(shape.groups * shape.generated)?,
+            };
+            pointers.push(Pointers {
+                samples: [
+                    head.generated.first(elements(shape.generated))?,
+                    negatives.first(elements(shape.negatives))?,
+                    head.positives.first(elements(shape.positives))?,
+                ],
+                weights: [own, weights, 0],
+                gradient: head.gradient.first(elements(shape.generated))?,
+                loss: losses.part(first..first + shape.groups)?,
+                ..Pointers::default()
+            });
+            first += shape.groups;
+        }
+        let call = plan.call(&pointers, workspace.device_ptr(&self.stream).0);
+        if call.table() != table {
+            let offset = plan.table_offset();
+            *table = call.table().to_vec();
+            let mut place = workspace.slice_mut(offset..offset + table.len());
+            let copied = self.stream.memcpy_htod(table.as_slice(), &mut place);
+            copied.map_err(|error| failed("copying to the device", error))?;
+        }
+        for phase in Phase::RUN {
+            // SAFETY: the arrays have the plan's extents, compared above, and alias nothing; they belong to this stream's
+            // context and are freed on this stream.
+            unsafe { plan.launch(&self.kernels, &self.stream, &call, phase) }?;
+        }
+        // The first head's scalars lie at the start of the workspace.
+        let scalars = workspace.device_ptr(&self.stream).0;
+        let progress = progress.device_ptr(&self.stream).0;
+        let [count] = integers([heads.len()])?;
+        let of_each = groups.device_ptr(&self.stream).0;
+        launch!(self, take_loss, 1usize, scalars, losses.address, of_each, count, progress)?;
+        for (head, shape) in heads.iter().zip(plan.shapes()).filter(|(_, shape)| shape.groups > 1) {
+            let count = shape.groups * shape.generated * shape.dim;
+            let (share, gradient) = (1.0 / shape.groups as f32, head.gradient.address);
+            launch!(self, scale_gradient, count.div_ceil(THREADS), count as i64, share, gradient)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient of one head by way of drifts ahead.
+    fn ahead(
+        &mut self,
+        own: &mut Heads,
+        ahead: &mut Ahead,
+        heads: &mut [Head<'_, DeviceArray>],
+        progress: &CudaSlice<TrainProgress>,
+    ) -> Result<()> {
+        let Ahead { lookahead, root, term, moved, state } = ahead;
+        let [head] = heads else { return Err(Error::shape(OP, "heads", [1], [heads.len()])) };
+        let count = term.len;
+        let blocks = count.div_ceil(THREADS).min(SQUARE_BLOCKS);
+        let call = AheadCall {
+            count: count as i64,
+            blocks: blocks as i32, // SQUARE_BLOCKS at most
+            step: lookahead.step,
+            root: *root,
+            x: head.generated.first(count)? as *const _,
+            term: term.address as *const _,
+            moved: moved.address as *mut _,
+            total: head.gradient.first(count)? as *mut _,
+            squares: self.squares.device_ptr(&self.stream).0 as *mut _,
+            state: state.device_ptr(&self.stream).0 as *mut _,
+            progress: progress.device_ptr(&self.stream).0 as *mut _,
+            ..AheadCall::default()
+        };
+        for (m, weight) in lookahead.weights.iter().enumerate() {
+            let generated = if m == 0 { head.generated } else { &*moved };
+            let at = Head { generated, gradient: &mut *term, ..*head };
+            self.one_gradient(own, &mut [at], progress)?;
+            launch!(self, term_squares, blocks, call)?;
+            let more = (m + 1 < lookahead.weights.len()).into();
+            launch!(self, look_ahead, blocks, AheadCall { first: (m == 0).into(), more, weight: *weight, ..call })?;
+        }
+        launch!(self, term_squares, blocks, AheadCall { term: call.total, ..call })?;
+        launch!(self, ahead_loss, 1usize, call)
+    }
+
     /// `y = x W^T`.
     fn forward(
         &mut self,
@@ -424,10 +560,22 @@ impl DeviceArray {
         self.part(0..count)
     }
 
-    /// The first `count` numbers.
-    pub(super) fn view(&self, count: usize) -> Result<CudaView<'_, f32>> {
+    /// The first `count` numbers, for kernels and copies of the caller's on [`Device::stream`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where there are fewer.
+    pub fn view(&self, count: usize) -> Result<CudaView<'_, f32>> {
         self.first(count)?;
         Ok(self.slice.slice(..count))
+    }
+
+    /// As [`DeviceArray::view`], to write to.
+    ///
+    /// # Errors
+    /// As [`DeviceArray::view`].
+    pub fn view_mut(&mut self, count: usize) -> Result<CudaViewMut<'_, f32>> {
+        self.first(count)?;
+        Ok(self.slice.slice_mut(..count))
     }
 }
 
@@ -513,7 +661,9 @@ impl Backend for Device {
         let shape = sampling.shape(data.dim());
         let kind = match (data.source(), sampling) {
             (_, Sampling::Classes(classes)) => Kind::Classes(Box::new(self.classes(data, classes, seed, step)?)),
-            (Source::Toy(toy), Sampling::Batch(n)) => Kind::Toy(*toy, self.array("the data", n.div_ceil(THREADS))?),
+            (Source::Toy(toy), Sampling::Batch(n) | Sampling::Halves(n)) => {
+                Kind::Toy(*toy, self.array("the data", n.div_ceil(THREADS))?)
+            }
             (Source::Points { values, dim, .. }, _) => Kind::Points(self.upload("the data", values)?, *dim),
         };
         Ok(DeviceData { shape, kind })
@@ -526,17 +676,35 @@ impl Backend for Device {
         let losses = self.array("the losses", shapes.iter().map(|shape| shape.groups).sum())?;
         let groups = upload(&self.stream, OP, "the losses", &groups)?;
         let drift = Drift { plan, workspace, table: Vec::new(), losses, groups };
-        Ok(DeviceDrift(Heads::Drift(Box::new(drift))))
+        Ok(DeviceDrift { heads: Heads::Drift(Box::new(drift)), ahead: None })
     }
 
     fn field(&self, field: &Transport, shapes: &[DriftShape], seed: u64) -> Result<DeviceDrift> {
-        Ok(DeviceDrift(Heads::Fields(Fields::new(&self.stream, &self.kernels, field, shapes, seed)?)))
+        let fields = Fields::new(&self.stream, &self.kernels, field, shapes, seed)?;
+        Ok(DeviceDrift { heads: Heads::Fields(Box::new(fields)), ahead: None })
+    }
+
+    fn look_ahead(&self, drift: &mut DeviceDrift, lookahead: &Lookahead) -> Result<()> {
+        let (shapes, raw) = match &drift.heads {
+            Heads::Drift(drift) => {
+                (drift.plan.shapes().collect(), drift.plan.spec().feature_scale == FeatureScale::Raw)
+            }
+            Heads::Fields(fields) => (fields.shapes().collect::<Vec<_>>(), true),
+        };
+        lookahead.check(shapes.len())?;
+        let DriftShape { groups, generated, dim, .. } = shapes[0];
+        let array = || self.array("the drifts ahead", groups * generated * dim);
+        let root = if raw { 0.0 } else { (dim as f64).sqrt() };
+        let state = room(&self.stream, OP, "the drifts ahead", 3)?;
+        let (term, moved) = (array()?, array()?);
+        drift.ahead = Some(Box::new(Ahead { lookahead: lookahead.clone(), root, term, moved, state }));
+        Ok(())
     }
 
     fn set_temperatures(&self, drift: &mut DeviceDrift, temperatures: &[f64]) -> Result<()> {
-        let drift = match &mut drift.0 {
+        let drift = match &mut drift.heads {
             Heads::Drift(drift) => drift,
-            Heads::Fields(fields) => return fields.set_bandwidth(&self.kernels, temperatures),
+            Heads::Fields(fields) => return fields.set_bandwidth(&self.stream, &self.kernels, temperatures),
         };
         let spec = DriftSpec { temperatures: temperatures.to_vec(), ..drift.plan.spec().clone() };
         let plan = self.plan(&spec, &drift.plan.shapes().collect::<Vec<_>>())?;
@@ -567,7 +735,8 @@ impl Backend for Device {
         launch!(self, normals, quads, stream(Purpose::Noise), count as i64, noise.first(count)?)?;
         let DriftShape { groups, negatives, positives, dim, .. } = from.shape;
         let data = targets.positives.first(groups * positives * dim)?;
-        let (stream, n) = (stream(Purpose::Data), positives);
+        // In order, whatever the groups.
+        let (stream, n) = (stream(Purpose::Data), groups * positives);
         match &from.kind {
             Kind::Classes(classes) => {
                 let Some(condition) = condition else {
@@ -683,66 +852,49 @@ impl Backend for Device {
         launch!(self, gain_sums, blocks, lines, width, x, inverse, dy, sums, columns, first)
     }
 
+    fn exchange(&mut self, count: usize, from: &DeviceArray, to: &mut DeviceArray) -> Result<()> {
+        let (from, to) = (from.first(count)?, to.first(count)?);
+        launch!(self, exchange, count.div_ceil(THREADS), (count / 2) as i64, from, to)
+    }
+
+    fn regress(
+        &mut self,
+        field: &Transport,
+        count: usize,
+        velocity: &mut DeviceArray,
+        progress: &mut CudaSlice<TrainProgress>,
+    ) -> Result<()> {
+        let place = velocity.first(count)?;
+        let call = TransportCall {
+            count: count as i64,
+            generated: 1,
+            dim: 1,
+            velocity: params::VelocityKind_kOneProduct,
+            normalize: field.normalize.into(),
+            first: 1,
+            step: field.step,
+            norm_floor: Transport::NORM_FLOOR,
+            towards_p: place as *const _,
+            gradient: place as *mut _,
+            squares: self.squares.device_ptr(&self.stream).0 as *mut _,
+            progress: progress.device_ptr(&self.stream).0 as *mut _,
+            ..TransportCall::default()
+        };
+        let blocks = count.div_ceil(THREADS).min(SQUARE_BLOCKS);
+        launch!(self, velocity, blocks, call)?;
+        launch!(self, regress, blocks, call)
+    }
+
     fn gradient(
         &mut self,
         drift: &mut DeviceDrift,
         heads: &mut [Head<'_, DeviceArray>],
         progress: &mut CudaSlice<TrainProgress>,
     ) -> Result<()> {
-        let Drift { plan, workspace, table, losses, groups } = match &mut drift.0 {
-            Heads::Drift(drift) => &mut **drift,
-            Heads::Fields(fields) => return fields.gradient(&self.stream, &self.kernels, heads, progress),
-        };
-        if heads.len() != plan.shapes().len() {
-            return Err(Error::shape(OP, "heads", [plan.shapes().len()], [heads.len()]));
+        match &mut drift.ahead {
+            None => self.one_gradient(&mut drift.heads, heads, progress),
+            Some(ahead) => self.ahead(&mut drift.heads, ahead, heads, progress),
         }
-        let mut first = 0;
-        let mut pointers = Vec::with_capacity(heads.len());
-        for (head, shape) in heads.iter().zip(plan.shapes()) {
-            let elements = |count: usize| shape.groups * count * shape.dim;
-            let [negatives, weights] = head.negatives;
-            let weights = match shape.negatives {
-                0 => 0,
-                count => weights.first(shape.groups * count)?,
-            };
-            pointers.push(Pointers {
-                samples: [
-                    head.generated.first(elements(shape.generated))?,
-                    negatives.first(elements(shape.negatives))?,
-                    head.positives.first(elements(shape.positives))?,
-                ],
-                weights: [0, weights, 0],
-                gradient: head.gradient.first(elements(shape.generated))?,
-                loss: losses.part(first..first + shape.groups)?,
-                ..Pointers::default()
-            });
-            first += shape.groups;
-        }
-        let call = plan.call(&pointers, workspace.device_ptr(&self.stream).0);
-        if call.table() != table {
-            let offset = plan.table_offset();
-            *table = call.table().to_vec();
-            let mut place = workspace.slice_mut(offset..offset + table.len());
-            let copied = self.stream.memcpy_htod(table.as_slice(), &mut place);
-            copied.map_err(|error| failed("copying to the device", error))?;
-        }
-        for phase in Phase::RUN {
-            // SAFETY: the arrays have the plan's extents, compared above, and alias nothing; they belong to this stream's
-            // context and are freed on this stream.
-            unsafe { plan.launch(&self.kernels, &self.stream, &call, phase) }?;
-        }
-        // The first head's scalars lie at the start of the workspace.
-        let scalars = workspace.device_ptr(&self.stream).0;
-        let progress = progress.device_ptr(&self.stream).0;
-        let [count] = integers([heads.len()])?;
-        let of_each = groups.device_ptr(&self.stream).0;
-        launch!(self, take_loss, 1usize, scalars, losses.address, of_each, count, progress)?;
-        for (head, shape) in heads.iter().zip(plan.shapes()).filter(|(_, shape)| shape.groups > 1) {
-            let count = shape.groups * shape.generated * shape.dim;
-            let (share, gradient) = (1.0 / shape.groups as f32, head.gradient.address);
-            launch!(self, scale_gradient, count.div_ceil(THREADS), count as i64, share, gradient)?;
-        }
-        Ok(())
     }
 
     fn patches(

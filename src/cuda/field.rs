@@ -62,6 +62,13 @@ pub struct FieldOutputs<'a> {
     pub score_diff: Option<CudaViewMut<'a, f32>>,
 }
 
+impl<'a> FieldOutputs<'a> {
+    /// The numbers of each query alone.
+    pub fn of(numbers: CudaViewMut<'a, f32>) -> Self {
+        Self { numbers, ms_p: None, ms_q: None, drift: None, score_p: None, score_q: None, score_diff: None }
+    }
+}
+
 impl FieldPlan {
     /// Plans the fields of `spec` for extents [n, m, l, D], with l = 0 where q are the queries themselves.
     ///

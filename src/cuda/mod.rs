@@ -21,6 +21,7 @@ mod launch;
 mod lower;
 mod params;
 mod plan;
+mod projected;
 mod sliced;
 mod transport;
 
@@ -32,4 +33,5 @@ pub use field::{FieldArrays, FieldOutputs, FieldPlan};
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
 pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Samples, Statistics};
 pub use plan::{Options, Plan};
+pub use projected::DeviceProjection;
 pub use sliced::{SlicedArrays, SlicedPlan};

@@ -362,6 +362,50 @@ impl Default for SlicedCall {
         }
     }
 }
+pub const kProjectedSide: ::core::ffi::c_int = 32;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ProjectedCall {
+    pub queries: ::core::ffi::c_int,
+    pub landmarks: ::core::ffi::c_int,
+    pub dim: ::core::ffi::c_int,
+    pub kernel: KernelKind,
+    pub rate: f32,
+    pub least: f32,
+    pub polynomial: [f32; 5usize],
+    pub x: *const f32,
+    pub points: *const f32,
+    pub folded: *const f32,
+    pub mean: *const f32,
+    pub result: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ProjectedCall"][::core::mem::size_of::<ProjectedCall>() - 88usize];
+    ["Alignment of ProjectedCall"][::core::mem::align_of::<ProjectedCall>() - 8usize];
+    ["Offset of field: ProjectedCall::queries"][::core::mem::offset_of!(ProjectedCall, queries) - 0usize];
+    ["Offset of field: ProjectedCall::landmarks"][::core::mem::offset_of!(ProjectedCall, landmarks) - 4usize];
+    ["Offset of field: ProjectedCall::dim"][::core::mem::offset_of!(ProjectedCall, dim) - 8usize];
+    ["Offset of field: ProjectedCall::kernel"][::core::mem::offset_of!(ProjectedCall, kernel) - 12usize];
+    ["Offset of field: ProjectedCall::rate"][::core::mem::offset_of!(ProjectedCall, rate) - 16usize];
+    ["Offset of field: ProjectedCall::least"][::core::mem::offset_of!(ProjectedCall, least) - 20usize];
+    ["Offset of field: ProjectedCall::polynomial"][::core::mem::offset_of!(ProjectedCall, polynomial) - 24usize];
+    ["Offset of field: ProjectedCall::x"][::core::mem::offset_of!(ProjectedCall, x) - 48usize];
+    ["Offset of field: ProjectedCall::points"][::core::mem::offset_of!(ProjectedCall, points) - 56usize];
+    ["Offset of field: ProjectedCall::folded"][::core::mem::offset_of!(ProjectedCall, folded) - 64usize];
+    ["Offset of field: ProjectedCall::mean"][::core::mem::offset_of!(ProjectedCall, mean) - 72usize];
+    ["Offset of field: ProjectedCall::result"][::core::mem::offset_of!(ProjectedCall, result) - 80usize];
+};
+impl Default for ProjectedCall {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TrainProgress {
@@ -435,6 +479,53 @@ const _: () = {
     ["Offset of field: TransportCall::progress"][::core::mem::offset_of!(TransportCall, progress) - 96usize];
 };
 impl Default for TransportCall {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AheadCall {
+    pub count: ::core::ffi::c_longlong,
+    pub blocks: ::core::ffi::c_int,
+    pub first: ::core::ffi::c_int,
+    pub more: ::core::ffi::c_int,
+    pub weight: f64,
+    pub step: f64,
+    pub root: f64,
+    pub x: *const f32,
+    pub term: *const f32,
+    pub moved: *mut f32,
+    pub total: *mut f32,
+    pub squares: *mut f64,
+    pub state: *mut f64,
+    pub progress: *mut TrainProgress,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AheadCall"][::core::mem::size_of::<AheadCall>() - 104usize];
+    ["Alignment of AheadCall"][::core::mem::align_of::<AheadCall>() - 8usize];
+    ["Offset of field: AheadCall::count"][::core::mem::offset_of!(AheadCall, count) - 0usize];
+    ["Offset of field: AheadCall::blocks"][::core::mem::offset_of!(AheadCall, blocks) - 8usize];
+    ["Offset of field: AheadCall::first"][::core::mem::offset_of!(AheadCall, first) - 12usize];
+    ["Offset of field: AheadCall::more"][::core::mem::offset_of!(AheadCall, more) - 16usize];
+    ["Offset of field: AheadCall::weight"][::core::mem::offset_of!(AheadCall, weight) - 24usize];
+    ["Offset of field: AheadCall::step"][::core::mem::offset_of!(AheadCall, step) - 32usize];
+    ["Offset of field: AheadCall::root"][::core::mem::offset_of!(AheadCall, root) - 40usize];
+    ["Offset of field: AheadCall::x"][::core::mem::offset_of!(AheadCall, x) - 48usize];
+    ["Offset of field: AheadCall::term"][::core::mem::offset_of!(AheadCall, term) - 56usize];
+    ["Offset of field: AheadCall::moved"][::core::mem::offset_of!(AheadCall, moved) - 64usize];
+    ["Offset of field: AheadCall::total"][::core::mem::offset_of!(AheadCall, total) - 72usize];
+    ["Offset of field: AheadCall::squares"][::core::mem::offset_of!(AheadCall, squares) - 80usize];
+    ["Offset of field: AheadCall::state"][::core::mem::offset_of!(AheadCall, state) - 88usize];
+    ["Offset of field: AheadCall::progress"][::core::mem::offset_of!(AheadCall, progress) - 96usize];
+};
+impl Default for AheadCall {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         // SAFETY: all bytes zero are a value: numbers, enumerators and null pointers.

@@ -10,11 +10,11 @@ use super::context::{failed, room};
 use super::device::{DeviceArray, OP};
 use super::launch::Kernels;
 use super::params::{self, RandomStream, TrainProgress, TransportCall};
-use super::{FieldArrays, FieldOutputs, FieldPlan, Options, SlicedArrays, SlicedPlan};
+use super::{DeviceProjection, FieldArrays, FieldOutputs, FieldPlan, Options, SlicedArrays, SlicedPlan};
 use crate::backend::Head;
 use crate::rng::Purpose;
 use crate::train::{Along, Transport};
-use crate::{DriftShape, Dtype, Error, Result, Velocity};
+use crate::{DriftShape, Dtype, Error, FieldSpec, Result, Velocity};
 
 const THREADS: usize = params::kThreads as usize;
 const BLOCKS: usize = params::kSquareBlocks as usize;
@@ -36,6 +36,7 @@ pub(super) struct Fields {
 struct Functions {
     normals: CudaFunction,
     unit_directions: CudaFunction,
+    add_noise: CudaFunction,
     velocity: CudaFunction,
     regress: CudaFunction,
 }
@@ -50,32 +51,47 @@ struct FieldHead {
     numbers: CudaSlice<f32>,
     towards_p: CudaSlice<f32>,
     towards_q: CudaSlice<f32>,
+    /// Samples with noise [B, G, D], and its deviation, where V is taken there.
+    noised: Option<(CudaSlice<f32>, f32)>,
 }
 
 #[derive(Debug)]
 enum GroupPlan {
     Kernel(FieldPlan, Velocity),
     Sliced(SlicedPlan, usize),
+    /// The repulsion, and the attraction.
+    Projected(FieldPlan, Box<DeviceProjection>),
 }
 
 impl GroupPlan {
-    fn new(field: &Transport, shape: &DriftShape, kernels: &Kernels) -> Result<Self> {
-        let DriftShape { generated, positives, dim, .. } = *shape;
-        Ok(match &field.along {
-            Along::Kernel { spec, velocity } => {
-                let options = Options { shared_bytes: kernels.shared_bytes(), ..Options::default() };
-                Self::Kernel(FieldPlan::new(spec, [generated, positives, 0, dim], Dtype::F32, options)?, *velocity)
+    fn new(field: &Transport, shape: &DriftShape, kernels: &Kernels, stream: &Arc<CudaStream>) -> Result<Self> {
+        let DriftShape { generated, positives, negatives, dim, .. } = *shape;
+        // What q has, where it is not the queries.
+        let others = match field.along {
+            Along::Kernel { noised: true, .. } if negatives == 0 => generated,
+            _ => negatives,
+        };
+        let plan = |spec: &FieldSpec, positives: usize| {
+            let options = Options { shared_bytes: kernels.shared_bytes(), ..Options::default() };
+            FieldPlan::new(spec, [generated, positives, others, dim], Dtype::F32, options)
+        };
+        Ok(match (&field.along, field.own(shape)) {
+            (Along::Kernel { velocity, .. }, Some(spec)) => Self::Kernel(plan(&spec, positives)?, *velocity),
+            // A field has a p; the one landmark of this one is not asked for.
+            (Along::Projected(projection), Some(spec)) => {
+                Self::Projected(plan(&spec, 1)?, Box::new(DeviceProjection::new(kernels, stream, projection)?))
             }
-            Along::Sliced { directions } => {
+            (Along::Sliced { directions }, _) => {
                 let shape = [generated, positives, *directions, dim];
                 Self::Sliced(SlicedPlan::new(kernels, shape, Dtype::F32)?, *directions)
             }
+            _ => return Err(Transport::missing()),
         })
     }
 
     fn workspace_bytes(&self) -> usize {
         match self {
-            Self::Kernel(plan, _) => plan.workspace_bytes(),
+            Self::Kernel(plan, _) | Self::Projected(plan, _) => plan.workspace_bytes(),
             Self::Sliced(plan, _) => plan.workspace_bytes(),
         }
     }
@@ -94,16 +110,23 @@ impl Fields {
         shapes: &[DriftShape],
         seed: u64,
     ) -> Result<Self> {
-        field.validate()?;
         let head = |shape: &DriftShape| -> Result<FieldHead> {
-            let plan = GroupPlan::new(field, shape, kernels)?;
+            field.check(shape)?;
+            let plan = GroupPlan::new(field, shape, kernels, stream)?;
             let samples = shape.groups * shape.generated;
             let second = if plan.has_two() { samples * shape.dim } else { 0 };
             let numbers = match plan {
-                GroupPlan::Kernel(..) => 8 * samples,
+                GroupPlan::Kernel(..) | GroupPlan::Projected(..) => 8 * samples,
                 GroupPlan::Sliced(_, directions) => directions * shape.dim,
             };
+            let noised = match (&field.along, field.own(shape)) {
+                (Along::Kernel { noised: true, .. }, Some(FieldSpec { bandwidth, .. })) => {
+                    Some((room(stream, OP, "samples with noise", samples * shape.dim)?, bandwidth as f32))
+                }
+                _ => None,
+            };
             Ok(FieldHead {
+                noised,
                 shape: *shape,
                 workspace: room(stream, OP, "the workspace of a field", plan.workspace_bytes())?,
                 numbers: room(stream, OP, "the numbers of a field", numbers)?,
@@ -115,17 +138,31 @@ impl Fields {
         let functions = Functions {
             normals: kernels.function("normals")?,
             unit_directions: kernels.function("unit_directions")?,
+            add_noise: kernels.function("add_noise")?,
             velocity: kernels.function("velocity")?,
             regress: kernels.function("regress")?,
         };
         let heads = shapes.iter().map(head).collect::<Result<_>>()?;
-        Ok(Self { field: *field, seed, heads, functions, squares: room(stream, OP, "sums of squares", BLOCKS)? })
+        let (field, squares) = (field.clone(), room(stream, OP, "sums of squares", BLOCKS)?);
+        Ok(Self { field, seed, heads, functions, squares })
     }
 
-    pub(super) fn set_bandwidth(&mut self, kernels: &Kernels, temperatures: &[f64]) -> Result<()> {
+    pub(super) fn shapes(&self) -> impl Iterator<Item = DriftShape> + '_ {
+        self.heads.iter().map(|head| head.shape)
+    }
+
+    pub(super) fn set_bandwidth(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        kernels: &Kernels,
+        temperatures: &[f64],
+    ) -> Result<()> {
         self.field.set_bandwidth(temperatures)?;
         for head in &mut self.heads {
-            head.plan = GroupPlan::new(&self.field, &head.shape, kernels)?;
+            head.plan = GroupPlan::new(&self.field, &head.shape, kernels, stream)?;
+            if let Some((_, deviation)) = &mut head.noised {
+                *deviation = temperatures[0] as f32;
+            }
         }
         Ok(())
     }
@@ -143,23 +180,35 @@ impl Fields {
         }
         let Self { field, seed, heads, functions, squares } = self;
         let progress = progress.device_ptr(stream).0;
+        let key = [*seed as u32, (*seed >> 32) as u32];
+        let normals = |purpose: Purpose, to: &CudaSlice<f32>, count: usize| -> Result<u64> {
+            let random = RandomStream { key, purpose: purpose as u32, progress: progress as *const _ };
+            let place = to.device_ptr(stream).0;
+            let numbers = count as i64;
+            let mut builder = stream.launch_builder(&functions.normals);
+            builder.arg(&random).arg(&numbers).arg(&place);
+            // SAFETY: as many normals as the array has; it belongs to this stream's context.
+            unsafe { builder.launch(threads(count.div_ceil(4))?) }.map_err(|error| failed("normals", error))?;
+            Ok(place)
+        };
         for (at, (head, arrays)) in heads.iter_mut().zip(arrays).enumerate() {
+            let DriftShape { groups, generated, dim, .. } = head.shape;
             if let GroupPlan::Sliced(_, directions) = head.plan {
-                let purpose = Purpose::Directions as u32;
-                let key = [*seed as u32, (*seed >> 32) as u32];
-                let random = RandomStream { key, purpose, progress: progress as *const _ };
-                let thetas = head.numbers.device_ptr(stream).0;
-                let (count, dim) = (directions as i32, head.shape.dim as i32); // the plan has compared them
-                let numbers = head.numbers.len() as i64;
-                let mut builder = stream.launch_builder(&functions.normals);
-                builder.arg(&random).arg(&numbers).arg(&thetas);
-                // SAFETY: as many normals as the array has; it belongs to this stream's context.
-                unsafe { builder.launch(threads(head.numbers.len().div_ceil(4))?) }
-                    .map_err(|error| failed("normals", error))?;
+                let thetas = normals(Purpose::Directions, &head.numbers, directions * dim)?;
+                let (count, dim) = (directions as i32, dim as i32); // the plan has compared them
                 let mut builder = stream.launch_builder(&functions.unit_directions);
                 builder.arg(&count).arg(&dim).arg(&thetas);
                 // SAFETY: as above; the array is [directions, dim].
                 unsafe { builder.launch(threads(directions)?) }.map_err(|error| failed("unit_directions", error))?;
+            }
+            if let Some((samples, deviation)) = &head.noised {
+                let count = groups * generated * dim;
+                let place = normals(Purpose::Queries, samples, count)?;
+                let (x, numbers) = (arrays.generated.first(count)?, count as i64);
+                let mut builder = stream.launch_builder(&functions.add_noise);
+                builder.arg(&numbers).arg(deviation).arg(&x).arg(&place);
+                // SAFETY: as above; both arrays have `count` numbers.
+                unsafe { builder.launch(threads(count)?) }.map_err(|error| failed("add_noise", error))?;
             }
             let call = TransportCall {
                 first: i32::from(at == 0),
@@ -194,20 +243,43 @@ impl FieldHead {
         kernels: &Kernels,
         arrays: &mut Head<'_, DeviceArray>,
     ) -> Result<TransportCall> {
-        let DriftShape { groups, generated, positives, dim, .. } = self.shape;
-        let (each, data) = (generated * dim, positives * dim);
-        let (x, p) = (arrays.generated.view(groups * each)?, arrays.positives.view(groups * data)?);
+        let DriftShape { groups, generated, positives, negatives, dim } = self.shape;
+        let (each, data, other) = (generated * dim, positives * dim, negatives * dim);
+        let own = arrays.generated.view(groups * each)?;
+        let (p, others) = (arrays.positives.view(groups * data)?, arrays.negatives[0].view(groups * other)?);
+        let queries = match &self.noised {
+            Some((samples, _)) => samples.slice(..groups * each),
+            None => arrays.generated.view(groups * each)?,
+        };
         let two = self.plan.has_two();
         for group in 0..groups {
-            let own = group * each..(group + 1) * each;
-            let (x, p) = (x.slice(own.clone()), p.slice(group * data..(group + 1) * data));
-            let mut towards_p = self.towards_p.slice_mut(own.clone());
+            let range = group * each..(group + 1) * each;
+            let (x, p) = (queries.slice(range.clone()), p.slice(group * data..(group + 1) * data));
+            let q = match (negatives, &self.noised) {
+                (0, None) => None,
+                (0, Some(_)) => Some(own.slice(range.clone()).into()),
+                _ => Some(others.slice(group * other..(group + 1) * other).into()),
+            };
+            let mut towards_p = self.towards_p.slice_mut(range.clone());
+            let numbers = match &self.plan {
+                GroupPlan::Sliced(..) => 0..0,
+                _ => 8 * group * generated..8 * (group + 1) * generated,
+            };
             match &self.plan {
                 GroupPlan::Kernel(plan, velocity) => {
-                    let numbers = self.numbers.slice_mut(8 * group * generated..8 * (group + 1) * generated);
-                    let towards_q = if two { Some(self.towards_q.slice_mut(own)) } else { None };
-                    let outputs = outputs(*velocity, numbers, towards_p, towards_q);
-                    let (x, p, q) = (x.into(), p.into(), None);
+                    let towards_q = if two { Some(self.towards_q.slice_mut(range)) } else { None };
+                    let outputs = outputs(*velocity, self.numbers.slice_mut(numbers), towards_p, towards_q);
+                    let (x, p) = (x.into(), p.into());
+                    let arrays = FieldArrays { x, p, q, weight_p: None, weight_q: None, bandwidths: None };
+                    plan.run(kernels, stream, arrays, &mut self.workspace, outputs)?;
+                }
+                GroupPlan::Projected(plan, projection) => {
+                    projection.run(stream, &x, &mut towards_p)?;
+                    let outputs = FieldOutputs {
+                        ms_q: Some(self.towards_q.slice_mut(range)),
+                        ..FieldOutputs::of(self.numbers.slice_mut(numbers))
+                    };
+                    let (x, p) = (x.into(), projection.landmarks().slice(..dim).into());
                     let arrays = FieldArrays { x, p, q, weight_p: None, weight_q: None, bandwidths: None };
                     plan.run(kernels, stream, arrays, &mut self.workspace, outputs)?;
                 }
@@ -231,11 +303,11 @@ impl FieldHead {
             gradient: arrays.gradient.first(groups * each)? as *mut _,
             ..TransportCall::default()
         };
-        if let Along::Kernel { spec, velocity } = &field.along
-            && two
-        {
-            let seen = generated - usize::from(spec.self_mask);
+        if two {
             call.towards_q = address(&self.towards_q);
+        }
+        if let (Along::Kernel { velocity, .. }, Some(spec)) = (&field.along, field.own(&self.shape)) {
+            let seen = if negatives > 0 { negatives } else { generated - usize::from(spec.self_mask) };
             (call.log_total_p, call.log_total_q) = ((positives as f64).ln() as f32, (seen as f64).ln() as f32);
             call.velocity = match velocity {
                 Velocity::MeanShift | Velocity::Score => params::VelocityKind_kOneProduct,
@@ -259,8 +331,7 @@ fn outputs<'a>(
     towards_p: CudaViewMut<'a, f32>,
     towards_q: Option<CudaViewMut<'a, f32>>,
 ) -> FieldOutputs<'a> {
-    let mut outputs =
-        FieldOutputs { numbers, ms_p: None, ms_q: None, drift: None, score_p: None, score_q: None, score_diff: None };
+    let mut outputs = FieldOutputs::of(numbers);
     let towards_p = Some(towards_p);
     match velocity {
         Velocity::MeanShift => outputs.drift = towards_p,

@@ -18,7 +18,7 @@ use crate::{DriftShape, Error, Result};
 /// let mut pass = FeaturePass::new(&host, &features, shape, 0)?;
 /// assert_eq!(pass.shapes()[1], DriftShape { dim: 16, ..shape });
 /// let x = vec![0.5; 6];
-/// let targets = Targets { positives: vec![0.25; 8], negatives: vec![], weights: vec![] };
+/// let targets = Targets { positives: vec![0.25; 8], negatives: vec![], weights: vec![], own: None };
 /// pass.forward(&mut host, &x, &targets)?;
 /// let mut by_x = vec![0.0; 6];
 /// for head in pass.heads(&x, &targets, &mut by_x) {
@@ -192,6 +192,7 @@ impl<B: Backend> FeaturePass<B> {
                     generated: x,
                     positives: &targets.positives,
                     negatives: [&targets.negatives, &targets.weights],
+                    own: targets.own.as_ref(),
                     gradient,
                 }));
                 continue;
@@ -203,6 +204,7 @@ impl<B: Backend> FeaturePass<B> {
                     generated: &generated.heads[k],
                     positives: &positives.heads[k],
                     negatives: [&negatives.heads[k], weights],
+                    own: targets.own.as_ref(),
                     gradient,
                 });
             }

@@ -177,6 +177,32 @@ impl<B: Backend> Pass<B> {
         grad_output: &B::Array,
         grad: &mut B::Array,
     ) -> Result<()> {
+        self.back(backend, parameters, grad_output, grad, None)
+    }
+
+    /// As [`Pass::backward`], and the gradient with respect to the noise [n, in], for what gave it to the generator.
+    ///
+    /// # Errors
+    /// As [`Pass::forward`].
+    pub fn backward_through(
+        &mut self,
+        backend: &mut B,
+        parameters: &B::Array,
+        grad_output: &B::Array,
+        grad: &mut B::Array,
+        grad_noise: &mut B::Array,
+    ) -> Result<()> {
+        self.back(backend, parameters, grad_output, grad, Some(grad_noise))
+    }
+
+    fn back(
+        &mut self,
+        backend: &mut B,
+        parameters: &B::Array,
+        grad_output: &B::Array,
+        grad: &mut B::Array,
+        grad_noise: Option<&mut B::Array>,
+    ) -> Result<()> {
         let Self { n, layers, condition, inputs, before, blocks, normal, grad: [above, below, inner], sums, .. } = self;
         let n = *n;
         check::<B>("parameters", layers.parameters, parameters)?;
@@ -218,6 +244,11 @@ impl<B: Backend> Pass<B> {
                 backend.input_grad(layer, parameters, n, above, silu, below, sums)?;
                 std::mem::swap(&mut above, &mut below);
             }
+        }
+        if let Some(grad_noise) = grad_noise {
+            let (layer, dy) = layers.hidden.first().map_or((last, grad_output), |layer| (layer, &*above));
+            check::<B>("grad_noise", n * layer.input, grad_noise)?;
+            backend.input_grad(layer, parameters, n, dy, None, grad_noise, sums)?;
         }
         if let Some(condition) = layers.condition.as_ref().zip(condition.as_ref()) {
             backend.condition_grad(condition, n, above, grad)?;

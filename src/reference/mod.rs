@@ -6,11 +6,13 @@
 
 mod drift;
 mod field;
+mod projected;
 mod sliced;
 
 pub(crate) use drift::all_weights_zero;
 pub use drift::{Drift, drift};
 pub use field::field;
+pub use projected::projected;
 pub use sliced::sliced;
 
 use crate::Kernel;

@@ -7,7 +7,7 @@ mod transport;
 
 pub use classes::Classes;
 pub use optimizer::Optimizer;
-pub use transport::{Along, Transport};
+pub use transport::{Along, Lookahead, Transport};
 
 use crate::backend::{Backend, Batch, Progress, Sampling, Targets, Weights};
 use crate::cpu::Host;
@@ -16,7 +16,7 @@ use crate::features::{Feature, FeaturePass};
 use crate::generator::{Architecture, Mlp, Pass};
 use crate::metrics::sliced_wasserstein;
 use crate::rng::{Purpose, Stream};
-use crate::{DriftSpec, Dtype, Error, Result};
+use crate::{DriftShape, DriftSpec, Dtype, Error, Result, WeightRule};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -29,6 +29,12 @@ pub struct Config {
     pub spec: DriftSpec,
     /// A field in its place, if one is; then there are no negatives but the generated samples.
     pub field: Option<Transport>,
+    /// Several drifts or fields in the place of one, each where the one before leads; of one feature alone.
+    pub lookahead: Option<Lookahead>,
+    /// Each half of a batch has the other half, which is independent of it, in the place of its own samples for what it is
+    /// pushed from (W-Flow, spec 7.6), and half of the data. Without classes, and for a drift with
+    /// [`WeightRule::Logit`](crate::WeightRule::Logit), for its own samples get the weight 0.
+    pub independent: bool,
     /// What it is computed of, each with a drift of its own; a run has the samples themselves alone unless it says more.
     pub features: Vec<Feature>,
     /// How the drift's temperatures fall, if they do.
@@ -60,6 +66,8 @@ impl Config {
             data: data.into(),
             spec: DriftSpec::notebook(),
             field: None,
+            lookahead: None,
+            independent: false,
             features: vec![Feature::Identity],
             annealing: None,
             optimizer: Optimizer::notebook(),
@@ -103,7 +111,47 @@ impl Config {
     }
 
     fn sampling(&self) -> Sampling {
-        self.classes.map_or(Sampling::Batch(self.batch), Sampling::Classes)
+        match self.classes {
+            Some(classes) => Sampling::Classes(classes),
+            None if self.independent => Sampling::Halves(self.batch),
+            None => Sampling::Batch(self.batch),
+        }
+    }
+
+    /// Refuses what cannot be had together.
+    fn check_field(&self, shape: &DriftShape) -> Result<()> {
+        let refused = |argument, expected: &str, got: &dyn std::fmt::Display| {
+            Err(Error::value("training", argument, expected, got.to_string()))
+        };
+        if self.independent {
+            if self.classes.is_some() || self.batch < 4 || !self.batch.is_multiple_of(2) {
+                let got = if self.classes.is_some() { "data with classes".to_owned() } else { self.batch.to_string() };
+                return refused("the batch", "even, 4 or more and without classes, where halves are independent", &got);
+            }
+            if self.field.is_none() && self.spec.weights != WeightRule::Logit {
+                let got = format!("{:?}", self.spec.weights);
+                return refused("the weights' rule", "logit, where halves are independent", &got);
+            }
+            if self.lookahead.is_some() {
+                return refused("lookahead", "none, where halves are independent", &"some");
+            }
+        }
+        let Some(field) = &self.field else { return Ok(()) };
+        field.validate()?;
+        if shape.generated < 2 {
+            return refused(
+                "generated samples",
+                "at least 2 a label with a field in the drift's place",
+                &shape.generated,
+            );
+        }
+        if shape.negatives > 0 && !self.independent {
+            return refused("negatives", "0 with a field in the drift's place", &shape.negatives);
+        }
+        if field.along == Along::External && (self.features != [Feature::Identity] || self.lookahead.is_some()) {
+            return refused("a field from outside", "one of the samples themselves, without lookahead", &"another");
+        }
+        Ok(())
     }
 
     /// Generated samples per step.
@@ -186,12 +234,27 @@ struct Work<B: Backend> {
     weights: Weights<B::Array>,
     pass: Pass<B>,
     features: FeaturePass<B>,
-    drift: B::Drift,
+    /// Nothing where every step is given a field.
+    drift: Option<B::Drift>,
     targets: Targets<B::Array>,
     /// Of the loss with respect to the samples.
     gradient: B::Array,
     progress: B::Progress,
 }
+
+/// A step of a field from outside: [`Trainer::step_along`].
+#[derive(Debug)]
+pub struct External<'a, A> {
+    /// x [n, D].
+    pub samples: &'a A,
+    /// The batch of data, [n, D], or what classes have of it.
+    pub data: &'a A,
+    /// Where V [n, D] goes; all 0 before.
+    pub velocity: &'a mut A,
+}
+
+/// A field from outside.
+type Field<'a, B> = &'a mut dyn FnMut(&mut B, External<'_, <B as Backend>::Array>) -> Result<()>;
 
 /// Seconds spent in each part of the steps made so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -256,21 +319,7 @@ impl<B: Backend> Trainer<B> {
                 ));
             }
         }
-        if let Some(field) = &config.field {
-            field.validate()?;
-            if shape.generated < 2 {
-                let expected = "at least 2 a label with a field in the drift's place";
-                return Err(Error::value("training", "generated samples", expected, shape.generated));
-            }
-            if shape.negatives > 0 {
-                return Err(Error::value(
-                    "training",
-                    "negatives",
-                    "0 with a field in the drift's place",
-                    shape.negatives,
-                ));
-            }
-        }
+        config.check_field(&shape)?;
         if config.classes.is_none() && config.batch < 2 {
             return Err(Error::value("training", "batch", "at least 2", config.batch));
         }
@@ -278,19 +327,32 @@ impl<B: Backend> Trainer<B> {
             backend.array("a batch of data", shape.groups.saturating_mul(count).saturating_mul(width))
         };
         let features = FeaturePass::new(&backend, &config.features, shape, config.seed)?;
+        let mut drift = match &config.field {
+            None => Some(backend.drift(&config.spec, &features.shapes())?),
+            Some(field) if field.along == Along::External => None,
+            Some(field) => Some(backend.field(field, &features.shapes(), config.seed)?),
+        };
+        if let Some((drift, lookahead)) = drift.as_mut().zip(config.lookahead.as_ref()) {
+            backend.look_ahead(drift, lookahead)?;
+        }
+        // Of halves that are independent: none of its own samples, all of the other's.
+        let most = features.shapes().iter().map(|shape| shape.groups.saturating_mul(shape.generated)).max();
+        let own = || backend.array("weights of samples", most.unwrap_or(0));
+        let weights_of_negatives = match config.independent {
+            true => backend.upload("weights of samples", &vec![1.0; samples])?,
+            false => targets(shape.negatives, 1)?,
+        };
         let work = Work {
             data: backend.data(&config.data, &sampling, config.seed, progress.step)?,
             weights,
             pass: Pass::grouped(&backend, model.architecture(), samples, shape.groups)?,
-            drift: match &config.field {
-                None => backend.drift(&config.spec, &features.shapes())?,
-                Some(field) => backend.field(field, &features.shapes(), config.seed)?,
-            },
+            drift,
             features,
             targets: Targets {
                 positives: targets(shape.positives, dim)?,
                 negatives: targets(shape.negatives, dim)?,
-                weights: targets(shape.negatives, 1)?,
+                weights: weights_of_negatives,
+                own: config.independent.then(own).transpose()?,
             },
             gradient: backend.array("a batch of samples", samples.saturating_mul(dim))?,
             progress: backend.progress(progress)?,
@@ -308,22 +370,53 @@ impl<B: Backend> Trainer<B> {
         if let Some(annealing) = config.annealing {
             let factor = annealing.factor(self.step + 1);
             let temperatures: Vec<f64> = config.temperatures().iter().map(|r| factor * r).collect();
-            backend.set_temperatures(&mut work.drift, &temperatures)?;
+            if let Some(drift) = &mut work.drift {
+                backend.set_temperatures(drift, &temperatures)?;
+            }
         }
         match profile {
             // Temperatures are part of a record, so steps with other ones cannot be its replay.
-            None if config.annealing.is_some() => work.step(backend, config, |_, _| Ok(()))?,
-            None => backend.repeat(|backend| work.step(backend, config, |_, _| Ok(())))?,
-            Some(profile) => {
-                backend.finish()?;
-                let mut clock = Instant::now();
-                work.step(backend, config, |backend, part| {
-                    backend.finish()?;
-                    let now = Instant::now();
-                    *part(profile) += (now - std::mem::replace(&mut clock, now)).as_secs_f64();
-                    Ok(())
-                })?;
-            }
+            None if config.annealing.is_some() => work.step(backend, config, None, |_, _| Ok(()))?,
+            None => backend.repeat(|backend| work.step(backend, config, None, |_, _| Ok(())))?,
+            Some(profile) => work.profiled(backend, config, None, profile)?,
+        }
+        self.step += 1;
+        Ok(())
+    }
+
+    /// One training step along a field of the caller's, in the place of the configured drift or field: `field` gets the
+    /// step's samples and data and writes V at every sample, and they are regressed onto x + step V, with the step and the
+    /// normalisation of [`Config::field`], or a step of 1. With [`Along::External`] there, nothing is kept for another.
+    ///
+    /// What `field` calls may do anything with the backend: on a device it can launch kernels on its stream, and read and
+    /// write the arrays where they are.
+    ///
+    /// ```
+    /// use cudrift::train::{Along, Config, Trainer, Transport};
+    /// let mut config = Config::notebook(cudrift::data::Toy::Ring);
+    /// (config.batch, config.hidden) = (64, vec![16]);
+    /// config.field = Some(Transport { step: 0.1, ..Transport::new(Along::External) });
+    /// let mut trainer = Trainer::new(config)?;
+    /// trainer.step_along(|_, along| {
+    ///     // To the origin: minus the gradient of |x|² / 2.
+    ///     along.velocity.iter_mut().zip(along.samples).for_each(|(v, x)| *v = -x);
+    ///     Ok(())
+    /// })?;
+    /// assert!(trainer.report()?.loss > 0.0);
+    /// # Ok::<(), cudrift::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `field`, and of [`Trainer::step`]; [`Error::Value`] where the run's features are not the samples alone.
+    pub fn step_along(&mut self, mut field: impl FnMut(&mut B, External<'_, B::Array>) -> Result<()>) -> Result<()> {
+        let Self { config, backend, work, profile, .. } = self;
+        if config.features != [Feature::Identity] {
+            let expected = "the samples themselves, with a field from outside";
+            return Err(Error::value("training", "features", expected, format!("{} others", config.features.len())));
+        }
+        match profile {
+            None => work.step(backend, config, Some(&mut field), |_, _| Ok(()))?,
+            Some(profile) => work.profiled(backend, config, Some(&mut field), profile)?,
         }
         self.step += 1;
         Ok(())
@@ -403,11 +496,30 @@ impl<B: Backend> Trainer<B> {
 }
 
 impl<B: Backend> Work<B> {
-    /// The parts of a step, each followed by `lap`.
+    /// A step, with the seconds of its parts.
+    fn profiled(
+        &mut self,
+        backend: &mut B,
+        config: &Config,
+        field: Option<Field<'_, B>>,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        backend.finish()?;
+        let mut clock = Instant::now();
+        self.step(backend, config, field, |backend, part| {
+            backend.finish()?;
+            let now = Instant::now();
+            *part(profile) += (now - std::mem::replace(&mut clock, now)).as_secs_f64();
+            Ok(())
+        })
+    }
+
+    /// The parts of a step, each followed by `lap`; along `field` where there is one.
     fn step(
         &mut self,
         backend: &mut B,
         config: &Config,
+        field: Option<Field<'_, B>>,
         mut lap: impl FnMut(&mut B, fn(&mut Profile) -> &mut f64) -> Result<()>,
     ) -> Result<()> {
         let Self { data, weights, pass, features, drift, targets, gradient, progress } = self;
@@ -417,12 +529,26 @@ impl<B: Backend> Work<B> {
         lap(backend, |profile| &mut profile.sampling)?;
         pass.forward(backend, &weights.parameters)?;
         lap(backend, |profile| &mut profile.forward)?;
-        features.forward(backend, pass.output(), targets)?;
-        lap(backend, |profile| &mut profile.features)?;
-        backend.gradient(drift, &mut features.heads(pass.output(), targets, gradient), progress)?;
-        lap(backend, |profile| &mut profile.drift)?;
-        features.backward(backend, pass.output(), gradient)?;
-        lap(backend, |profile| &mut profile.features)?;
+        if let Some(field) = field {
+            backend.clear(gradient)?;
+            let (samples, data) = (pass.output(), &targets.positives);
+            field(backend, External { samples, data, velocity: &mut *gradient })?;
+            let own = Transport::new(Along::External);
+            let count = B::len(gradient);
+            backend.regress(config.field.as_ref().unwrap_or(&own), count, gradient, progress)?;
+            lap(backend, |profile| &mut profile.drift)?;
+        } else {
+            let drift = drift.as_mut().ok_or_else(Transport::missing)?;
+            if config.independent {
+                backend.exchange(B::len(gradient), pass.output(), &mut targets.negatives)?;
+            }
+            features.forward(backend, pass.output(), targets)?;
+            lap(backend, |profile| &mut profile.features)?;
+            backend.gradient(drift, &mut features.heads(pass.output(), targets, gradient), progress)?;
+            lap(backend, |profile| &mut profile.drift)?;
+            features.backward(backend, pass.output(), gradient)?;
+            lap(backend, |profile| &mut profile.features)?;
+        }
         pass.backward(backend, &weights.parameters, gradient, &mut weights.grad)?;
         lap(backend, |profile| &mut profile.backward)?;
         backend.update(&config.optimizer, weights, progress)?;

@@ -107,6 +107,7 @@ pub fn check<B: Backend>(backend: &mut B) {
         positives: array(backend, &y),
         negatives: array(backend, &others),
         weights: array(backend, &weights),
+        own: None,
     };
     let by_x = vec![f32::NAN; x.len()];
     let (on_device, mut by_x) = (array(backend, &x), array(backend, &by_x));

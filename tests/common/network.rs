@@ -107,7 +107,13 @@ pub fn check_gradients<B: Backend>(backend: &mut B, architecture: &Architecture,
     let by_output = backend.upload("gradient", &v).unwrap();
     let mut grad = backend.upload("gradient", &vec![f32::NAN; model.parameters().len()]).unwrap();
     pass.forward(backend, &parameters).unwrap();
+    let mut by_noise = backend.upload("gradient", &vec![f32::NAN; noise.len()]).unwrap();
+    pass.backward_through(backend, &parameters, &by_output, &mut grad, &mut by_noise).unwrap();
+    let (alone, by_noise) = (grad, backend.download(&by_noise, noise.len()).unwrap());
+    let mut grad = backend.upload("gradient", &vec![f32::NAN; model.parameters().len()]).unwrap();
     pass.backward(backend, &parameters, &by_output, &mut grad).unwrap();
+    let count = model.parameters().len();
+    assert_eq!(backend.download(&grad, count).unwrap(), backend.download(&alone, count).unwrap());
     let output = backend.download(pass.output(), n * architecture.output).unwrap();
     let grad = backend.download(&grad, model.parameters().len()).unwrap();
 
@@ -128,6 +134,20 @@ pub fn check_gradients<B: Backend>(backend: &mut B, architecture: &Architecture,
         parameters[k] = at;
         let error = (slope - f64::from(grad[k])).abs();
         assert!(error <= 1e-5 * largest, "{architecture:?} parameter {k}: {slope} {}", grad[k]);
+    }
+    // By the noise, whose numbers in f32 are moved by what they can be.
+    // What a deep network leaves of it differences cannot see.
+    let largest = f64::from(by_noise.iter().fold(1e-6f32, |m, g| m.max(g.abs())));
+    for k in 0..noise.len().min(40) {
+        let moved = |by: f32| {
+            let mut noise = noise.clone();
+            noise[k] += by;
+            let outputs = outputs(architecture, &parameters, &noise, slots);
+            (f64::from(noise[k]), outputs.iter().zip(&v).map(|(x, v)| x * f64::from(*v)).sum::<f64>())
+        };
+        let ((low, below), (high, above)) = (moved(-1e-4), moved(1e-4));
+        let error = ((above - below) / (high - low) - f64::from(by_noise[k])).abs();
+        assert!(error <= 2e-5 * largest, "{architecture:?} noise {k}: {error} of {largest}");
     }
 }
 

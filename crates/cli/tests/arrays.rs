@@ -140,9 +140,46 @@ fn velocities_by_name() {
     fails(&[&sliced[..], &["--bandwidth", "1"]].concat(), 2, "kernel");
     fails(&[&sliced[..8], &["0"]].concat(), 1, "directions");
     fails(&["field", "--in", &path, "--out", &out, "--field", "sliced"], 2, "weights");
+    // Every point a landmark: the mean shift. With noise: the score at the queries that come with it.
+    let base = ["field", "--in", points, "--out", &out, "--bandwidth", "1", "--field"];
+    let written = |words: &[&str]| {
+        succeeds(words);
+        read_npz(&folder.path("out.npz"))
+    };
+    let shift = written(&[&base[..], &["mean-shift", "--self-mask"]].concat()).remove("velocity").unwrap().2;
+    let near =
+        written(&[&base[..], &["nystrom", "--self-mask", "--landmarks", "2"]].concat()).remove("velocity").unwrap().2;
+    // The ridge is 1e-4.
+    assert!(relative_error(&near, &shift) <= 1e-3, "{near:?} {shift:?}");
+    fails(&[&base[..], &["nystrom", "--landmarks", "3"]].concat(), 1, "landmarks");
+    let noised = written(&[&base[..], &["sd-flow", "--seed", "7"]].concat());
+    let queries: Vec<f32> = noised["queries"].2.iter().map(|v| *v as f32).collect();
+    let moved = folder.path("moved.npz");
+    let (x, p) = (x.map(|v| v as f32), p.map(|v| v as f32));
+    write_npz(&moved, &[("x", npy_f32(&[3, 2], &queries)), ("p", npy_f32(&[2, 2], &p)), ("q", npy_f32(&[3, 2], &x))]);
+    let moved = moved.to_str().unwrap();
+    let at = ["field", "--in", moved, "--out", &out, "--bandwidth", "1", "--field", "score", "--kernel", "gaussian"];
+    assert_eq!(written(&at)["velocity"], noised["velocity"]);
+    // W-Flow is the difference of plans.
+    let plan = written(&[
+        "field",
+        "--in",
+        points,
+        "--out",
+        &out,
+        "--bandwidth",
+        "1",
+        "--coupling",
+        "sinkhorn",
+        "--kernel",
+        "gaussian",
+    ]);
+    assert_eq!(written(&[&base[..], &["w-flow"]].concat())["drift"], plan["drift"]);
     for (words, says) in [
         (&["--field", "coulomb", "--kernel", "laplace"][..], "plummer"),
         (&["--field", "score", "--coupling", "sinkhorn"], "mean-shift"),
+        (&["--field", "nystrom"], "weights"),
+        (&["--field", "w-flow", "--coupling", "row"], "w-flow"),
     ] {
         fails(&[&all[..], words].concat(), 2, says);
     }

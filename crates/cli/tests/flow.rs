@@ -46,20 +46,40 @@ fn it_writes_frames_and_pictures() {
 #[test]
 fn points_come_to_the_data_along_every_field() {
     let folder = Folder::new();
-    for field in ["mean-shift", "score", "sharp", "mmd", "coulomb", "forward-kl", "chi-squared", "sliced"] {
+    for field in
+        ["mean-shift", "score", "sharp", "mmd", "coulomb", "forward-kl", "chi-squared", "sliced", "sd-flow", "nystrom"]
+    {
         // The sizes of these fields differ; their directions are what is looked at.
-        flow(&folder, field, &["--field", field, "--normalize", "--step", "0.02"]);
+        let landmarks = ["--landmarks", "100"];
+        flow(&folder, field, &[&["--field", field, "--normalize", "--step", "0.02"], &landmarks[..]].concat());
         let lines = lines(&folder, field);
         assert!(lines[3][2] < 0.6 * lines[0][2], "{field}: {lines:?}");
         assert!((lines[3][1].sqrt() / 0.02 - 1.0).abs() <= 1e-4, "{field}: {lines:?}");
     }
-    flow(&folder, "plan", &["--coupling", "sinkhorn"]);
-    assert!(lines(&folder, "plan")[3][2] < 0.3 * lines(&folder, "plan")[0][2]);
+    for (name, words) in [
+        ("plan", &["--coupling", "sinkhorn"][..]),
+        ("w-flow", &["--field", "w-flow"]),
+        ("halves", &["--independent", "--field", "mmd", "--kernel", "gaussian"]),
+    ] {
+        flow(&folder, name, words);
+        let lines = lines(&folder, name);
+        assert!(lines[3][2] < 0.5 * lines[0][2], "{name}: {lines:?}");
+    }
+    // Two drifts in a step lead farther than one.
+    flow(&folder, "one", &["--step", "0.02"]);
+    flow(&folder, "ahead", &["--step", "0.02", "--lookahead", "1,1"]);
+    let [one, two] = ["one", "ahead"].map(|name| lines(&folder, name)[1]);
+    assert!(two[1] > 1.5 * one[1] && two[2] < one[2], "{one:?} {two:?}");
     if cuda() {
-        for field in ["coulomb", "sliced"] {
-            let (host, device) = (format!("{field}-cpu"), format!("{field}-cuda"));
-            flow(&folder, &host, &["--field", field, "--backend", "cpu"]);
-            flow(&folder, &device, &["--field", field, "--backend", "cuda"]);
+        for (name, words) in [
+            ("coulomb", &["--field", "coulomb"][..]),
+            ("sliced", &["--field", "sliced"]),
+            ("halves", &["--field", "w-flow"]),
+            ("ahead", &["--lookahead", "1,0.5"]),
+        ] {
+            let (host, device) = (format!("{name}-cpu"), format!("{name}-cuda"));
+            flow(&folder, &host, &[words, &["--backend", "cpu"]].concat());
+            flow(&folder, &device, &[words, &["--backend", "cuda"]].concat());
             for (host, device) in lines(&folder, &host).iter().zip(lines(&folder, &device)) {
                 assert!(host.iter().zip(device).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs()), "{host:?} {device:?}");
             }
@@ -84,5 +104,11 @@ fn what_is_refused() {
     fail(&["--field", "mean-shift", "--step", "1e38"], 1, "smaller --step");
     fail(&["--field", "score", "--coupling", "row"], 2, "--coupling");
     fail(&["--normalize"], 2, "--normalize");
+    fail(&["--field", "sd-flow", "--kernel", "laplace"], 2, "gaussian");
+    fail(&["--field", "nystrom", "--landmarks", "20000"], 1, "landmarks");
+    fail(&["--field", "sliced", "--independent"], 1, "independent");
+    fail(&["--independent", "--points", "31"], 1, "even");
+    fail(&["--independent", "--lookahead", "1,1"], 1, "--lookahead");
+    fail(&["--lookahead", "1,nan"], 1, "weights");
     assert!(!folder.path("not").exists());
 }

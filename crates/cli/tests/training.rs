@@ -111,7 +111,8 @@ fn the_defaults_are_the_notebooks() {
         "guidance": [1.0, 4.0], "guidance_power": 3.0, "unguided": 0.0, "loaded": 64, "class_buffer": 128, "buffer": 1000,
     });
     let field = serde_json::json!({ "field": null, "field_step": 1.0, "field_normalize": false, "most_log_ratio": 5.0,
-        "directions": 200 });
+        "directions": 200, "landmarks": 500, "pool": 10000, "independent": false, "lookahead": [1.0],
+        "lookahead_step": 1.0 });
     want.as_object_mut().unwrap().extend(field.as_object().unwrap().clone());
     assert_eq!(config, want);
 }

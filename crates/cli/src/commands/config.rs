@@ -1,14 +1,14 @@
 //! What decides a training run, from defaults, a TOML file, and flags, in that order.
 
 use super::{
-    Backend, Coupled, CouplingArgs, CouplingName, DIRECTIONS, FieldName, FormName, KernelName, MOST_LOG_RATIO,
-    NO_COUPLING, Precision, Preset, WeightName,
+    Backend, Coupled, CouplingArgs, CouplingName, DIRECTIONS, FieldChoices, FieldName, FormName, KernelName, LANDMARKS,
+    MOST_LOG_RATIO, NO_COUPLING, POOL, Precision, Preset, WeightName,
 };
 use crate::arrays::{is_reference, read_npy, read_npz};
 use crate::error::{Error, Result, one_line};
 use cudrift::data::{Data, Toy};
 use cudrift::features::{Encoder, Feature, Patches};
-use cudrift::train::{Annealing, Classes, Config, Optimizer, Transport};
+use cudrift::train::{Annealing, Classes, Config, Lookahead, Optimizer, Transport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -62,6 +62,14 @@ options! {
     most_log_ratio: f64,
     /// Of the sliced field, new ones in every step.
     directions: usize,
+    /// Of the Nyström field; and the data drawn from a distribution that they stand for.
+    landmarks: usize,
+    pool: usize,
+    /// Whether each half of a batch is pushed from the other, which is independent of it, not from itself.
+    independent: bool,
+    /// The weights of so many drifts, each taken where the one before leads, and how far along it that is.
+    lookahead: Vec<f64>,
+    lookahead_step: f64,
     /// By how much the temperatures' logarithms fall each step, and the least factor that they come to.
     annealing_rate: f64,
     annealing_least: f64,
@@ -133,11 +141,15 @@ impl Run {
             sinkhorn_iterations: options.sinkhorn_iterations,
             sinkhorn_tolerance: options.sinkhorn_tolerance,
         };
-        let coupled = coupled.or_default(CouplingName::RowColumn)?;
+        let field = options.field.flatten();
+        let w_flow = field == Some(FieldName::WFlow);
+        let default = if w_flow { CouplingName::Sinkhorn } else { CouplingName::RowColumn };
+        let coupled = coupled.or_default(default)?;
+        let independent = options.independent.unwrap_or(w_flow);
         let run = Self {
             data,
             preset,
-            kernel: match options.field.flatten() {
+            kernel: match field {
                 Some(field) => field.kernel(options.kernel)?,
                 None => KernelName::Laplace,
             },
@@ -151,10 +163,16 @@ impl Run {
             field_normalize: false,
             most_log_ratio: MOST_LOG_RATIO,
             directions: DIRECTIONS,
+            landmarks: LANDMARKS,
+            pool: POOL,
+            independent,
+            lookahead: vec![1.0],
+            lookahead_step: 1.0,
             annealing_rate: 0.0,
             annealing_least: 1e-3,
             features: vec!["identity".to_owned()],
-            weights: preset.spec().weights.into(),
+            // Else the weight 0 would not take a sample from its own set.
+            weights: if independent { WeightName::Logit } else { preset.spec().weights.into() },
             steps: 2000,
             batch: 2048,
             lr: optimizer.learning_rate,
@@ -220,8 +238,12 @@ impl Run {
             return Err(Error::message(format!("{name} is 0, expected at least 1")));
         }
         let given = (self.coupling, self.form) != (CouplingName::RowColumn, FormName::Joint);
-        if self.field.is_some() && given {
-            return Err(Error::usage(NO_COUPLING));
+        match self.field {
+            Some(FieldName::WFlow) if self.coupling != CouplingName::Sinkhorn || !self.independent => {
+                return Err(Error::usage("w-flow is a drift of --coupling sinkhorn and independent halves"));
+            }
+            Some(field) if field != FieldName::WFlow && given => return Err(Error::usage(NO_COUPLING)),
+            _ => {}
         }
         if self.features.iter().filter(|name| name.starts_with(ENCODER)).count() > 1 {
             return Err(Error::message("features name two encoders; a run has one at most"));
@@ -246,17 +268,29 @@ impl Run {
             let bandwidth = match self.temperatures[..] {
                 [bandwidth] => bandwidth,
                 // Where there is no kernel they mean nothing.
-                _ if field == FieldName::Sliced => f64::NAN,
+                _ if matches!(field, FieldName::Sliced | FieldName::WFlow) => f64::NAN,
                 _ => {
                     let given = self.temperatures.len();
                     let problem = format!("a field has one temperature, its bandwidth; {given} are given");
                     return Err(Error::message(problem));
                 }
             };
-            let along = field.along(self.kernel, bandwidth, self.most_log_ratio, self.directions);
-            let mut field = Transport::new(along);
-            (field.step, field.normalize) = (self.field_step, self.field_normalize);
-            config.field = Some(field);
+            let choices = FieldChoices {
+                kernel: self.kernel,
+                bandwidth,
+                most: self.most_log_ratio,
+                directions: self.directions,
+                landmarks: self.landmarks,
+                pool: self.pool,
+                seed: self.seed,
+            };
+            let along = field.along(&choices, &config.data)?;
+            let (step, normalize) = (self.field_step, self.field_normalize);
+            config.field = along.map(|along| Transport { along, step, normalize });
+        }
+        config.independent = self.independent;
+        if self.lookahead != [1.0] {
+            config.lookahead = Some(Lookahead { weights: self.lookahead.clone(), step: self.lookahead_step });
         }
         if self.annealing_rate != 0.0 {
             config.annealing = Some(Annealing { rate: self.annealing_rate, least: self.annealing_least });

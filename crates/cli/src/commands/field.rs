@@ -5,8 +5,10 @@ use crate::arrays::{Output, is_reference, read_npz, write_npz};
 use crate::error::{Error, Result, say};
 use cudrift::cuda::Context;
 use cudrift::metrics::median_distance;
+use cudrift::rng::{Purpose, Stream};
 use cudrift::{
-    DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, SelfMask, SlicedInputs, Velocity, WeightRule, cpu,
+    DriftInputs, DriftSpec, Field, FieldInputs, FieldSpec, Points, Projection, SelfMask, SlicedInputs, Velocity,
+    WeightRule, cpu,
 };
 use std::path::{Path, PathBuf};
 
@@ -20,7 +22,8 @@ use std::path::{Path, PathBuf};
                         residual_p, residual_q [n,D] and alpha_p, alpha_q [n] with ms = alpha score + residual;\n      \
                         sharp [n,D], the drift over companion masses, and its sharp_ratio_p, sharp_ratio_q [n];\n      \
                         ess_p, ess_q [n], effective sample sizes.\n      \
-                        Of sliced only velocity; q and bandwidth are not used.\n      \
+                        Of sliced only velocity; q and bandwidth are not used. Of nystrom only velocity, with landmarks\n      \
+                        among p. Of sd-flow all is at x with noise, queries [n,D]. w-flow is --coupling sinkhorn.\n      \
                         With another coupling than row: drift [n,D] = V of p against q, where the queries are the\n      \
                         rows and the bandwidth is the temperature; nonfinite []; for sinkhorn iterations [],\n      \
                         marginal_error [].\n\n\
@@ -47,7 +50,10 @@ pub(crate) struct Args {
     /// Directions of the sliced field
     #[arg(long, value_name = "L", default_value_t = super::DIRECTIONS)]
     directions: usize,
-    /// Seed of its directions
+    /// Landmarks of the Nyström field, among p
+    #[arg(long, value_name = "M", default_value_t = super::LANDMARKS)]
+    landmarks: usize,
+    /// Seed of directions, landmarks and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -245,7 +251,7 @@ impl Case {
     /// The sliced field towards p.
     fn sliced(&self, args: &Args) -> Result<Vec<f32>> {
         let kernel = args.kernel.is_some() || args.bandwidth.is_given();
-        if kernel || args.self_mask || self.weight_p.is_some() {
+        if kernel || args.self_mask || self.weight_p.is_some() || self.weight_q.is_some() {
             return Err(Error::usage("the sliced field has no kernel, bandwidth, self mask or weights"));
         }
         let Self { x, p, .. } = self;
@@ -258,6 +264,47 @@ impl Case {
         })
     }
 
+    /// The mean shift towards p by way of landmarks, less that towards q (spec 8.11).
+    fn projected(&self, args: &Args) -> Result<Vec<f32>> {
+        if self.weight_p.is_some() || self.weight_q.is_some() || self.bandwidths.is_some() {
+            return Err(Error::usage("the Nyström field has no weights or bandwidths of queries"));
+        }
+        let Self { x, p, q, .. } = self;
+        let base = self.length(&args.bandwidth)?.ok_or_else(no_bandwidth)?;
+        let kernel = args.field.kernel(args.kernel)?.into();
+        let mut spec = FieldSpec::for_dimension(kernel, base, args.bandwidth.dimension_exponent, self.dim());
+        spec.self_mask = args.self_mask;
+        let projection = Projection::among(&spec, (&p.0, p.1), args.landmarks, args.seed)?;
+        let device = args.backend.device(Context::new)?;
+        // A field has a p; what is towards this one is not asked for.
+        let first = (&projection.landmarks()[..self.dim()], [1, self.dim()]);
+        let inputs = FieldInputs::new((&x.0, x.1), first, (&q.0, q.1))?;
+        timed(args.runs, || {
+            let (mut velocity, field) = match &device {
+                Some(device) => (device.projected(&projection, &x.0)?, device.field(&spec, &inputs)?),
+                None => {
+                    let mut barycentres = cpu::projected(&projection, &x.0)?;
+                    barycentres.iter_mut().zip(&x.0).for_each(|(v, x)| *v -= x);
+                    (barycentres, cpu::field(&spec, &inputs)?)
+                }
+            };
+            velocity.iter_mut().zip(&field.ms_q).for_each(|(v, shift)| *v -= shift);
+            Ok(velocity)
+        })
+    }
+
+    /// The queries with noise of the bandwidth.
+    fn noised(&mut self, args: &Args) -> Result<()> {
+        let Some(base) = self.length(&args.bandwidth)? else {
+            return Err(Error::usage("the noise of sd-flow has the deviation --bandwidth H; give one"));
+        };
+        let kernel = args.field.kernel(args.kernel)?.into();
+        let spec = FieldSpec::for_dimension(kernel, base, args.bandwidth.dimension_exponent, self.dim());
+        let noise = Stream::new(args.seed, Purpose::Queries, 0).normals(self.x.0.len());
+        self.x.0.iter_mut().zip(noise).for_each(|(x, e)| *x += spec.bandwidth as f32 * e);
+        Ok(())
+    }
+
     /// D.
     pub(super) fn dim(&self) -> usize {
         self.x.1[1]
@@ -265,10 +312,11 @@ impl Case {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let case = Case::read(&args.input)?;
-    let coupled = args.coupling.or_default(CouplingName::Row)?;
+    let mut case = Case::read(&args.input)?;
+    let w_flow = args.field == FieldName::WFlow;
+    let coupled = args.coupling.or_default(if w_flow { CouplingName::Sinkhorn } else { CouplingName::Row })?;
     if args.coupling.form == Some(FormName::Joint) || coupled.coupling != CouplingName::Row {
-        if args.field != FieldName::MeanShift {
+        if args.field != FieldName::MeanShift && !w_flow {
             return Err(Error::usage("with this coupling there is no other field than mean-shift"));
         }
         let drift = case.coupled(args, coupled)?;
@@ -286,9 +334,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return write_npz(&args.out, &arrays);
     }
     let Some(velocity) = args.field.velocity(args.most_log_ratio) else {
-        let velocity = case.sliced(args)?;
+        let velocity = match args.field {
+            FieldName::Nystrom => case.projected(args)?,
+            FieldName::WFlow => return Err(Error::usage("w-flow is a drift of --coupling sinkhorn")),
+            _ => case.sliced(args)?,
+        };
         return write_npz(&args.out, &[("velocity", case.x.1.to_vec(), Output::F32(&velocity))]);
     };
+    if args.field == FieldName::SdFlow {
+        case.noised(args)?;
+    }
     let field =
         case.field(args.field.kernel(args.kernel)?, &args.bandwidth, args.self_mask, args.backend, args.runs)?;
     let nonfinite = i64::try_from(field.nonfinite).unwrap_or(i64::MAX);
@@ -322,6 +377,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let vectors = vectors.map(|(name, values)| (name, shape.to_vec(), Output::F32(values)));
     let numbers = numbers.map(|(name, values)| (name, vec![shape[0]], Output::F32(values)));
     let mut arrays: Vec<_> = vectors.into_iter().chain(numbers).collect();
+    if args.field == FieldName::SdFlow {
+        arrays.push(("queries", shape.to_vec(), Output::F32(&case.x.0)));
+    }
     arrays.push(("nonfinite", vec![], Output::I64(std::slice::from_ref(&nonfinite))));
     write_npz(&args.out, &arrays)
 }

@@ -2,19 +2,22 @@
 
 use super::config::data;
 use super::train::PROJECTIONS;
-use super::{Backend, CouplingArgs, CouplingName, DIRECTIONS, FieldName, KernelName, MOST_LOG_RATIO, NO_COUPLING};
+use super::{
+    Backend, CouplingArgs, CouplingName, DIRECTIONS, FieldChoices, FieldName, KernelName, LANDMARKS, MOST_LOG_RATIO,
+    NO_COUPLING, POOL,
+};
 use crate::arrays::{Output, write_npy};
 use crate::error::{Error, Result, say};
 use crate::plot;
 use crate::progress::Progress;
-use cudrift::backend::{self, Head};
+use cudrift::backend::{self, Head, Sampling};
 use cudrift::cpu::Host;
 use cudrift::cuda::Device;
 use cudrift::data::Data;
 use cudrift::metrics::sliced_wasserstein;
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::Transport;
-use cudrift::{DriftShape, DriftSpec};
+use cudrift::train::{Lookahead, Transport};
+use cudrift::{DriftSpec, WeightRule};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -43,6 +46,15 @@ pub(crate) struct Args {
     /// Directions of the sliced field, new ones in every step
     #[arg(long, value_name = "L", default_value_t = DIRECTIONS)]
     directions: usize,
+    /// Landmarks of the Nyström field, among 10,000 data
+    #[arg(long, value_name = "M", default_value_t = LANDMARKS)]
+    landmarks: usize,
+    /// Push each half of the points from the other half, in the place of itself
+    #[arg(long)]
+    independent: bool,
+    /// Weights of so many drifts, each taken where the one before leads
+    #[arg(long, value_delimiter = ',', value_name = "C,C,…", default_value = "1", allow_negative_numbers = true)]
+    lookahead: Vec<f64>,
     #[command(flatten)]
     coupling: CouplingArgs,
     /// Points, and data that they go to
@@ -88,6 +100,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.points < 2 {
         return Err(Error::message(format!("--points is {}, expected at least 2", args.points)));
     }
+    if args.halves() && (args.points < 4 || !args.points.is_multiple_of(2) || args.lookahead != [1.0]) {
+        let asked = "an even number of 4 or more where halves are independent, without --lookahead";
+        return Err(Error::message(format!("--points is {}, expected {asked}", args.points)));
+    }
     if !(args.spread > 0.0 && args.spread.is_finite()) {
         return Err(Error::message(format!("--spread is {}, expected a finite number above 0", args.spread)));
     }
@@ -121,22 +137,43 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// What a field's steps are.
-    fn transport(&self, field: FieldName) -> Result<Transport> {
+    /// The field and how far a step goes along it, or nothing for a drift.
+    fn transport(&self, data: &Data) -> Result<Option<Transport>> {
+        let Some(field) = self.field else { return Ok(None) };
+        let choices = FieldChoices {
+            kernel: field.kernel(self.kernel)?,
+            bandwidth: self.bandwidth,
+            most: self.most_log_ratio,
+            directions: self.directions,
+            landmarks: self.landmarks,
+            pool: POOL,
+            seed: self.seed,
+        };
+        let Some(along) = field.along(&choices, data)? else { return Ok(None) };
         if self.coupling.coupling.is_some() || self.coupling.form.is_some() {
             return Err(Error::usage(NO_COUPLING));
         }
-        let kernel = field.kernel(self.kernel)?;
-        let mut transport = Transport::new(field.along(kernel, self.bandwidth, self.most_log_ratio, self.directions));
-        (transport.step, transport.normalize) = (self.step, self.normalize);
-        Ok(transport)
+        Ok(Some(Transport { along, step: self.step, normalize: self.normalize }))
+    }
+
+    /// Whether a half of the points is the other's own set.
+    fn halves(&self) -> bool {
+        self.independent || self.field == Some(FieldName::WFlow)
     }
 
     /// The drift's choices.
     fn drift(&self) -> Result<DriftSpec> {
-        let mut spec = self.coupling.or_default(CouplingName::RowColumn)?.spec(DriftSpec::notebook());
-        spec.kernel = self.kernel.unwrap_or(KernelName::Laplace).into();
-        spec.temperatures = vec![self.bandwidth];
+        let w_flow = self.field == Some(FieldName::WFlow);
+        let default = if w_flow { CouplingName::Sinkhorn } else { CouplingName::RowColumn };
+        let mut spec = self.coupling.or_default(default)?.spec(DriftSpec::notebook());
+        let kernel = match self.field {
+            Some(field) => field.kernel(self.kernel)?,
+            None => self.kernel.unwrap_or(KernelName::Laplace),
+        };
+        (spec.kernel, spec.temperatures) = (kernel.into(), vec![self.bandwidth]);
+        if self.halves() {
+            spec.weights = WeightRule::Logit;
+        }
         if self.normalize {
             return Err(Error::usage(format!("--normalize is for fields; the {} drift has none", spec.kernel)));
         }
@@ -151,28 +188,48 @@ fn too_far(step: u64) -> Error {
 /// The frames: a step is what regression onto x + step V would take off the samples in one go.
 fn flow<B: backend::Backend>(mut backend: B, args: &Args, data: &Data, target: &[f32]) -> Result<Vec<Frame>> {
     let (n, dim) = (args.points, data.dim());
-    let shape = DriftShape { groups: 1, generated: n, negatives: 0, positives: n, dim };
+    let halves = args.halves();
+    let sampling = if halves { Sampling::Halves(n) } else { Sampling::Batch(n) };
     // The gradient of the loss is -2 / (n D) of the step, with a drift of V alone.
-    let (mut field, factor) = match args.field {
-        Some(field) => (backend.field(&args.transport(field)?, &[shape], args.seed)?, 1.0),
+    let shape = sampling.shape(dim);
+    let (mut field, factor) = match args.transport(data)? {
+        Some(field) => (backend.field(&field, &[shape], args.seed)?, 1.0),
         None => (backend.drift(&args.drift()?, &[shape])?, args.step),
     };
+    if args.lookahead != [1.0] {
+        backend.look_ahead(&mut field, &Lookahead { weights: args.lookahead.clone(), step: factor })?;
+    }
     let factor = -0.5 * (n * dim) as f64 * factor;
     let mut x = Stream::new(args.seed, Purpose::Noise, 0).normals(n * dim);
     x.iter_mut().for_each(|v| *v *= args.spread);
     let positives = backend.upload("the data", target)?;
-    let (nothing, weights) = (backend.array("no negatives", 0)?, backend.array("no weights", 0)?);
+    // Where halves are independent: the other half, all of it, and none of its own.
+    let others = if halves { n } else { 0 };
+    let mut negatives = backend.array("the other half", others * dim)?;
+    let weights = backend.upload("weights", &vec![1.0; others])?;
+    let own = if halves { Some(backend.array("weights", n)?) } else { None };
     let mut gradient = backend.array("a step", n * dim)?;
     let swd = |x: &[f32]| -> Result<f64> { Ok(sliced_wasserstein(x, target, dim, PROJECTIONS, args.seed)?[0]) };
     let mut frames = vec![Frame { step: 0, swd: swd(&x)?, points: x.clone(), square: 0.0 }];
     let bar = Progress::new(args.steps, 0, "{bar:32} {pos}/{len}  {msg}  {per_sec:.0}, {eta} left");
+    let mut order: Vec<usize> = (0..n).collect();
     for step in 1..=args.steps {
-        let generated = backend.upload("the points", &x)?;
+        if halves {
+            // Other halves in every step: of the same ones, each would push what sets it apart from the other ever farther.
+            let mut stream = Stream::new(args.seed, Purpose::Loader, step);
+            (1..n).rev().for_each(|at| order.swap(at, stream.index(at + 1)));
+        }
+        let ordered: Vec<f32> = order.iter().flat_map(|at| &x[at * dim..][..dim]).copied().collect();
+        let generated = backend.upload("the points", &ordered)?;
+        if halves {
+            backend.exchange(n * dim, &generated, &mut negatives)?;
+        }
         let mut progress = backend.progress(&backend::Progress::new(step - 1, f64::NAN))?;
         let head = Head {
             generated: &generated,
             positives: &positives,
-            negatives: [&nothing, &weights],
+            negatives: [&negatives, &weights],
+            own: own.as_ref(),
             gradient: &mut gradient,
         };
         match backend.gradient(&mut field, &mut [head], &mut progress) {
@@ -180,10 +237,12 @@ fn flow<B: backend::Backend>(mut backend: B, args: &Args, data: &Data, target: &
             done => done?,
         }
         let mut square = 0.0;
-        for (x, g) in x.iter_mut().zip(backend.download(&gradient, n * dim)?) {
-            let by = factor * f64::from(g);
-            square += by * by;
-            *x = (f64::from(*x) + by) as f32;
+        for (at, g) in order.iter().zip(backend.download(&gradient, n * dim)?.chunks_exact(dim)) {
+            for (x, g) in x[at * dim..][..dim].iter_mut().zip(g) {
+                let by = factor * f64::from(*g);
+                square += by * by;
+                *x = (f64::from(*x) + by) as f32;
+            }
         }
         if x.iter().any(|v| !v.is_finite()) {
             return Err(too_far(step));

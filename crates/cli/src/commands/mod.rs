@@ -13,8 +13,11 @@ mod train;
 
 use crate::error::{Error, Result, note};
 use clap::{Subcommand, ValueEnum};
+use cudrift::data::Data;
+use cudrift::rng::{Purpose, Stream};
 use cudrift::train::Along;
-use cudrift::{FieldSpec, Velocity, cuda};
+use cudrift::{FieldSpec, Projection, Velocity, cuda};
+use std::sync::Arc;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -162,42 +165,84 @@ pub(crate) enum FieldName {
     ChiSquared,
     /// Towards p by projections: the sliced Wasserstein field, which has no kernel
     Sliced,
+    /// Kernel score with the Gaussian at samples with noise of its bandwidth
+    SdFlow,
+    /// Mean shift, p by way of landmarks: DriftXpress
+    Nystrom,
+    /// A drift: Sinkhorn plans with the Gaussian, apart for p and q, which is independent of the samples
+    WFlow,
 }
 
 impl FieldName {
     /// The kernel that somebody gave, or its own.
     pub(crate) fn kernel(self, given: Option<KernelName>) -> Result<KernelName> {
-        match (self, given) {
-            (Self::Coulomb, None | Some(KernelName::Plummer)) => Ok(KernelName::Plummer),
-            (Self::Coulomb, Some(_)) => Err(Error::usage("the Coulomb field's kernel is plummer")),
-            (_, kernel) => Ok(kernel.unwrap_or(KernelName::Laplace)),
+        let own = match self {
+            Self::Coulomb => KernelName::Plummer,
+            Self::SdFlow | Self::WFlow => KernelName::Gaussian,
+            _ => return Ok(given.unwrap_or(KernelName::Laplace)),
+        };
+        match given {
+            Some(kernel) if kernel != own => {
+                let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+                    value().map_or_else(String::new, |value| value.get_name().to_owned())
+                };
+                let (field, kernel) = (name(&|| self.to_possible_value()), name(&|| own.to_possible_value()));
+                Err(Error::usage(format!("the kernel of {field} is {kernel}")))
+            }
+            _ => Ok(own),
         }
     }
 
-    /// What training and flows go along: a sample is left out of its own set, as by a drift.
-    pub(crate) fn along(self, kernel: KernelName, bandwidth: f64, most: f64, directions: usize) -> Along {
-        match self.velocity(most) {
-            None => Along::Sliced { directions },
-            Some(velocity) => {
-                let mut spec = FieldSpec::new(kernel.into(), bandwidth);
-                spec.self_mask = true;
-                Along::Kernel { spec, velocity }
+    /// What training and flows go along: a sample is left out of its own set, as by a drift. Nothing where the name stands
+    /// for a drift.
+    pub(crate) fn along(self, choices: &FieldChoices, data: &Data) -> Result<Option<Along>> {
+        let FieldChoices { kernel, bandwidth, most, directions, landmarks, pool, seed } = *choices;
+        let mut spec = FieldSpec::new(kernel.into(), bandwidth);
+        spec.self_mask = true;
+        Ok(Some(match (self, self.velocity(most)) {
+            (_, Some(velocity)) => Along::Kernel { spec, velocity, noised: self == Self::SdFlow },
+            (Self::Nystrom, None) => {
+                let drawn;
+                let all = match data.all() {
+                    Some((values, _)) => values,
+                    None => {
+                        drawn = data.sample(&mut Stream::new(seed, Purpose::Landmarks, 1), pool);
+                        &drawn[..]
+                    }
+                };
+                let shape = [all.len() / data.dim(), data.dim()];
+                Along::Projected(Arc::new(Projection::among(&spec, (all, shape), landmarks, seed)?))
             }
-        }
+            (Self::WFlow, None) => return Ok(None),
+            (_, None) => Along::Sliced { directions },
+        }))
     }
 
     /// What is made of a kernel's sums, with log ratios that end at `most`; nothing where there is no kernel.
     pub(crate) fn velocity(self, most: f64) -> Option<Velocity> {
         Some(match self {
             Self::MeanShift => Velocity::MeanShift,
-            Self::Score => Velocity::Score,
+            Self::Score | Self::SdFlow => Velocity::Score,
             Self::Sharp => Velocity::Sharp,
             Self::Mmd | Self::Coulomb => Velocity::Mmd,
             Self::ForwardKl => Velocity::ForwardKl { most },
             Self::ChiSquared => Velocity::ChiSquared { most },
-            Self::Sliced => return None,
+            Self::Sliced | Self::Nystrom | Self::WFlow => return None,
         })
     }
+}
+
+/// The numbers of a field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FieldChoices {
+    pub(crate) kernel: KernelName,
+    pub(crate) bandwidth: f64,
+    pub(crate) most: f64,
+    pub(crate) directions: usize,
+    pub(crate) landmarks: usize,
+    /// How many data are drawn from a distribution, of which some become landmarks; data of a file are taken all.
+    pub(crate) pool: usize,
+    pub(crate) seed: u64,
 }
 
 /// What `--coupling` and `--form` get beside `--field`.
@@ -205,6 +250,10 @@ pub(crate) const NO_COUPLING: &str = "a field takes the place of a drift, and ha
 
 /// Where log ratios of estimates end unless somebody says more. The source has no number (spec 8.8, open).
 pub(crate) const MOST_LOG_RATIO: f64 = 5.0;
+
+/// Landmarks of the data unless somebody says more, as in the source (spec 8.11), and data drawn from a distribution.
+pub(crate) const LANDMARKS: usize = 500;
+pub(crate) const POOL: usize = 10_000;
 
 /// Directions of a sliced field unless somebody says more.
 pub(crate) const DIRECTIONS: usize = 200;

@@ -37,7 +37,8 @@ pub(super) const PROJECTIONS: usize = 200;
                   Ctrl-C writes a checkpoint and leaves; --resume goes on from it, bit for bit.\n\n\
                   The TOML file takes the same names as config.json, among them what has no flag: noise_dim, hidden,\n\
                   blocks (residual), field_step (1: samples are regressed onto x + V), field_normalize (V over its root mean\n\
-                  square), most_log_ratio, directions (of the sliced field), annealing_rate (by which the\n\
+                  square), most_log_ratio, directions (of the sliced field), landmarks (of nystrom) and pool (how many\n\
+                  data of a distribution they stand for), lookahead_step, annealing_rate (by which the\n\
                   temperatures' logarithms fall each step) and\n\
                   annealing_least (the least factor), weights (affinity, logit or ignored), beta1, beta2,\n\
                   weight_decay (AdamW), warmup, clip_norm, ema_decay, log_every, checkpoint_every.\n\n\
@@ -75,6 +76,13 @@ pub(crate) struct Args {
     /// Train along a field in the place of the drift; the temperature is its bandwidth
     #[arg(long, value_enum)]
     field: Option<FieldName>,
+    /// Push each half of a batch from the other half, which is independent of it, in the place of itself
+    #[arg(long)]
+    independent: bool,
+    /// Weights of so many drifts, each taken where the one before leads, with the length of the first: 1,1 looks one step
+    /// ahead [default: 1]
+    #[arg(long, value_delimiter = ',', value_name = "C,C,…", allow_negative_numbers = true)]
+    lookahead: Option<Vec<f64>>,
     /// What the drift is computed of, each with its own scale; the losses are added: identity, patches:SIZE,
     /// fourier:COUNT:BANDWIDTH, encoder:FILE [default: identity]
     #[arg(long, value_delimiter = ',', value_name = "F,F,…")]
@@ -119,6 +127,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         sinkhorn_iterations: args.coupling.sinkhorn_iterations,
         sinkhorn_tolerance: args.coupling.sinkhorn_tolerance,
         field: args.field.map(Some),
+        independent: args.independent.then_some(true),
+        lookahead: args.lookahead,
         features: args.features,
         steps: args.steps,
         batch: args.batch,
