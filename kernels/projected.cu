@@ -7,7 +7,8 @@
 // 32 at a time: their kernels come from tiles of 32 coordinates, a thread four pairs, and lie in shared memory while rows
 // of C go by. Neighbouring threads read neighbouring numbers; what all of a warp want is one word.
 // Cost: 2 n M D fused multiply-adds, half of them for distances, which are formed anew for every 256 coordinates.
-// Reads U and C once for every 32 queries, from L2 but for the first time; no [n, M] leaves the block.
+// Reads U and C for every 32 queries, and U and the queries for every 256 coordinates again, from L2 but for the first time;
+// no [n, M] leaves the block.
 // Limits: sm_80 and later; extents below 2^31.
 #include "common.cuh"
 

@@ -388,6 +388,9 @@ pub trait Backend: Debug + Sized {
     /// same work on the same arrays every time.
     fn repeat(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()>;
 
+    /// Forgets what it repeats: other arrays may have taken the place of those of the record.
+    fn forget(&mut self) {}
+
     /// Waits until everything is done.
     fn finish(&self) -> Result<()>;
 }

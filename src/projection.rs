@@ -104,7 +104,11 @@ impl Projection {
     /// As [`Projection::new`]; [`Error::Value`] where there are fewer data.
     pub fn among(spec: &FieldSpec, data: (&[f32], [usize; 2]), count: usize, seed: u64) -> Result<Self> {
         let [n, dim] = data.1;
-        if count > n || n.checked_mul(dim) != Some(data.0.len()) {
+        // What cannot be is refused there.
+        if n.checked_mul(dim) != Some(data.0.len()) || data.0.is_empty() {
+            return Self::new(spec, data, data, Self::RIDGE);
+        }
+        if count > n {
             return Err(Error::value(OP, "landmarks", format!("at most the {n} data"), count));
         }
         // The first places of a shuffle.

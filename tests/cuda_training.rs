@@ -11,12 +11,12 @@ mod network;
 use common::{device, elsewhere, written_elsewhere};
 use cudrift::backend::{Backend, Batch, Head, Progress, Sampling, Targets, Weights};
 use cudrift::cpu::Host;
-use cudrift::cuda::Device;
+use cudrift::cuda::{Device, DeviceArray};
 use cudrift::data::{Data, Toy};
 use cudrift::features::Feature;
 use cudrift::generator::{Architecture, Condition, Mlp, Pass, Vector};
 use cudrift::rng::{Purpose, Stream};
-use cudrift::train::{Along, Annealing, Classes, Config, Lookahead, Optimizer, Step, Trainer, Transport};
+use cudrift::train::{Along, Annealing, Classes, Config, External, Lookahead, Optimizer, Step, Trainer, Transport};
 use cudrift::{
     Coupling, DriftShape, DriftSpec, Dtype, FieldSpec, Form, Kernel, Projection, Sinkhorn, Velocity, WeightRule,
 };
@@ -401,6 +401,31 @@ fn steps_along_fields_from_outside() {
     let models = [host.model(), on_device.model()].map(Result::unwrap);
     assert!(apart(&models[0], &models[1]) <= 1e-4);
     assert!(matches!(on_device.step(), Err(cudrift::Error::Value { .. })));
+
+    // Between steps that are recorded, with another array in the place of the recorded one.
+    let mut host = Trainer::new(small(Toy::Ring)).unwrap();
+    let mut device = Trainer::on(Device::new().unwrap(), small(Toy::Ring)).unwrap();
+    for step in 0..9 {
+        if step % 4 == 3 {
+            host.step_along(|_, along| {
+                along.velocity.copy_from_slice(&towards(along.samples, along.data));
+                Ok(())
+            })
+            .unwrap();
+            let other = |device: &mut Device, along: External<'_, DeviceArray>| {
+                let [x, y] = [along.samples, along.data].map(|array| device.download(array, Device::len(array)));
+                *along.velocity = device.upload("V", &towards(&x?, &y?))?;
+                Ok(())
+            };
+            device.step_along(other).unwrap();
+        } else {
+            host.step().unwrap();
+            device.step().unwrap();
+        }
+        let [want, got] = [host.report(), device.report()].map(Result::unwrap);
+        assert!((want.loss / got.loss - 1.0).abs() <= 1e-4, "{want:?} {got:?}");
+    }
+    assert!(apart(&host.model().unwrap(), &device.model().unwrap()) <= 1e-4);
 }
 
 /// From the second step on steps are recorded and replayed; those of a profile are not.

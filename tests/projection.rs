@@ -136,9 +136,14 @@ fn cases() -> Vec<(Kernel, [usize; 4])> {
     cases
 }
 
-fn case(kernel: Kernel, [n, m, all, dim]: [usize; 4]) -> (Projection, Vec<f32>, Vec<f64>) {
+fn case(kernel: Kernel, shape: [usize; 4]) -> (Projection, Vec<f32>, Vec<f64>) {
+    case_at(kernel, 0.6, shape)
+}
+
+/// With a bandwidth of so many roots of D.
+fn case_at(kernel: Kernel, bandwidth: f64, [n, m, all, dim]: [usize; 4]) -> (Projection, Vec<f32>, Vec<f64>) {
     let (y, mut x) = (draw(8, all * dim, 5.0), draw(9, n * dim, 5.0));
-    let spec = FieldSpec::new(kernel, 0.6 * (dim as f64).sqrt());
+    let spec = FieldSpec::new(kernel, bandwidth * (dim as f64).sqrt());
     let projection = Projection::among(&spec, (&y, [all, dim]), m.min(all), 2).unwrap();
     // One query on a landmark.
     x[..dim].copy_from_slice(&projection.landmarks()[..dim]);
@@ -156,6 +161,19 @@ fn the_cpu_agrees_with_the_reference() {
     // More landmarks than a chunk has.
     let (projection, x, want) = case(Kernel::Laplace, [4, 2100, 2200, 2]);
     check("chunks", relative_error(&cpu::projected(&projection, &x).unwrap(), &want), 1e-6);
+}
+
+/// Smooth kernels that see everything have nearly singular matrices; the ridge keeps C from numbers so great that their sums
+/// would cancel in f32.
+#[test]
+fn wide_and_smooth_kernels() {
+    for (kernel, dim) in [(Kernel::Gaussian, 2), (Kernel::Gaussian, 16), (Kernel::Matern92, 2), (Kernel::Plummer, 4)] {
+        for bandwidth in [2.0, 10.0] {
+            let (projection, x, want) = case_at(kernel, bandwidth, [60, 200, 1000, dim]);
+            let got = cpu::projected(&projection, &x).unwrap();
+            check(&format!("{kernel} {bandwidth} {dim}"), relative_error(&got, &want), 1e-6);
+        }
+    }
 }
 
 /// Far from all landmarks nothing is seen, and a barycentre of nothing is 0; a NaN stays with its query.
@@ -187,6 +205,8 @@ fn what_cannot_be() {
     assert!(Projection::new(&spec, (&[1.0, 2.0, 1.0, 2.0], [2, 2]), data, 1e-4).is_ok());
     assert!(matches!(Projection::among(&spec, data, 7, 0), Err(Error::Value { argument: "landmarks", .. })));
     assert!(matches!(Projection::among(&FieldSpec::new(Kernel::Laplace, 0.0), data, 2, 0), Err(Error::Value { .. })));
+    let nothing = Projection::among(&spec, (&[], [usize::MAX, 0]), 1, 0);
+    assert!(matches!(nothing, Err(Error::Value { .. })));
     let projection = Projection::among(&spec, data, 3, 0).unwrap();
     assert!(matches!(cpu::projected(&projection, &[0.0; 3]), Err(Error::Shape { .. })));
     // Each datum once.

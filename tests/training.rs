@@ -355,6 +355,14 @@ fn steps_along_fields_from_outside() {
         }),
         Err(Error::Diverged { .. })
     ));
+    for len in [0, 7] {
+        let refused = outside.step_along(|_, along| {
+            *along.velocity = vec![0.0; len];
+            Ok(())
+        });
+        assert!(matches!(refused, Err(Error::Shape { .. })));
+    }
+    outside.step_along(|_, _| Ok(())).unwrap();
     config.features.push(cudrift::features::Feature::Fourier { count: 4, bandwidth: 1.0 });
     assert!(matches!(Trainer::new(config.clone()), Err(Error::Value { .. })));
     config.field = None;
@@ -388,6 +396,12 @@ fn combinations_that_cannot_be() {
     let of_three =
         Projection::new(&masked(Kernel::Gaussian, 1.0), (&[0.0; 3], [1, 3]), (&[0.0; 3], [1, 3]), 1e-4).unwrap();
     refused(&|config| config.field = Some(Transport::new(Along::Projected(Arc::new(of_three.clone())))));
+    let of_two =
+        Projection::new(&masked(Kernel::Gaussian, 1.0), (&[0.0; 2], [1, 2]), (&[0.0; 2], [1, 2]), 1e-4).unwrap();
+    refused(&|config| {
+        config.field = Some(Transport::new(Along::Projected(Arc::new(of_two.clone()))));
+        config.features = vec![cudrift::features::Feature::Fourier { count: 2, bandwidth: 1.0 }];
+    });
     refused(&|config| {
         config.field = outside();
         config.annealing = Some(Annealing { rate: 0.1, least: 0.5 });

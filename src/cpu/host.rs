@@ -430,7 +430,10 @@ impl Backend for Host {
     }
 
     fn exchange(&mut self, count: usize, from: &Vec<f32>, to: &mut Vec<f32>) -> Result<()> {
-        let half = count / 2;
+        if from.len() < count || to.len() < count {
+            return Err(Error::shape("training", "halves", [count], [from.len().min(to.len())]));
+        }
+        let (half, count) = (count / 2, count / 2 * 2);
         to[..half].copy_from_slice(&from[half..count]);
         to[half..count].copy_from_slice(&from[..half]);
         Ok(())

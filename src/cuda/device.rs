@@ -1070,6 +1070,10 @@ impl Backend for Device {
         launch!(self, end_step, 1usize, call.progress as u64, LOSS_DECAY)
     }
 
+    fn forget(&mut self) {
+        self.record = Record::None;
+    }
+
     fn repeat(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         match &self.record {
             Record::None => {

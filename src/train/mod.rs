@@ -148,6 +148,10 @@ impl Config {
         if shape.negatives > 0 && !self.independent {
             return refused("negatives", "0 with a field in the drift's place", &shape.negatives);
         }
+        let whole = self.features == [Feature::Identity] && self.classes.is_none();
+        if matches!(field.along, Along::Projected(_)) && !whole {
+            return refused("a field by landmarks", "one of the samples themselves, without classes", &"another");
+        }
         if field.along == Along::External && (self.features != [Feature::Identity] || self.lookahead.is_some()) {
             return refused("a field from outside", "one of the samples themselves, without lookahead", &"another");
         }
@@ -388,8 +392,8 @@ impl<B: Backend> Trainer<B> {
     /// step's samples and data and writes V at every sample, and they are regressed onto x + step V, with the step and the
     /// normalisation of [`Config::field`], or a step of 1. With [`Along::External`] there, nothing is kept for another.
     ///
-    /// What `field` calls may do anything with the backend: on a device it can launch kernels on its stream, and read and
-    /// write the arrays where they are.
+    /// `field` has the backend's operations to itself: on a device it can launch kernels on its stream too, and read and write
+    /// the arrays where they are, or put another in the place of `velocity`.
     ///
     /// ```
     /// use cudrift::train::{Along, Config, Trainer, Transport};
@@ -414,10 +418,13 @@ impl<B: Backend> Trainer<B> {
             let expected = "the samples themselves, with a field from outside";
             return Err(Error::value("training", "features", expected, format!("{} others", config.features.len())));
         }
-        match profile {
-            None => work.step(backend, config, Some(&mut field), |_, _| Ok(()))?,
-            Some(profile) => work.profiled(backend, config, Some(&mut field), profile)?,
-        }
+        let done = match profile {
+            None => work.step(backend, config, Some(&mut field), |_, _| Ok(())),
+            Some(profile) => work.profiled(backend, config, Some(&mut field), profile),
+        };
+        // `velocity` may be another array now.
+        backend.forget();
+        done?;
         self.step += 1;
         Ok(())
     }
@@ -533,8 +540,12 @@ impl<B: Backend> Work<B> {
             backend.clear(gradient)?;
             let (samples, data) = (pass.output(), &targets.positives);
             field(backend, External { samples, data, velocity: &mut *gradient })?;
+            let (count, got) = (B::len(pass.output()), B::len(gradient));
+            if got != count {
+                *gradient = backend.array("a batch of samples", count)?;
+                return Err(Error::shape("training", "the velocity of a field from outside", [count], [got]));
+            }
             let own = Transport::new(Along::External);
-            let count = B::len(gradient);
             backend.regress(config.field.as_ref().unwrap_or(&own), count, gradient, progress)?;
             lap(backend, |profile| &mut profile.drift)?;
         } else {

@@ -27,7 +27,7 @@ pub enum Along {
         /// What is made of its sums.
         velocity: Velocity,
         /// Whether V is taken at `x + tau eps` with normal numbers eps, in the place of x: with the Gaussian and
-        /// [`Velocity::Score`] that is SD-Flow (spec 8.7).
+        /// [`Velocity::Score`] that is SD-Flow (spec 8.7). All of a step, features too, have the same numbers.
         noised: bool,
     },
     /// The sliced Wasserstein field (spec 8.9), along so many directions, others in every step.
@@ -36,7 +36,7 @@ pub enum Along {
         directions: usize,
     },
     /// The mean shift whose attraction is that of all data by way of landmarks (DriftXpress, spec 8.11), and whose
-    /// repulsion is exact. The data of the batch are not looked at.
+    /// repulsion is exact; of the samples themselves, without classes. The data of the batch are not looked at.
     Projected(Arc<Projection>),
     /// One of the caller's, which every step is given: [`Trainer::step_along`](super::Trainer::step_along).
     External,
@@ -46,7 +46,8 @@ pub enum Along {
 ///
 /// The paper's recursion is not known; this is the project's: `x_0 = x`, `V_m` the drift of the samples x_m among one
 /// another and the data, `U_m = V_m rms(V_0) / rms(V_m)`, `x_(m+1) = x_m + step U_m`, and the generator regresses onto
-/// `x + sum_m weights_m U_m`. With the one weight 1 that is the drift itself.
+/// `x + sum_m weights_m U_m`. With the one weight 1 that is the drift itself. Along a field V_m is what samples are to move
+/// by, [`Transport::step`] and all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lookahead {
     /// c_m, one for each drift.

@@ -152,6 +152,14 @@ fn velocities_by_name() {
     // The ridge is 1e-4.
     assert!(relative_error(&near, &shift) <= 1e-3, "{near:?} {shift:?}");
     fails(&[&base[..], &["nystrom", "--landmarks", "3"]].concat(), 1, "landmarks");
+    let other = folder.path("other.npz");
+    let (line, space) = (npy_f32(&[4, 3], &[1.0; 12]), npy_f32(&[10, 2], &[1.0; 20]));
+    write_npz(&other, &[("x", line.clone()), ("p", space), ("q", line)]);
+    let other = other.to_str().unwrap();
+    for landmarks in ["1", "5"] {
+        let words = ["field", "--in", other, "--out", &out, "--bandwidth", "1", "--field", "nystrom", "--landmarks"];
+        fails(&[&words[..], &[landmarks]].concat(), 1, "p has shape");
+    }
     let noised = written(&[&base[..], &["sd-flow", "--seed", "7"]].concat());
     let queries: Vec<f32> = noised["queries"].2.iter().map(|v| *v as f32).collect();
     let moved = folder.path("moved.npz");
@@ -180,6 +188,7 @@ fn velocities_by_name() {
         (&["--field", "score", "--coupling", "sinkhorn"], "mean-shift"),
         (&["--field", "nystrom"], "weights"),
         (&["--field", "w-flow", "--coupling", "row"], "w-flow"),
+        (&["--field", "w-flow", "--form", "joint"], "w-flow"),
     ] {
         fails(&[&all[..], words].concat(), 2, says);
     }

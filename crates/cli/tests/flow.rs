@@ -109,6 +109,8 @@ fn what_is_refused() {
     fail(&["--field", "sliced", "--independent"], 1, "independent");
     fail(&["--independent", "--points", "31"], 1, "even");
     fail(&["--independent", "--lookahead", "1,1"], 1, "--lookahead");
+    fail(&["--field", "w-flow", "--coupling", "row"], 2, "w-flow");
+    fail(&["--field", "w-flow", "--form", "joint"], 2, "w-flow");
     fail(&["--lookahead", "1,nan"], 1, "weights");
     assert!(!folder.path("not").exists());
 }

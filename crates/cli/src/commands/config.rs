@@ -239,10 +239,15 @@ impl Run {
         }
         let given = (self.coupling, self.form) != (CouplingName::RowColumn, FormName::Joint);
         match self.field {
-            Some(FieldName::WFlow) if self.coupling != CouplingName::Sinkhorn || !self.independent => {
-                return Err(Error::usage("w-flow is a drift of --coupling sinkhorn and independent halves"));
+            Some(FieldName::WFlow) => {
+                self.coupled().check_w_flow()?;
+                if !self.independent || self.field_normalize || self.field_step != 1.0 {
+                    return Err(Error::usage(
+                        "w-flow is a drift of independent halves, without field_step and the like",
+                    ));
+                }
             }
-            Some(field) if field != FieldName::WFlow && given => return Err(Error::usage(NO_COUPLING)),
+            Some(_) if given => return Err(Error::usage(NO_COUPLING)),
             _ => {}
         }
         if self.features.iter().filter(|name| name.starts_with(ENCODER)).count() > 1 {
@@ -251,17 +256,20 @@ impl Run {
         Ok(self)
     }
 
-    /// What the library trains with, on these data; `encoder` is the run's own copy, where there is one.
-    pub(crate) fn config(&self, Source { data, images }: Source, encoder: Option<&Path>) -> Result<Config> {
-        let mut config = Config::notebook(data);
-        config.features = self.features.iter().map(|name| feature(name, images, encoder)).collect::<Result<_>>()?;
-        let coupled = Coupled {
+    fn coupled(&self) -> Coupled {
+        Coupled {
             coupling: self.coupling,
             form: self.form,
             sinkhorn_iterations: self.sinkhorn_iterations,
             sinkhorn_tolerance: self.sinkhorn_tolerance,
-        };
-        config.spec = coupled.spec(self.preset.spec());
+        }
+    }
+
+    /// What the library trains with, on these data; `encoder` is the run's own copy, where there is one.
+    pub(crate) fn config(&self, Source { data, images }: Source, encoder: Option<&Path>) -> Result<Config> {
+        let mut config = Config::notebook(data);
+        config.features = self.features.iter().map(|name| feature(name, images, encoder)).collect::<Result<_>>()?;
+        config.spec = self.coupled().spec(self.preset.spec());
         config.spec.kernel = self.kernel.into();
         config.spec.temperatures.clone_from(&self.temperatures);
         if let Some(field) = self.field {

@@ -50,9 +50,9 @@ pub(crate) struct Args {
     /// Directions of the sliced field
     #[arg(long, value_name = "L", default_value_t = super::DIRECTIONS)]
     directions: usize,
-    /// Landmarks of the Nyström field, among p
-    #[arg(long, value_name = "M", default_value_t = super::LANDMARKS)]
-    landmarks: usize,
+    /// Landmarks of the Nyström field, among p [default: 500, or all of fewer]
+    #[arg(long, value_name = "M")]
+    landmarks: Option<usize>,
     /// Seed of directions, landmarks and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -274,7 +274,9 @@ impl Case {
         let kernel = args.field.kernel(args.kernel)?.into();
         let mut spec = FieldSpec::for_dimension(kernel, base, args.bandwidth.dimension_exponent, self.dim());
         spec.self_mask = args.self_mask;
-        let projection = Projection::among(&spec, (&p.0, p.1), args.landmarks, args.seed)?;
+        FieldInputs::new((&x.0, x.1), (&p.0, p.1), (&q.0, q.1))?;
+        let landmarks = args.landmarks.unwrap_or(super::LANDMARKS.min(p.1[0]));
+        let projection = Projection::among(&spec, (&p.0, p.1), landmarks, args.seed)?;
         let device = args.backend.device(Context::new)?;
         // A field has a p; what is towards this one is not asked for.
         let first = (&projection.landmarks()[..self.dim()], [1, self.dim()]);
@@ -315,6 +317,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut case = Case::read(&args.input)?;
     let w_flow = args.field == FieldName::WFlow;
     let coupled = args.coupling.or_default(if w_flow { CouplingName::Sinkhorn } else { CouplingName::Row })?;
+    if w_flow {
+        coupled.check_w_flow()?;
+    }
     if args.coupling.form == Some(FormName::Joint) || coupled.coupling != CouplingName::Row {
         if args.field != FieldName::MeanShift && !w_flow {
             return Err(Error::usage("with this coupling there is no other field than mean-shift"));
@@ -336,7 +341,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let Some(velocity) = args.field.velocity(args.most_log_ratio) else {
         let velocity = match args.field {
             FieldName::Nystrom => case.projected(args)?,
-            FieldName::WFlow => return Err(Error::usage("w-flow is a drift of --coupling sinkhorn")),
             _ => case.sliced(args)?,
         };
         return write_npz(&args.out, &[("velocity", case.x.1.to_vec(), Output::F32(&velocity))]);

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Directions of the sliced field, new ones in every step
     #[arg(long, value_name = "L", default_value_t = DIRECTIONS)]
     directions: usize,
-    /// Landmarks of the Nyström field, among 10,000 data
+    /// Landmarks of the Nyström field, among a file's points or 10,000 data of a distribution
     #[arg(long, value_name = "M", default_value_t = LANDMARKS)]
     landmarks: usize,
     /// Push each half of the points from the other half, in the place of itself
@@ -100,9 +100,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.points < 2 {
         return Err(Error::message(format!("--points is {}, expected at least 2", args.points)));
     }
-    if args.halves() && (args.points < 4 || !args.points.is_multiple_of(2) || args.lookahead != [1.0]) {
-        let asked = "an even number of 4 or more where halves are independent, without --lookahead";
+    if args.halves() && (args.points < 4 || !args.points.is_multiple_of(2)) {
+        let asked = "an even number of 4 or more where halves are independent";
         return Err(Error::message(format!("--points is {}, expected {asked}", args.points)));
+    }
+    if args.halves() && args.lookahead != [1.0] {
+        return Err(Error::message("halves that are independent go without --lookahead"));
     }
     if !(args.spread > 0.0 && args.spread.is_finite()) {
         return Err(Error::message(format!("--spread is {}, expected a finite number above 0", args.spread)));
@@ -165,7 +168,11 @@ impl Args {
     fn drift(&self) -> Result<DriftSpec> {
         let w_flow = self.field == Some(FieldName::WFlow);
         let default = if w_flow { CouplingName::Sinkhorn } else { CouplingName::RowColumn };
-        let mut spec = self.coupling.or_default(default)?.spec(DriftSpec::notebook());
+        let coupled = self.coupling.or_default(default)?;
+        if w_flow {
+            coupled.check_w_flow()?;
+        }
+        let mut spec = coupled.spec(DriftSpec::notebook());
         let kernel = match self.field {
             Some(field) => field.kernel(self.kernel)?,
             None => self.kernel.unwrap_or(KernelName::Laplace),

@@ -202,6 +202,10 @@ impl FieldName {
         Ok(Some(match (self, self.velocity(most)) {
             (_, Some(velocity)) => Along::Kernel { spec, velocity, noised: self == Self::SdFlow },
             (Self::Nystrom, None) => {
+                // A slip here would ask for more than there is memory.
+                if pool > MOST_POOL {
+                    return Err(Error::message(format!("pool is {pool}, expected at most {MOST_POOL}")));
+                }
                 let drawn;
                 let all = match data.all() {
                     Some((values, _)) => values,
@@ -254,6 +258,7 @@ pub(crate) const MOST_LOG_RATIO: f64 = 5.0;
 /// Landmarks of the data unless somebody says more, as in the source (spec 8.11), and data drawn from a distribution.
 pub(crate) const LANDMARKS: usize = 500;
 pub(crate) const POOL: usize = 10_000;
+const MOST_POOL: usize = 10_000_000;
 
 /// Directions of a sliced field unless somebody says more.
 pub(crate) const DIRECTIONS: usize = 200;
@@ -379,6 +384,14 @@ impl CouplingArgs {
 }
 
 impl Coupled {
+    /// Refuses what is not W-Flow's coupling.
+    pub(crate) fn check_w_flow(self) -> Result<()> {
+        match (self.coupling, self.form) {
+            (CouplingName::Sinkhorn, FormName::Split) => Ok(()),
+            _ => Err(Error::usage("w-flow is the drift of --coupling sinkhorn --form split")),
+        }
+    }
+
     /// The dialect with this coupling and form.
     pub(crate) fn spec(self, dialect: cudrift::DriftSpec) -> cudrift::DriftSpec {
         let Self { sinkhorn_iterations: iterations, sinkhorn_tolerance: tolerance, .. } = self;

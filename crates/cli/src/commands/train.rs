@@ -172,7 +172,7 @@ fn train<B: backend::Backend>(backend: B, folder: &Folder, run: &Run, resume: bo
             let swd = trainer.evaluate(SAMPLES, PROJECTIONS)?;
             let seconds = log.seconds_before + begin.elapsed().as_secs_f64();
             log.write(&report, swd, trainer.config().optimizer.learning_rate_at(step), seconds)?;
-            if !told && run.field.is_none() && moves_nothing(&trainer.config().spec, report.loss, swd[0]) {
+            if !told && trainer.config().field.is_none() && moves_nothing(&trainer.config().spec, report.loss, swd[0]) {
                 told = true;
                 progress.note(&format!(
                     "note: at step {step} the drift moves no sample (loss {:.0e}): at these temperatures samples see one \
