@@ -23,17 +23,30 @@ impl ScaleSums {
         self
     }
 
-    /// The global scale.
-    ///
-    /// # Errors
-    /// [`Error::Value`](crate::Error::Value) where every weight of the call is 0.
-    pub fn finish(&self, spec: &DriftSpec) -> Result<Scale> {
+    /// The sums over all groups here: sum_ij d_ij w_j, sum_ij w_j over the same pairs, and sum_j w_j. What workers that
+    /// cannot merge add up among one another, at the cost of the last digits' order.
+    pub fn totals(&self, spec: &DriftSpec) -> [f64; 3] {
         let mut total = [0.0; 3];
         for group in &self.groups {
             for (total, part) in total.iter_mut().zip(group) {
                 *total = add(spec, *total, *part);
             }
         }
+        total
+    }
+
+    /// Those of `groups` groups in all whose totals were added up.
+    pub fn of_totals(totals: [f64; 3], groups: usize, dim: usize, nonfinite: u64) -> Self {
+        // One entry is all that a scale asks for; none where there is no group.
+        Self { groups: vec![totals; groups.min(1)], dim, nonfinite }
+    }
+
+    /// The global scale.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) where every weight of the call is 0.
+    pub fn finish(&self, spec: &DriftSpec) -> Result<Scale> {
+        let total = self.totals(spec);
         let [weighted_distance, weight, any_weight] = total;
         if !self.groups.is_empty() && any_weight == 0.0 {
             return Err(crate::reference::all_weights_zero());
@@ -70,14 +83,32 @@ impl ForceSums {
         self
     }
 
-    /// The global mean square and divisor of each temperature.
-    pub fn finish(&self, spec: &DriftSpec, scale: &Scale) -> ForceNorms {
+    /// The sums over all groups here, `[R]`. See [`ScaleSums::totals`].
+    pub fn totals(&self, spec: &DriftSpec) -> Vec<f64> {
         let mut f2 = vec![0.0; spec.temperatures.len()];
         for group in &self.groups {
             for (total, part) in f2.iter_mut().zip(group) {
                 *total = add(spec, *total, *part);
             }
         }
+        f2
+    }
+
+    /// Those of `groups` groups in all of G · D elements each whose totals, `[R]`, were added up. How near plans came is not
+    /// known of them.
+    pub fn of_totals(totals: &[f64], groups: usize, elements_per_group: usize) -> Self {
+        let convergence = vec![Convergence::default(); totals.len()];
+        // As one group, of which nothing is left but its size.
+        Self {
+            groups: vec![totals.to_vec(); groups.min(1)],
+            convergence,
+            elements_per_group: groups.saturating_mul(elements_per_group),
+        }
+    }
+
+    /// The global mean square and divisor of each temperature.
+    pub fn finish(&self, spec: &DriftSpec, scale: &Scale) -> ForceNorms {
+        let mut f2 = self.totals(spec);
         let elements = (self.groups.len() * self.elements_per_group).max(1) as f64;
         for f2 in &mut f2 {
             *f2 /= elements * scale.sigma * scale.sigma;

@@ -33,7 +33,7 @@ pub struct Config {
     pub lookahead: Option<Lookahead>,
     /// Each half of a batch has the other half, which is independent of it, in the place of its own samples for what it is
     /// pushed from (W-Flow, spec 7.6), and half of the data. Without classes, and for a drift with
-    /// [`WeightRule::Logit`](crate::WeightRule::Logit), for its own samples get the weight 0.
+    /// [`WeightRule::Logit`], for its own samples get the weight 0.
     pub independent: bool,
     /// What it is computed of, each with a drift of its own; a run has the samples themselves alone unless it says more.
     pub features: Vec<Feature>,

@@ -4,6 +4,8 @@
 mod bindings;
 mod counters;
 mod cuda;
+#[cfg(feature = "bindings")]
+mod header;
 mod kernels;
 mod python;
 mod simulator;
@@ -21,7 +23,8 @@ cargo xtask kernels       assembles the CUDA kernels for every architecture of a
                           memory and instructions; fails where one spills
 cargo xtask counters      counts on the simulator what the CUDA kernels execute and move, beside a sequence without fusion, and
                           writes docs/kernels/counters.md and the README's table; with --large also what takes minutes
-cargo xtask bindings      writes src/cuda/params.rs from kernels/params.h; with --check says whether it is as it should be
+cargo xtask bindings      writes src/cuda/params.rs from kernels/params.h, and crates/capi/include/cudrift.h from crates/capi;
+                          with --check says whether they are as they should be
 cargo xtask ci            formatting, lints, documentation, bindings, kernels; prints only what is wrong";
 
 fn main() -> ExitCode {
@@ -78,11 +81,13 @@ fn counters(large: bool) -> bool {
     written.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
 }
 
-/// Writes the parameters of the kernels as Rust.
+/// Writes the parameters of the kernels as Rust, and the C interface as C.
 #[cfg(feature = "bindings")]
 fn bindings(options: &[&str]) -> bool {
-    let done = bindings::update(&root(), &target(), !options.is_empty());
-    done.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
+    let check = !options.is_empty();
+    let rust = bindings::update(&root(), &target(), check).inspect_err(|error| eprintln!("xtask: {error}"));
+    let c = header::update(&root(), check).inspect_err(|error| eprintln!("xtask: {error}"));
+    rust.is_ok() && c.is_ok()
 }
 
 /// Has this program built with bindgen, and run.

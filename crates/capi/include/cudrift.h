@@ -1,0 +1,411 @@
+/* libcudrift: drift fields of drifting models (one-step generative models) on the CPU.
+ *
+ * Made from crates/capi/src by `cargo xtask bindings`.
+ *
+ * Every function answers a status, CUDRIFT_OK or another; cudrift_message() then says, in one line, what was wrong and
+ * what to do. No call keeps a pointer of the caller's after it returns. Functions may be called from any thread; calls of
+ * one plan wait for one another. A drift takes as many threads as there are cores, or as RAYON_NUM_THREADS says. */
+
+#ifndef CUDRIFT_H
+#define CUDRIFT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Type of samples: IEEE binary32.
+#define CUDRIFT_F32 0
+
+// Type of samples: IEEE binary16.
+#define CUDRIFT_F16 1
+
+// Type of samples: the upper half of a binary32.
+#define CUDRIFT_BF16 2
+
+// Temperatures of one call at most.
+#define CUDRIFT_MAX_TEMPERATURES 8
+
+// Preset: the official JAX release.
+#define CUDRIFT_OFFICIAL 0
+
+// Preset: the paper's Algorithm 2 with its normalisation.
+#define CUDRIFT_PAPER 1
+
+// Preset: the official toy notebook.
+#define CUDRIFT_NOTEBOOK 2
+
+// Kernel: exp(-r / tau).
+#define CUDRIFT_LAPLACE 0
+
+// Kernel: exp(-r^2 / (2 tau^2)).
+#define CUDRIFT_GAUSSIAN 1
+
+// Kernel: Matern 3/2.
+#define CUDRIFT_MATERN32 2
+
+// Kernel: Matern 5/2.
+#define CUDRIFT_MATERN52 3
+
+// Kernel: Matern 7/2.
+#define CUDRIFT_MATERN72 4
+
+// Kernel: Matern 9/2.
+#define CUDRIFT_MATERN92 5
+
+// Kernel: 1 / sqrt(1 + (r / tau)^2).
+#define CUDRIFT_PLUMMER 6
+
+// Length scale of features: the mean distance, self pairs included.
+#define CUDRIFT_SCALE_OFFICIAL 0
+
+// Length scale of features: the mean distance without self pairs.
+#define CUDRIFT_SCALE_PAPER 1
+
+// Length scale of features: 1.
+#define CUDRIFT_SCALE_RAW 2
+
+// The distance of a sample to itself: self_mask_value is added.
+#define CUDRIFT_MASK_ADD 0
+
+// The distance of a sample to itself: self_mask_value takes its place.
+#define CUDRIFT_MASK_SET 1
+
+// The pair of a sample with itself is not there.
+#define CUDRIFT_MASK_REMOVE 2
+
+// The distance of a sample to itself is as it is.
+#define CUDRIFT_MASK_KEEP 3
+
+// Coupling: the geometric mean of the softmaxes over targets and over queries.
+#define CUDRIFT_ROW_COLUMN 0
+
+// Coupling: the softmax over targets.
+#define CUDRIFT_ROW 1
+
+// Coupling: rows of an entropic plan.
+#define CUDRIFT_SINKHORN 2
+
+// Form: one coupling with all targets.
+#define CUDRIFT_JOINT 0
+
+// Form: a coupling with negatives and one with positives.
+#define CUDRIFT_SPLIT 1
+
+// Affinity floor: of the product of both softmaxes.
+#define CUDRIFT_FLOOR_PRODUCT 0
+
+// Affinity floor: of the product of both sums.
+#define CUDRIFT_FLOOR_NORMALIZER 1
+
+// Affinity floor: none.
+#define CUDRIFT_FLOOR_NONE 2
+
+// Weights multiply affinities.
+#define CUDRIFT_WEIGHTS_AFFINITY 0
+
+// Logarithms of weights are added to logits.
+#define CUDRIFT_WEIGHTS_LOGIT 1
+
+// Weights are not looked at.
+#define CUDRIFT_WEIGHTS_IGNORED 2
+
+// A temperature's force is divided by its root mean square, at least sqrt(force_norm_floor).
+#define CUDRIFT_NORM_RMS 0
+
+// A temperature's force is not divided.
+#define CUDRIFT_NORM_NONE 1
+
+// A drift of one spec, shape and type, with its workspace.
+typedef struct cudrift_plan cudrift_plan;
+
+// How a call ended.
+typedef uint32_t cudrift_status;
+
+// Every numeric choice of a drift. Fill it by cudrift_spec_preset and change fields.
+typedef struct cudrift_spec {
+  // CUDRIFT_LAPLACE and so on.
+  uint32_t kernel;
+  // How many temperatures there are, 1 to 8.
+  uint32_t temperature_count;
+  // In units of the normalised distance.
+  double temperatures[CUDRIFT_MAX_TEMPERATURES];
+  // CUDRIFT_SCALE_OFFICIAL and so on.
+  uint32_t feature_scale;
+  // CUDRIFT_MASK_ADD and so on.
+  uint32_t self_mask;
+  // What CUDRIFT_MASK_ADD adds and CUDRIFT_MASK_SET sets.
+  double self_mask_value;
+  // Lower clip of squared distances.
+  double min_squared_distance;
+  // CUDRIFT_ROW_COLUMN and so on.
+  uint32_t coupling;
+  // CUDRIFT_JOINT or CUDRIFT_SPLIT.
+  uint32_t form;
+  // Of CUDRIFT_SINKHORN, at most.
+  uint32_t sinkhorn_iterations;
+  // CUDRIFT_FLOOR_PRODUCT and so on; CUDRIFT_FLOOR_NONE in the split form and for CUDRIFT_SINKHORN.
+  uint32_t affinity_floor;
+  // Of CUDRIFT_SINKHORN: how near to its marginals a plan ends earlier; 0 for never.
+  double sinkhorn_tolerance;
+  // The floor.
+  double affinity_floor_value;
+  // CUDRIFT_WEIGHTS_AFFINITY and so on.
+  uint32_t weights;
+  // CUDRIFT_NORM_RMS or CUDRIFT_NORM_NONE.
+  uint32_t force_norm;
+  // Of CUDRIFT_NORM_RMS.
+  double force_norm_floor;
+  // Pairs nearer than this share of their squared norms have distances from differences; 0 for none.
+  double near_pairs;
+  // Points are centred before products: 0 or 1.
+  uint32_t center;
+  // The distance of a sample to itself is a constant: 0 or 1.
+  uint32_t constant_self_distance;
+  // Global sums are f64: 0 or 1.
+  uint32_t f64_sums;
+  // 0.
+  uint32_t reserved;
+} cudrift_spec;
+
+// B groups of G generated samples, N further negatives (may be 0) and P positives (may be 0), of D coordinates.
+typedef struct cudrift_shape {
+  // B
+  int64_t groups;
+  // G
+  int64_t generated;
+  // N
+  int64_t negatives;
+  // P
+  int64_t positives;
+  // D
+  int64_t dim;
+} cudrift_shape;
+
+// Samples [B, n, D] of the plan's type. Without gaps where all strides are 0: then nothing is copied.
+typedef struct cudrift_points {
+  // The first coordinate of the first sample; null where there are none.
+  const void *data;
+  // How many elements further the next group, sample and coordinate are; may be negative.
+  int64_t strides[3];
+} cudrift_points;
+
+// The samples of a call, and their weights [B, n] without gaps, each null where all are 1.
+typedef struct cudrift_inputs {
+  // [B, G, D]
+  struct cudrift_points generated;
+  // [B, N, D]
+  struct cudrift_points negatives;
+  // [B, P, D]
+  struct cudrift_points positives;
+  // [B, G]
+  const float *weight_generated;
+  // [B, N]
+  const float *weight_negatives;
+  // [B, P]
+  const float *weight_positives;
+} cudrift_inputs;
+
+// Where results go. Arrays are the caller's, without gaps, each null where it is not wanted; numbers are written.
+typedef struct cudrift_outputs {
+  // The drift in units of the scaled coordinates, [B, G, D].
+  float *force;
+  // The gradient of the sum of the losses by the generated samples, [B, G, D].
+  float *gradient;
+  // The frozen target x / sigma + force, [B, G, D].
+  float *goal;
+  // Of each group, [B].
+  float *loss;
+  // The mean square of each temperature's force, [R].
+  double *loss_r;
+  // The mean distance.
+  double scale;
+  // What coordinates are divided by.
+  double sigma;
+  // How many input coordinates are NaN or infinite; where it is not 0, results that they reach are NaN.
+  int64_t nonfinite;
+} cudrift_outputs;
+
+// What the first phase sums up over its groups. Sums of several workers, whose groups together are the call, are added
+// field by field.
+typedef struct cudrift_scale_sums {
+  // sum_ij d_ij w_j
+  double weighted_distance;
+  // sum_ij w_j over the same pairs
+  double weight;
+  // sum_j w_j
+  double any_weight;
+  // How many groups.
+  int64_t groups;
+  // How many coordinates are NaN or infinite.
+  int64_t nonfinite;
+} cudrift_scale_sums;
+
+// What the second phase sums up: the squared force of each temperature. Sums of several workers are added field by field.
+typedef struct cudrift_force_sums {
+  // Of each temperature, in raw coordinates.
+  double squares[CUDRIFT_MAX_TEMPERATURES];
+  // How many groups.
+  int64_t groups;
+} cudrift_force_sums;
+
+// It is done.
+#define CUDRIFT_OK 0
+
+// An argument is not what it should be: a null pointer, a shape, a number, an unknown choice.
+#define CUDRIFT_INVALID 1
+
+// Memory does not suffice.
+#define CUDRIFT_TOO_LARGE 2
+
+// Phases of a plan were called out of order.
+#define CUDRIFT_ORDER 3
+
+// Anything else. Please report it.
+#define CUDRIFT_INTERNAL 4
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The version of this library, `MAJOR.MINOR.PATCH`.
+const char *cudrift_version(void);
+
+// The instruction set that the inner loops run on: `baseline`, `avx2` or `avx512`.
+const char *cudrift_instruction_set(void);
+
+// Makes a plan for samples of a type, CUDRIFT_F32, CUDRIFT_F16 or CUDRIFT_BF16, on the CPU. Free it by cudrift_plan_free.
+//
+// # Safety
+// Each pointer is null or points to what its type says.
+cudrift_status cudrift_plan_new(const struct cudrift_spec *spec,
+                                const struct cudrift_shape *shape,
+                                uint32_t dtype,
+                                struct cudrift_plan **plan);
+
+// Frees a plan; null is nothing.
+//
+// # Safety
+// `plan` is null or comes from cudrift_plan_new, and is not used hereafter.
+void cudrift_plan_free(struct cudrift_plan *plan);
+
+// How many bytes the plan's workspace takes from its first call on.
+//
+// # Safety
+// Each pointer is null or points to what its type says.
+cudrift_status cudrift_plan_workspace_bytes(const struct cudrift_plan *plan, size_t *bytes);
+
+// The drift of a call: all phases.
+//
+// # Safety
+// Each pointer is null or points to what its type says; arrays are as long as the plan's shape says, and outputs are
+// nobody else's.
+cudrift_status cudrift_plan_run(const struct cudrift_plan *plan,
+                                const struct cudrift_inputs *inputs,
+                                struct cudrift_outputs *outputs);
+
+// The first phase: what the scale of the call follows from.
+//
+// # Safety
+// As cudrift_plan_run.
+cudrift_status cudrift_plan_distances(const struct cudrift_plan *plan,
+                                      const struct cudrift_inputs *inputs,
+                                      struct cudrift_scale_sums *sums);
+
+// The second phase, after the first of the same inputs: given the sums of all workers, what force norms follow from.
+//
+// # Safety
+// As cudrift_plan_run.
+cudrift_status cudrift_plan_coefficients(const struct cudrift_plan *plan,
+                                         const struct cudrift_inputs *inputs,
+                                         const struct cudrift_scale_sums *scale,
+                                         struct cudrift_force_sums *sums);
+
+// The last phase, after the second: given the sums of all workers, the results of these groups.
+//
+// # Safety
+// As cudrift_plan_run.
+cudrift_status cudrift_plan_contraction(const struct cudrift_plan *plan,
+                                        const struct cudrift_inputs *inputs,
+                                        const struct cudrift_scale_sums *scale,
+                                        const struct cudrift_force_sums *force,
+                                        struct cudrift_outputs *outputs);
+
+// Fills `spec` with a preset: CUDRIFT_OFFICIAL, CUDRIFT_PAPER or CUDRIFT_NOTEBOOK.
+//
+// # Safety
+// `spec` is null or points to a cudrift_spec.
+cudrift_status cudrift_spec_preset(uint32_t preset, struct cudrift_spec *spec);
+
+// What was wrong with the last call of this thread that failed: one line, empty before. It lives until the next.
+const char *cudrift_message(void);
+
+// What was wrong with the last call of this thread that failed: one line, empty before. It lives until the next.
+const char *cudrift_message(void);
+
+// Fills `spec` with a preset: CUDRIFT_OFFICIAL, CUDRIFT_PAPER or CUDRIFT_NOTEBOOK.
+//
+// # Safety
+// `spec` is null or points to a cudrift_spec.
+cudrift_status cudrift_spec_preset(uint32_t preset, struct cudrift_spec *spec);
+
+// Makes a plan for samples of a type, CUDRIFT_F32, CUDRIFT_F16 or CUDRIFT_BF16, on the CPU. Free it by cudrift_plan_free.
+//
+// # Safety
+// Each pointer is null or points to what its type says.
+cudrift_status cudrift_plan_new(const struct cudrift_spec *spec,
+                                const struct cudrift_shape *shape,
+                                uint32_t dtype,
+                                struct cudrift_plan **plan);
+
+// Frees a plan; null is nothing.
+//
+// # Safety
+// `plan` is null or comes from cudrift_plan_new, and is not used hereafter.
+void cudrift_plan_free(struct cudrift_plan *plan);
+
+// How many bytes the plan's workspace takes from its first call on.
+//
+// # Safety
+// Each pointer is null or points to what its type says.
+cudrift_status cudrift_plan_workspace_bytes(const struct cudrift_plan *plan, size_t *bytes);
+
+// The drift of a call: all phases.
+//
+// # Safety
+// Each pointer is null or points to what its type says; arrays are as long as the plan's shape says, and outputs are
+// nobody else's.
+cudrift_status cudrift_plan_run(const struct cudrift_plan *plan,
+                                const struct cudrift_inputs *inputs,
+                                struct cudrift_outputs *outputs);
+
+// The first phase: what the scale of the call follows from.
+//
+// # Safety
+// As cudrift_plan_run.
+cudrift_status cudrift_plan_distances(const struct cudrift_plan *plan,
+                                      const struct cudrift_inputs *inputs,
+                                      struct cudrift_scale_sums *sums);
+
+// The second phase, after the first of the same inputs: given the sums of all workers, what force norms follow from.
+//
+// # Safety
+// As cudrift_plan_run.
+cudrift_status cudrift_plan_coefficients(const struct cudrift_plan *plan,
+                                         const struct cudrift_inputs *inputs,
+                                         const struct cudrift_scale_sums *scale,
+                                         struct cudrift_force_sums *sums);
+
+// The last phase, after the second: given the sums of all workers, the results of these groups.
+//
+// # Safety
+// As cudrift_plan_run.
+cudrift_status cudrift_plan_contraction(const struct cudrift_plan *plan,
+                                        const struct cudrift_inputs *inputs,
+                                        const struct cudrift_scale_sums *scale,
+                                        const struct cudrift_force_sums *force,
+                                        struct cudrift_outputs *outputs);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* CUDRIFT_H */

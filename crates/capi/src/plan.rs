@@ -1,0 +1,382 @@
+//! Plans: one call, or its phases with their sums.
+
+use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, cudrift_inputs, cudrift_shape};
+use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
+use crate::status::{Refusal, borrowed, borrowed_mut, cudrift_status, guarded};
+use drift::cpu::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
+use drift::{DriftShape, DriftSpec, Element, Scale, bf16, f16};
+use std::sync::{Mutex, PoisonError};
+
+/// A drift of one spec, shape and type, with its workspace.
+#[derive(Debug)]
+pub struct cudrift_plan {
+    spec: DriftSpec,
+    shape: DriftShape,
+    dtype: u32,
+    plan: Plan,
+    workspace: Mutex<Workspace>,
+}
+
+/// What the first phase sums up over its groups. Sums of several workers, whose groups together are the call, are added
+/// field by field.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct cudrift_scale_sums {
+    /// sum_ij d_ij w_j
+    pub weighted_distance: f64,
+    /// sum_ij w_j over the same pairs
+    pub weight: f64,
+    /// sum_j w_j
+    pub any_weight: f64,
+    /// How many groups.
+    pub groups: i64,
+    /// How many coordinates are NaN or infinite.
+    pub nonfinite: i64,
+}
+
+/// What the second phase sums up: the squared force of each temperature. Sums of several workers are added field by field.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct cudrift_force_sums {
+    /// Of each temperature, in raw coordinates.
+    pub squares: [f64; CUDRIFT_MAX_TEMPERATURES],
+    /// How many groups.
+    pub groups: i64,
+}
+
+/// Where results go. Arrays are the caller's, without gaps, each null where it is not wanted; numbers are written.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct cudrift_outputs {
+    /// The drift in units of the scaled coordinates, [B, G, D].
+    pub force: *mut f32,
+    /// The gradient of the sum of the losses by the generated samples, [B, G, D].
+    pub gradient: *mut f32,
+    /// The frozen target x / sigma + force, [B, G, D].
+    pub goal: *mut f32,
+    /// Of each group, [B].
+    pub loss: *mut f32,
+    /// The mean square of each temperature's force, [R].
+    pub loss_r: *mut f64,
+    /// The mean distance.
+    pub scale: f64,
+    /// What coordinates are divided by.
+    pub sigma: f64,
+    /// How many input coordinates are NaN or infinite; where it is not 0, results that they reach are NaN.
+    pub nonfinite: i64,
+}
+
+/// Makes a plan for samples of a type, CUDRIFT_F32, CUDRIFT_F16 or CUDRIFT_BF16, on the CPU. Free it by cudrift_plan_free.
+///
+/// # Safety
+/// Each pointer is null or points to what its type says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_new(
+    spec: *const cudrift_spec,
+    shape: *const cudrift_shape,
+    dtype: u32,
+    plan: *mut *mut cudrift_plan,
+) -> cudrift_status {
+    guarded(|| {
+        // SAFETY: the caller's.
+        let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
+        // SAFETY: the caller's.
+        let to = unsafe { borrowed_mut("plan", plan) }?;
+        if dtype > CUDRIFT_BF16 {
+            return Err(Refusal::invalid(format!("libcudrift: dtype is {dtype}, expected 0 to {CUDRIFT_BF16}")));
+        }
+        let plan = Plan::new(&spec, shape)?;
+        let workspace = Mutex::new(plan.workspace());
+        *to = Box::into_raw(Box::new(cudrift_plan { spec, shape, dtype, plan, workspace }));
+        Ok(())
+    })
+}
+
+/// Frees a plan; null is nothing.
+///
+/// # Safety
+/// `plan` is null or comes from cudrift_plan_new, and is not used hereafter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
+    if !plan.is_null() {
+        guarded(|| {
+            // SAFETY: the caller's.
+            drop(unsafe { Box::from_raw(plan) });
+            Ok(())
+        });
+    }
+}
+
+/// How many bytes the plan's workspace takes from its first call on.
+///
+/// # Safety
+/// Each pointer is null or points to what its type says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_workspace_bytes(plan: *const cudrift_plan, bytes: *mut usize) -> cudrift_status {
+    guarded(|| {
+        // SAFETY: the caller's.
+        *unsafe { borrowed_mut("bytes", bytes) }? = unsafe { borrowed("plan", plan) }?.plan.workspace_bytes();
+        Ok(())
+    })
+}
+
+/// The drift of a call: all phases.
+///
+/// # Safety
+/// Each pointer is null or points to what its type says; arrays are as long as the plan's shape says, and outputs are
+/// nobody else's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_run(
+    plan: *const cudrift_plan,
+    inputs: *const cudrift_inputs,
+    outputs: *mut cudrift_outputs,
+) -> cudrift_status {
+    // SAFETY: the caller's.
+    unsafe { with(plan, inputs, Whole { outputs }) }
+}
+
+/// The first phase: what the scale of the call follows from.
+///
+/// # Safety
+/// As cudrift_plan_run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_distances(
+    plan: *const cudrift_plan,
+    inputs: *const cudrift_inputs,
+    sums: *mut cudrift_scale_sums,
+) -> cudrift_status {
+    // SAFETY: the caller's.
+    unsafe { with(plan, inputs, Distances { sums }) }
+}
+
+/// The second phase, after the first of the same inputs: given the sums of all workers, what force norms follow from.
+///
+/// # Safety
+/// As cudrift_plan_run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_coefficients(
+    plan: *const cudrift_plan,
+    inputs: *const cudrift_inputs,
+    scale: *const cudrift_scale_sums,
+    sums: *mut cudrift_force_sums,
+) -> cudrift_status {
+    // SAFETY: the caller's.
+    unsafe { with(plan, inputs, Coefficients { scale, sums }) }
+}
+
+/// The last phase, after the second: given the sums of all workers, the results of these groups.
+///
+/// # Safety
+/// As cudrift_plan_run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_plan_contraction(
+    plan: *const cudrift_plan,
+    inputs: *const cudrift_inputs,
+    scale: *const cudrift_scale_sums,
+    force: *const cudrift_force_sums,
+    outputs: *mut cudrift_outputs,
+) -> cudrift_status {
+    // SAFETY: the caller's.
+    unsafe { with(plan, inputs, Contraction { scale, force, outputs }) }
+}
+
+/// What is done with inputs of whatever type.
+trait Work {
+    /// # Safety
+    /// As cudrift_plan_run.
+    unsafe fn run<T: Element>(
+        self,
+        plan: &cudrift_plan,
+        workspace: &mut Workspace,
+        inputs: &drift::DriftInputs<'_, T>,
+    ) -> Result<(), Refusal>;
+}
+
+/// # Safety
+/// As cudrift_plan_run.
+unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: impl Work) -> cudrift_status {
+    /// # Safety
+    /// As above.
+    unsafe fn typed<T: Element>(plan: &cudrift_plan, inputs: &cudrift_inputs, work: impl Work) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        let gathered = unsafe { inputs.gather::<T>(&plan.shape) }?;
+        // After a panic the workspace is as any that comes from before a first phase, which begins anew.
+        let mut workspace = plan.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's.
+        unsafe { work.run(plan, &mut workspace, &gathered.inputs()?) }
+    }
+    guarded(|| {
+        // SAFETY: the caller's.
+        let (plan, inputs) = unsafe { (borrowed("plan", plan)?, borrowed("inputs", inputs)?) };
+        // SAFETY: the caller's; the type is the plan's.
+        unsafe {
+            match plan.dtype {
+                CUDRIFT_F32 => typed::<f32>(plan, inputs, work),
+                CUDRIFT_F16 => typed::<f16>(plan, inputs, work),
+                _ => typed::<bf16>(plan, inputs, work),
+            }
+        }
+    })
+}
+
+struct Whole {
+    outputs: *mut cudrift_outputs,
+}
+
+impl Work for Whole {
+    unsafe fn run<T: Element>(
+        self,
+        plan: &cudrift_plan,
+        workspace: &mut Workspace,
+        inputs: &drift::DriftInputs<'_, T>,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        let outputs = unsafe { borrowed_mut("outputs", self.outputs) }?;
+        let sums = plan.plan.distances(inputs, workspace)?;
+        let scale = sums.finish(&plan.spec)?;
+        let norms = plan.plan.coefficients(inputs, &scale, workspace)?.finish(&plan.spec, &scale);
+        // SAFETY: the caller's.
+        unsafe { results(plan, workspace, inputs, &scale, &norms, sums.nonfinite() as i64, outputs) }
+    }
+}
+
+struct Distances {
+    sums: *mut cudrift_scale_sums,
+}
+
+impl Work for Distances {
+    unsafe fn run<T: Element>(
+        self,
+        plan: &cudrift_plan,
+        workspace: &mut Workspace,
+        inputs: &drift::DriftInputs<'_, T>,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        let to = unsafe { borrowed_mut("sums", self.sums) }?;
+        let sums = plan.plan.distances(inputs, workspace)?;
+        let [weighted_distance, weight, any_weight] = sums.totals(&plan.spec);
+        let (groups, nonfinite) = (plan.shape.groups as i64, sums.nonfinite() as i64);
+        *to = cudrift_scale_sums { weighted_distance, weight, any_weight, groups, nonfinite };
+        Ok(())
+    }
+}
+
+/// The scale that follows from sums.
+///
+/// # Safety
+/// `sums` is null or points to them.
+unsafe fn scale_of(plan: &cudrift_plan, sums: *const cudrift_scale_sums) -> Result<(Scale, i64), Refusal> {
+    // SAFETY: the caller's.
+    let sums = unsafe { borrowed("scale", sums) }?;
+    let totals = [sums.weighted_distance, sums.weight, sums.any_weight];
+    let (groups, nonfinite) = (sums.groups.max(0) as usize, sums.nonfinite.max(0) as u64);
+    Ok((ScaleSums::of_totals(totals, groups, plan.shape.dim, nonfinite).finish(&plan.spec)?, sums.nonfinite))
+}
+
+struct Coefficients {
+    scale: *const cudrift_scale_sums,
+    sums: *mut cudrift_force_sums,
+}
+
+impl Work for Coefficients {
+    unsafe fn run<T: Element>(
+        self,
+        plan: &cudrift_plan,
+        workspace: &mut Workspace,
+        inputs: &drift::DriftInputs<'_, T>,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        let (to, (scale, _)) = unsafe { (borrowed_mut("sums", self.sums)?, scale_of(plan, self.scale)?) };
+        let sums = plan.plan.coefficients(inputs, &scale, workspace)?;
+        *to = cudrift_force_sums { groups: plan.shape.groups as i64, ..Default::default() };
+        to.squares.iter_mut().zip(sums.totals(&plan.spec)).for_each(|(to, total)| *to = total);
+        Ok(())
+    }
+}
+
+struct Contraction {
+    scale: *const cudrift_scale_sums,
+    force: *const cudrift_force_sums,
+    outputs: *mut cudrift_outputs,
+}
+
+impl Work for Contraction {
+    unsafe fn run<T: Element>(
+        self,
+        plan: &cudrift_plan,
+        workspace: &mut Workspace,
+        inputs: &drift::DriftInputs<'_, T>,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        let outputs = unsafe { borrowed_mut("outputs", self.outputs) }?;
+        // SAFETY: the caller's.
+        let ((scale, nonfinite), force) = unsafe { (scale_of(plan, self.scale)?, borrowed("force", self.force)?) };
+        let squares = &force.squares[..plan.spec.temperatures.len()];
+        let elements = plan.shape.generated * plan.shape.dim;
+        let sums = ForceSums::of_totals(squares, force.groups.max(0) as usize, elements);
+        let norms = sums.finish(&plan.spec, &scale);
+        // SAFETY: the caller's.
+        unsafe { results(plan, workspace, inputs, &scale, &norms, nonfinite, outputs) }
+    }
+}
+
+/// An array that the caller does not want.
+fn zeros(len: usize) -> Result<Vec<f32>, Refusal> {
+    let mut values = Vec::new();
+    if values.try_reserve_exact(len).is_err() {
+        let got = format!("{len} numbers");
+        return Err(drift::Error::TooLarge { op: "libcudrift", what: "a result", got }.into());
+    }
+    values.resize(len, 0.0);
+    Ok(values)
+}
+
+/// Writes the results that are asked for.
+///
+/// # Safety
+/// The arrays of `outputs` are null or as long as the plan's shape says.
+unsafe fn results<T: Element>(
+    plan: &cudrift_plan,
+    workspace: &mut Workspace,
+    inputs: &drift::DriftInputs<'_, T>,
+    scale: &Scale,
+    norms: &ForceNorms,
+    nonfinite: i64,
+    outputs: &mut cudrift_outputs,
+) -> Result<(), Refusal> {
+    let DriftShape { groups, generated, dim, .. } = plan.shape;
+    let len = groups * generated * dim;
+    let array = |pointer: *mut f32, len: usize| {
+        // SAFETY: the caller's.
+        (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(pointer, len) })
+    };
+    let (force, gradient, goal) = (array(outputs.force, len), array(outputs.gradient, len), array(outputs.goal, len));
+    let loss = array(outputs.loss, groups);
+    let mut own_loss = if loss.is_none() { zeros(groups)? } else { Vec::new() };
+    let loss = loss.unwrap_or(&mut own_loss);
+    let mut own = if force.is_none() && (goal.is_some() || gradient.is_none()) { zeros(len)? } else { Vec::new() };
+    if force.is_none() && goal.is_none() && gradient.is_some() {
+        // What training asks for, without an array more.
+        let gradient = gradient.unwrap_or_default();
+        plan.plan.gradient(inputs, scale, norms, workspace, gradient, loss)?;
+    } else {
+        let force = force.unwrap_or(&mut own);
+        plan.plan.contraction(inputs, scale, norms, workspace, force, loss)?;
+        let factor = (-2.0 / ((generated * dim) as f64 * scale.sigma)) as f32;
+        if let Some(gradient) = gradient {
+            gradient.iter_mut().zip(&*force).for_each(|(g, f)| *g = factor * f);
+        }
+        if let Some(goal) = goal {
+            let samples = inputs.generated().as_slice();
+            let scaled = |x: &T| (f64::from(x.to_f32()) / scale.sigma) as f32;
+            goal.iter_mut().zip(samples).zip(&*force).for_each(|((goal, x), f)| *goal = scaled(x) + f);
+        }
+    }
+    if !outputs.loss_r.is_null() {
+        // SAFETY: the caller's.
+        let loss_r = unsafe { std::slice::from_raw_parts_mut(outputs.loss_r, norms.f2.len()) };
+        loss_r.copy_from_slice(&norms.f2);
+    }
+    (outputs.scale, outputs.sigma, outputs.nonfinite) = (scale.scale, scale.sigma, nonfinite);
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! libcudrift through a C program: the golden set, whole and by phases, with strides and from threads, and what is refused.
+//! Linked to the shared library and to the static one.
+#![cfg(all(unix, not(target_os = "macos")))]
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The folder that cargo built this program's profile in.
+fn profile() -> PathBuf {
+    std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned()
+}
+
+/// Has cargo build the libraries, which no test program links.
+fn libraries() -> PathBuf {
+    let folder = profile();
+    let release = folder.file_name().is_some_and(|name| name == "release");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--lib", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    cargo.arg("--target-dir").arg(folder.parent().unwrap()).args(release.then_some("--release"));
+    assert!(cargo.status().unwrap().success());
+    folder
+}
+
+/// Runs `command`, and gives what it printed.
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// A C compiler with this header and every warning an error.
+fn compiler(folder: &Path) -> Command {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut build = cc::Build::new();
+    build.target(&target).host(&target).opt_level(1).out_dir(folder).cargo_metadata(false);
+    let mut command = build.get_compiler().to_command();
+    command.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]);
+    command.arg("-I").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"));
+    command
+}
+
+type Arrays = BTreeMap<String, (Vec<u64>, Vec<f64>)>;
+
+fn read_npz(path: &Path) -> Arrays {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut arrays = Arrays::new();
+    for at in 0..archive.len() {
+        let mut entry = archive.by_index(at).unwrap();
+        let name = entry.name().unwrap().trim_end_matches(".npy").to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let npy = npyz::NpyFile::new(&bytes[..]).unwrap();
+        let shape = npy.shape().to_vec();
+        let data = match npy.dtype().descr().as_str() {
+            "'<f4'" => npy.into_vec::<f32>().unwrap().into_iter().map(f64::from).collect(),
+            _ => npy.into_vec::<f64>().unwrap(),
+        };
+        arrays.insert(name, (shape, data));
+    }
+    arrays
+}
+
+/// A case as golden.c reads it.
+fn write_case(arrays: &Arrays, to: &Path) {
+    let shape = |name: &str| arrays.get(name).map_or(vec![0; 3], |(shape, _)| shape.clone());
+    let (gen_shape, weights) = (shape("gen"), ["weight_gen", "weight_neg", "weight_pos"]);
+    let bits = weights.iter().enumerate().map(|(k, name)| u64::from(arrays.contains_key(*name)) << k).sum();
+    let temperatures = arrays["R_list"].1.len() as u64;
+    let extents = [gen_shape[0], gen_shape[1], shape("neg")[1], shape("pos")[1], gen_shape[2], temperatures, bits, 0];
+    let mut bytes: Vec<u8> = extents.iter().flat_map(|n| n.to_le_bytes()).collect();
+    let values = |name: &str| arrays.get(name).map_or(&[][..], |(_, values)| values);
+    bytes.extend(values("R_list").iter().flat_map(|v| v.to_le_bytes()));
+    for name in ["gen", "neg", "pos"].into_iter().chain(weights) {
+        bytes.extend(values(name).iter().flat_map(|v| (*v as f32).to_le_bytes()));
+    }
+    for key in ["loss", "scale", "scale_inputs", "loss_R", "goal_scaled", "grad_gen"] {
+        bytes.extend(values(&format!("ref_f64_{key}")).iter().flat_map(|v| v.to_le_bytes()));
+    }
+    std::fs::write(to, bytes).unwrap();
+}
+
+/// The README's C program, as it is printed there.
+#[test]
+fn the_readme_s_program() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let (_, rest) = readme.split_once("```c\n").unwrap();
+    let (source, _) = rest.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, program) = (folder.path().join("drift.c"), folder.path().join("drift"));
+    std::fs::write(&file, source).unwrap();
+    let built = libraries();
+    let mut compiler = compiler(folder.path());
+    compiler.arg(&file).arg("-o").arg(&program).arg("-L").arg(&built).arg("-lcudrift");
+    output(compiler.arg(format!("-Wl,-rpath,{}", built.display())));
+    let printed = output(&mut Command::new(&program));
+    let number = |name: &str| -> f64 {
+        let (_, rest) = printed.split_once(name).unwrap();
+        rest.split([',', '\n']).next().unwrap().trim().parse().unwrap()
+    };
+    assert!(number("loss") > 0.0 && number("scale") > 0.0, "{printed}");
+}
+
+#[test]
+fn the_golden_set_through_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if path.extension().is_some_and(|extension| extension == "npz") && !name.starts_with("ms_") {
+            cases.push(folder.path().join(name));
+            write_case(&read_npz(&path), &cases[cases.len() - 1]);
+        }
+    }
+    assert_eq!(cases.len(), 10);
+    let built = libraries();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden.c");
+    for (name, library) in [("shared", "libcudrift.so"), ("static", "libcudrift.a")] {
+        let program = folder.path().join(name);
+        let mut compiler = compiler(folder.path());
+        compiler.arg(&source).arg("-o").arg(&program).arg(built.join(library)).args(["-lm", "-lpthread", "-ldl"]);
+        if name == "shared" {
+            compiler.arg(format!("-Wl,-rpath,{}", built.display()));
+        }
+        output(&mut compiler);
+        let printed = output(Command::new(&program).args(&cases));
+        print!("{printed}");
+        assert!(printed.contains("10 cases") && printed.contains(env!("CARGO_PKG_VERSION")), "{printed}");
+    }
+}

@@ -1,0 +1,372 @@
+/* Runs golden cases through libcudrift and judges the results. A case is a file of tests/c.rs: eight int64 (B, G, N, P, D, R,
+ * which weights there are by bits, 0), R doubles, samples and weights in float, then the expected loss [B], scale, sigma,
+ * loss_r [R], goal and gradient [B, G, D] in double. */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cudrift.h"
+
+static const double kBound = 2e-6;
+
+typedef struct {
+    cudrift_shape shape;
+    cudrift_spec spec;
+    int64_t temperatures;
+    cudrift_inputs inputs;
+    double *loss, *scale, *sigma, *loss_r, *goal, *gradient;
+} golden;
+
+static void fail(const char *what) {
+    fprintf(stderr, "%s: %s\n", what, cudrift_message());
+    exit(1);
+}
+
+#define OK(call)                     \
+    do {                             \
+        if ((call) != CUDRIFT_OK) {  \
+            fail(#call);             \
+        }                            \
+    } while (0)
+
+static void expect(int holds, const char *what) {
+    if (!holds) {
+        fail(what);
+    }
+}
+
+static void *read_some(FILE *file, int64_t count, size_t size) {
+    void *values = malloc((size_t)count * size + 1);
+    expect(values != NULL && fread(values, size, (size_t)count, file) == (size_t)count, "the case is cut off");
+    return values;
+}
+
+static golden read_case(const char *path) {
+    FILE *file = fopen(path, "rb");
+    expect(file != NULL, path);
+    int64_t *n = read_some(file, 8, sizeof(int64_t));
+    golden c = {.shape = {n[0], n[1], n[2], n[3], n[4]}, .temperatures = n[5]};
+    OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &c.spec));
+    double *temperatures = read_some(file, n[5], sizeof(double));
+    c.spec.temperature_count = (uint32_t)n[5];
+    memcpy(c.spec.temperatures, temperatures, (size_t)n[5] * sizeof(double));
+    const int64_t b = n[0], counts[3] = {n[1], n[2], n[3]}, dim = n[4], weights = n[6];
+    cudrift_points *points[3] = {&c.inputs.generated, &c.inputs.negatives, &c.inputs.positives};
+    for (int k = 0; k < 3; k++) {
+        points[k]->data = read_some(file, b * counts[k] * dim, sizeof(float));
+    }
+    const float **of[3] = {&c.inputs.weight_generated, &c.inputs.weight_negatives, &c.inputs.weight_positives};
+    for (int k = 0; k < 3; k++) {
+        *of[k] = weights >> k & 1 ? read_some(file, b * counts[k], sizeof(float)) : NULL;
+    }
+    const int64_t elements = b * counts[0] * dim;
+    c.loss = read_some(file, b, sizeof(double));
+    c.scale = read_some(file, 1, sizeof(double));
+    c.sigma = read_some(file, 1, sizeof(double));
+    c.loss_r = read_some(file, n[5], sizeof(double));
+    c.goal = read_some(file, elements, sizeof(double));
+    c.gradient = read_some(file, elements, sizeof(double));
+    expect(fgetc(file) == EOF, "the case is longer than it says");
+    fclose(file);
+    free(temperatures);
+    free(n);
+    return c;
+}
+
+/* The greater of both, and infinity in the place of a NaN, which fmax would drop. */
+static double most(double a, double b) { return isnan(a) || isnan(b) ? INFINITY : fmax(a, b); }
+
+/* The largest error, as a share of the largest number that is expected. */
+static double error_of(const float *got, const double *want, int64_t count) {
+    double worst = 0, largest = 0;
+    for (int64_t k = 0; k < count; k++) {
+        worst = most(worst, fabs(got[k] - want[k]));
+        largest = most(largest, fabs(want[k]));
+    }
+    return worst == 0 ? 0 : worst / largest;
+}
+
+static void judge(const char *what, const golden *c, const float *gradient, const float *goal, const float *loss,
+                  const double *loss_r, double scale, double sigma) {
+    const int64_t elements = c->shape.groups * c->shape.generated * c->shape.dim;
+    double worst = error_of(gradient, c->gradient, elements);
+    worst = most(worst, error_of(goal, c->goal, elements));
+    worst = most(worst, error_of(loss, c->loss, c->shape.groups));
+    worst = most(worst, most(fabs(scale / *c->scale - 1), fabs(sigma / *c->sigma - 1)));
+    double off = 0, largest = 0;
+    for (int64_t r = 0; r < c->temperatures; r++) {
+        off = most(off, fabs(loss_r[r] - c->loss_r[r]));
+        largest = most(largest, c->loss_r[r]);
+    }
+    worst = most(worst, off / largest);
+    printf("%s: %.1e\n", what, worst);
+    expect(worst <= kBound, what);
+}
+
+static void *room(int64_t count, size_t size) {
+    void *place = calloc((size_t)count + 1, size);
+    expect(place != NULL, "memory");
+    return place;
+}
+
+/* Samples with gaps, and coordinates from the last to the first. */
+static cudrift_points spread(const cudrift_points *from, int64_t groups, int64_t count, int64_t dim) {
+    const int64_t sample = 2 * dim + 1, group = count * sample + 3;
+    float *to = room(groups * group, sizeof(float));
+    for (int64_t b = 0; b < groups; b++) {
+        for (int64_t i = 0; i < count; i++) {
+            for (int64_t k = 0; k < dim; k++) {
+                to[b * group + i * sample + 2 * (dim - 1 - k)] = ((const float *)from->data)[(b * count + i) * dim + k];
+            }
+        }
+    }
+    return (cudrift_points){to + 2 * (dim - 1), {group, sample, -2}};
+}
+
+typedef struct {
+    const golden *c;
+    cudrift_plan *plan;
+    float *gradient;
+} worker;
+
+static void *work(void *argument) {
+    worker *own = argument;
+    for (int round = 0; round < 3; round++) {
+        cudrift_outputs outputs = {.gradient = own->gradient};
+        OK(cudrift_plan_run(own->plan, &own->c->inputs, &outputs));
+    }
+    return NULL;
+}
+
+static cudrift_points from_group(const cudrift_points *points, int64_t group, int64_t count, int64_t dim) {
+    return (cudrift_points){(const float *)points->data + group * count * dim, {0, 0, 0}};
+}
+
+static void run(const char *path) {
+    golden c = read_case(path);
+    const cudrift_shape s = c.shape;
+    const int64_t elements = s.groups * s.generated * s.dim;
+    float *gradient = room(elements, sizeof(float)), *goal = room(elements, sizeof(float));
+    float *again = room(elements, sizeof(float)), *loss = room(s.groups, sizeof(float));
+    double loss_r[CUDRIFT_MAX_TEMPERATURES];
+
+    cudrift_plan *plan = NULL;
+    OK(cudrift_plan_new(&c.spec, &c.shape, CUDRIFT_F32, &plan));
+    size_t bytes = 0;
+    OK(cudrift_plan_workspace_bytes(plan, &bytes));
+    expect(bytes > 0, "a workspace");
+    cudrift_outputs outputs = {.gradient = gradient, .goal = goal, .loss = loss, .loss_r = loss_r};
+    OK(cudrift_plan_run(plan, &c.inputs, &outputs));
+    judge(path, &c, gradient, goal, loss, loss_r, outputs.scale, outputs.sigma);
+    expect(outputs.nonfinite == 0, "finite inputs");
+
+    /* The same numbers elsewhere give the same bits. */
+    cudrift_inputs gaps = c.inputs;
+    gaps.generated = spread(&c.inputs.generated, s.groups, s.generated, s.dim);
+    gaps.negatives = spread(&c.inputs.negatives, s.groups, s.negatives, s.dim);
+    gaps.positives = spread(&c.inputs.positives, s.groups, s.positives, s.dim);
+    outputs = (cudrift_outputs){.gradient = gradient, .goal = goal};
+    OK(cudrift_plan_run(plan, &c.inputs, &outputs));
+    outputs = (cudrift_outputs){.gradient = again, .goal = goal};
+    OK(cudrift_plan_run(plan, &gaps, &outputs));
+    expect(memcmp(gradient, again, (size_t)elements * sizeof(float)) == 0, "strides change nothing");
+
+    /* Two workers with a part of the groups each, who add up their sums. */
+    if (s.groups > 1) {
+        const int64_t first[3] = {0, s.groups / 2, s.groups};
+        cudrift_plan *plans[2];
+        cudrift_inputs own[2];
+        cudrift_scale_sums scale = {0}, scale_of[2];
+        cudrift_force_sums force = {{0}, 0}, force_of[2];
+        for (int w = 0; w < 2; w++) {
+            cudrift_shape part = s;
+            part.groups = first[w + 1] - first[w];
+            OK(cudrift_plan_new(&c.spec, &part, CUDRIFT_F32, &plans[w]));
+            own[w] = (cudrift_inputs){
+                from_group(&c.inputs.generated, first[w], s.generated, s.dim),
+                from_group(&c.inputs.negatives, first[w], s.negatives, s.dim),
+                from_group(&c.inputs.positives, first[w], s.positives, s.dim),
+                c.inputs.weight_generated ? c.inputs.weight_generated + first[w] * s.generated : NULL,
+                c.inputs.weight_negatives ? c.inputs.weight_negatives + first[w] * s.negatives : NULL,
+                c.inputs.weight_positives ? c.inputs.weight_positives + first[w] * s.positives : NULL,
+            };
+            OK(cudrift_plan_distances(plans[w], &own[w], &scale_of[w]));
+            scale.weighted_distance += scale_of[w].weighted_distance;
+            scale.weight += scale_of[w].weight;
+            scale.any_weight += scale_of[w].any_weight;
+            scale.groups += scale_of[w].groups;
+            scale.nonfinite += scale_of[w].nonfinite;
+        }
+        for (int w = 0; w < 2; w++) {
+            OK(cudrift_plan_coefficients(plans[w], &own[w], &scale, &force_of[w]));
+            force.groups += force_of[w].groups;
+            for (int r = 0; r < CUDRIFT_MAX_TEMPERATURES; r++) {
+                force.squares[r] += force_of[w].squares[r];
+            }
+        }
+        for (int w = 0; w < 2; w++) {
+            const int64_t at = first[w] * s.generated * s.dim;
+            outputs = (cudrift_outputs){
+                .gradient = gradient + at, .goal = goal + at, .loss = loss + first[w], .loss_r = loss_r};
+            OK(cudrift_plan_contraction(plans[w], &own[w], &scale, &force, &outputs));
+            cudrift_plan_free(plans[w]);
+        }
+        judge("  two workers", &c, gradient, goal, loss, loss_r, outputs.scale, outputs.sigma);
+    }
+
+    /* Threads: two share a plan, one has its own. */
+    cudrift_plan *other = NULL;
+    OK(cudrift_plan_new(&c.spec, &c.shape, CUDRIFT_F32, &other));
+    pthread_t threads[3];
+    worker workers[3];
+    for (int k = 0; k < 3; k++) {
+        workers[k] = (worker){&c, k < 2 ? plan : other, room(elements, sizeof(float))};
+        expect(pthread_create(&threads[k], NULL, work, &workers[k]) == 0, "a thread");
+    }
+    for (int k = 0; k < 3; k++) {
+        pthread_join(threads[k], NULL);
+        expect(error_of(workers[k].gradient, c.gradient, elements) <= kBound, "a thread's result");
+        free(workers[k].gradient);
+    }
+    cudrift_plan_free(other);
+    cudrift_plan_free(plan);
+}
+
+static void refused(cudrift_status got, cudrift_status want, const char *says) {
+    if (got != want || strstr(cudrift_message(), says) == NULL || strchr(cudrift_message(), '\n') != NULL) {
+        fprintf(stderr, "status %u, expected %u with \"%s\"", got, want, says);
+        fail("");
+    }
+}
+
+static void what_cannot_be(void) {
+    cudrift_spec spec;
+    cudrift_plan *plan = NULL;
+    const float x[6] = {0, 0, 1, 0, 0.5f, -1}, nan = NAN;
+    cudrift_shape shape = {1, 3, 0, 3, 2};
+    refused(cudrift_spec_preset(3, &spec), CUDRIFT_INVALID, "preset is 3");
+    refused(cudrift_spec_preset(0, NULL), CUDRIFT_INVALID, "null");
+    OK(cudrift_spec_preset(CUDRIFT_NOTEBOOK, &spec));
+    refused(cudrift_plan_new(NULL, &shape, 0, &plan), CUDRIFT_INVALID, "spec is a null");
+    refused(cudrift_plan_new(&spec, NULL, 0, &plan), CUDRIFT_INVALID, "shape is a null");
+    refused(cudrift_plan_new(&spec, &shape, 0, NULL), CUDRIFT_INVALID, "plan is a null");
+    refused(cudrift_plan_new(&spec, &shape, 7, &plan), CUDRIFT_INVALID, "dtype is 7");
+    cudrift_spec changed = spec;
+    changed.kernel = 99;
+    refused(cudrift_plan_new(&changed, &shape, 0, &plan), CUDRIFT_INVALID, "kernel is 99");
+    changed = spec;
+    changed.temperature_count = 9;
+    refused(cudrift_plan_new(&changed, &shape, 0, &plan), CUDRIFT_INVALID, "temperature_count is 9");
+    changed = spec;
+    changed.temperatures[0] = nan;
+    refused(cudrift_plan_new(&changed, &shape, 0, &plan), CUDRIFT_INVALID, "emperature");
+    changed = spec;
+    changed.coupling = CUDRIFT_SINKHORN;
+    refused(cudrift_plan_new(&changed, &shape, 0, &plan), CUDRIFT_INVALID, "affinity_floor");
+    cudrift_shape wrong = {1, 0, 0, 3, 2};
+    refused(cudrift_plan_new(&spec, &wrong, 0, &plan), CUDRIFT_INVALID, "G");
+    wrong = (cudrift_shape){-1, 3, 0, 3, 2};
+    refused(cudrift_plan_new(&spec, &wrong, 0, &plan), CUDRIFT_INVALID, "groups is -1");
+    wrong = (cudrift_shape){INT64_MAX, INT64_MAX, 0, 3, 2};
+    refused(cudrift_plan_new(&spec, &wrong, 0, &plan), CUDRIFT_TOO_LARGE, "too large");
+    expect(plan == NULL, "no plan where one is refused");
+
+    OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &plan));
+    cudrift_inputs inputs = {.generated = {x, {0, 0, 0}}, .positives = {x, {0, 0, 0}}};
+    float gradient[6];
+    cudrift_outputs outputs = {.gradient = gradient};
+    cudrift_scale_sums scale;
+    cudrift_force_sums force = {{0}, 1};
+    refused(cudrift_plan_run(NULL, &inputs, &outputs), CUDRIFT_INVALID, "plan is a null");
+    refused(cudrift_plan_run(plan, NULL, &outputs), CUDRIFT_INVALID, "inputs is a null");
+    refused(cudrift_plan_run(plan, &inputs, NULL), CUDRIFT_INVALID, "outputs is a null");
+    refused(cudrift_plan_workspace_bytes(plan, NULL), CUDRIFT_INVALID, "bytes is a null");
+    refused(cudrift_plan_distances(plan, &inputs, NULL), CUDRIFT_INVALID, "sums is a null");
+    inputs.positives.data = NULL;
+    refused(cudrift_plan_run(plan, &inputs, &outputs), CUDRIFT_INVALID, "positives.data is a null");
+    inputs.positives.data = (const char *)x + 1;
+    refused(cudrift_plan_run(plan, &inputs, &outputs), CUDRIFT_INVALID, "multiple of 4");
+    inputs.positives.data = x;
+    inputs.weight_positives = &nan;
+    shape.positives = 1;
+    cudrift_plan *one = NULL;
+    OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &one));
+    refused(cudrift_plan_run(one, &inputs, &outputs), CUDRIFT_INVALID, "weight_positives");
+    inputs.weight_positives = NULL;
+    cudrift_plan_free(one);
+    /* Phases in order. */
+    OK(cudrift_plan_distances(plan, &inputs, &scale));
+    refused(cudrift_plan_contraction(plan, &inputs, &scale, &force, &outputs), CUDRIFT_ORDER, "");
+    refused(cudrift_plan_coefficients(plan, &inputs, NULL, &force), CUDRIFT_INVALID, "scale is a null");
+    OK(cudrift_plan_run(plan, &inputs, &outputs));
+    cudrift_plan_free(plan);
+    cudrift_plan_free(NULL);
+    /* A batch of no group. */
+    shape = (cudrift_shape){0, 3, 0, 3, 2};
+    OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &plan));
+    inputs = (cudrift_inputs){0};
+    outputs = (cudrift_outputs){0};
+    OK(cudrift_plan_run(plan, &inputs, &outputs));
+    expect(outputs.scale == 0, "the scale of nothing");
+    cudrift_plan_free(plan);
+}
+
+/* Pages of this process in memory. */
+static long resident(void) {
+    long all = 0, here = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    expect(file != NULL && fscanf(file, "%ld %ld", &all, &here) == 2, "/proc/self/statm");
+    fclose(file);
+    return here;
+}
+
+/* Ten thousand calls, plans and refusals leave nothing; what a call of four samples takes is printed. */
+static void ten_thousand_calls(void) {
+    const float x[8] = {0, 0, 1, 0, 0.5f, -1, 2, 2};
+    const cudrift_shape shape = {1, 4, 0, 4, 2};
+    /* With gaps, so that every call makes a copy. */
+    const cudrift_inputs inputs = {.generated = {x + 7, {0, -2, -1}}, .positives = {x, {0, 0, 0}}};
+    cudrift_spec spec;
+    cudrift_plan *plan = NULL;
+    OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
+    OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &plan));
+    float gradient[8];
+    cudrift_outputs outputs = {.gradient = gradient};
+    long before = 0;
+    struct timespec start, end;
+    for (int k = -1000; k < 10000; k++) {
+        if (k == 0) {
+            before = resident();
+            clock_gettime(CLOCK_MONOTONIC, &start);
+        }
+        OK(cudrift_plan_run(plan, &inputs, &outputs));
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+    printf("a call of 4 x 8 pairs: %.1f microseconds\n", 100 * seconds);
+    for (int k = 0; k < 10000; k++) {
+        cudrift_plan *other = NULL;
+        OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &other));
+        cudrift_plan_free(other);
+        expect(cudrift_plan_run(plan, NULL, &outputs) == CUDRIFT_INVALID, "no inputs");
+    }
+    const long grown = resident() - before;
+    printf("grown by %ld pages\n", grown);
+    expect(grown < 64, "memory is flat");
+    cudrift_plan_free(plan);
+}
+
+int main(int argc, char **argv) {
+    printf("libcudrift %s, %s\n", cudrift_version(), cudrift_instruction_set());
+    expect(*cudrift_message() == '\0', "no message before a failure");
+    for (int k = 1; k < argc; k++) {
+        run(argv[k]);
+    }
+    what_cannot_be();
+    ten_thousand_calls();
+    printf("%d cases\n", argc - 1);
+    return 0;
+}
