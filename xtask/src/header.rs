@@ -23,11 +23,8 @@ pub enum Error {
 pub fn update(root: &Path, check: bool) -> Result<(), Error> {
     let folder = root.join(CRATE);
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(Error::Config)?;
-    let mut builder = cbindgen::Builder::new().with_config(config);
-    // The files by their names: cbindgen would ask cargo for the crate's dependencies, which it does not need.
-    for file in ["lib", "status", "spec", "points", "plan"] {
-        builder = builder.with_src(folder.join("src").join(file).with_extension("rs"));
-    }
+    // The file by its name, from which cbindgen comes to the others: of the crate it would ask cargo for dependencies too.
+    let builder = cbindgen::Builder::new().with_config(config).with_src(folder.join("src/lib.rs"));
     let mut fresh = Vec::new();
     builder.generate()?.write(&mut fresh);
     let path = root.join(HEADER);

@@ -2,9 +2,21 @@
  *
  * Made from crates/capi/src by `cargo xtask bindings`.
  *
- * Every function answers a status, CUDRIFT_OK or another; cudrift_message() then says, in one line, what was wrong and
- * what to do. No call keeps a pointer of the caller's after it returns. Functions may be called from any thread; calls of
- * one plan wait for one another. A drift takes as many threads as there are cores, or as RAYON_NUM_THREADS says. */
+ * Where a function answers a status, it is CUDRIFT_OK or another, and cudrift_message() then says, in one line, what was
+ * wrong and what to do; nothing has been written, but for *plan, which is null.
+ *
+ * Pointers have the alignment of what they point to. Outputs overlap neither inputs nor one another. No call reads or
+ * writes through a pointer of the caller's after it returns.
+ *
+ * Threads: any function may be called from any thread. Calls of one plan wait for one another; phases in between of other
+ * inputs are refused with CUDRIFT_ORDER, so let one thread at a time go through the phases of a plan. A drift takes as many
+ * threads as there are cores, or as RAYON_NUM_THREADS says; they stay until the process ends. A process that forks after
+ * its first call must not call from the child, and the library is not to be closed by dlclose.
+ *
+ * Bits: the same call gives the same bits on the same machine, whatever the threads and strides; a gradient that is asked
+ * for alone may differ in its last digits from one beside force or goal.
+ *
+ * Until version 1.0 structs may change with the second number of cudrift_version(). */
 
 #ifndef CUDRIFT_H
 #define CUDRIFT_H
@@ -120,7 +132,8 @@ typedef struct cudrift_plan cudrift_plan;
 // How a call ended.
 typedef uint32_t cudrift_status;
 
-// Every numeric choice of a drift. Fill it by cudrift_spec_preset and change fields.
+// Every numeric choice of a drift. Fill it by cudrift_spec_preset and change fields, the coupling and the form by
+// cudrift_spec_couple.
 typedef struct cudrift_spec {
   // CUDRIFT_LAPLACE and so on.
   uint32_t kernel;
@@ -180,12 +193,13 @@ typedef struct cudrift_shape {
   int64_t dim;
 } cudrift_shape;
 
-// Samples [B, n, D] of the plan's type. Without gaps where all strides are 0: then nothing is copied.
+// Samples [B, n, D] of the plan's type.
 typedef struct cudrift_points {
   // The first coordinate of the first sample; null where there are none.
   const void *data;
-  // How many elements further the next group, sample and coordinate are; may be negative.
-  int64_t strides[3];
+  // How many elements further the next group, sample and coordinate are: three numbers, which may be negative or 0. Null
+  // where there are no gaps: then nothing is copied.
+  const int64_t *strides;
 } cudrift_points;
 
 // The samples of a call, and their weights [B, n] without gaps, each null where all are 1.
@@ -216,6 +230,10 @@ typedef struct cudrift_outputs {
   float *loss;
   // The mean square of each temperature's force, [R].
   double *loss_r;
+  // Of CUDRIFT_SINKHORN, how near the plans of these groups came to their marginals, the worst of each temperature, [R].
+  double *marginal_error;
+  // And the most iterations that one took, [R].
+  uint32_t *iterations;
   // The mean distance.
   double scale;
   // What coordinates are divided by.
@@ -310,7 +328,8 @@ cudrift_status cudrift_plan_distances(const struct cudrift_plan *plan,
                                       const struct cudrift_inputs *inputs,
                                       struct cudrift_scale_sums *sums);
 
-// The second phase, after the first of the same inputs: given the sums of all workers, what force norms follow from.
+// The second phase, after the first of the same inputs: given the sums of all workers, the same bits for every one of them,
+// what force norms follow from.
 //
 // # Safety
 // As cudrift_plan_run.
@@ -319,7 +338,8 @@ cudrift_status cudrift_plan_coefficients(const struct cudrift_plan *plan,
                                          const struct cudrift_scale_sums *scale,
                                          struct cudrift_force_sums *sums);
 
-// The last phase, after the second: given the sums of all workers, the results of these groups.
+// The last phase, after the second: given the sums of all workers, the results of these groups; outputs->nonfinite is that of
+// all.
 //
 // # Safety
 // As cudrift_plan_run.
@@ -335,74 +355,15 @@ cudrift_status cudrift_plan_contraction(const struct cudrift_plan *plan,
 // `spec` is null or points to a cudrift_spec.
 cudrift_status cudrift_spec_preset(uint32_t preset, struct cudrift_spec *spec);
 
-// What was wrong with the last call of this thread that failed: one line, empty before. It lives until the next.
-const char *cudrift_message(void);
-
-// What was wrong with the last call of this thread that failed: one line, empty before. It lives until the next.
-const char *cudrift_message(void);
-
-// Fills `spec` with a preset: CUDRIFT_OFFICIAL, CUDRIFT_PAPER or CUDRIFT_NOTEBOOK.
+// Gives `spec` another coupling and form, and what goes with them: no affinity floor in the split form and for
+// CUDRIFT_SINKHORN, and for that no self mask.
 //
 // # Safety
 // `spec` is null or points to a cudrift_spec.
-cudrift_status cudrift_spec_preset(uint32_t preset, struct cudrift_spec *spec);
+cudrift_status cudrift_spec_couple(struct cudrift_spec *spec, uint32_t coupling, uint32_t form);
 
-// Makes a plan for samples of a type, CUDRIFT_F32, CUDRIFT_F16 or CUDRIFT_BF16, on the CPU. Free it by cudrift_plan_free.
-//
-// # Safety
-// Each pointer is null or points to what its type says.
-cudrift_status cudrift_plan_new(const struct cudrift_spec *spec,
-                                const struct cudrift_shape *shape,
-                                uint32_t dtype,
-                                struct cudrift_plan **plan);
-
-// Frees a plan; null is nothing.
-//
-// # Safety
-// `plan` is null or comes from cudrift_plan_new, and is not used hereafter.
-void cudrift_plan_free(struct cudrift_plan *plan);
-
-// How many bytes the plan's workspace takes from its first call on.
-//
-// # Safety
-// Each pointer is null or points to what its type says.
-cudrift_status cudrift_plan_workspace_bytes(const struct cudrift_plan *plan, size_t *bytes);
-
-// The drift of a call: all phases.
-//
-// # Safety
-// Each pointer is null or points to what its type says; arrays are as long as the plan's shape says, and outputs are
-// nobody else's.
-cudrift_status cudrift_plan_run(const struct cudrift_plan *plan,
-                                const struct cudrift_inputs *inputs,
-                                struct cudrift_outputs *outputs);
-
-// The first phase: what the scale of the call follows from.
-//
-// # Safety
-// As cudrift_plan_run.
-cudrift_status cudrift_plan_distances(const struct cudrift_plan *plan,
-                                      const struct cudrift_inputs *inputs,
-                                      struct cudrift_scale_sums *sums);
-
-// The second phase, after the first of the same inputs: given the sums of all workers, what force norms follow from.
-//
-// # Safety
-// As cudrift_plan_run.
-cudrift_status cudrift_plan_coefficients(const struct cudrift_plan *plan,
-                                         const struct cudrift_inputs *inputs,
-                                         const struct cudrift_scale_sums *scale,
-                                         struct cudrift_force_sums *sums);
-
-// The last phase, after the second: given the sums of all workers, the results of these groups.
-//
-// # Safety
-// As cudrift_plan_run.
-cudrift_status cudrift_plan_contraction(const struct cudrift_plan *plan,
-                                        const struct cudrift_inputs *inputs,
-                                        const struct cudrift_scale_sums *scale,
-                                        const struct cudrift_force_sums *force,
-                                        struct cudrift_outputs *outputs);
+// What was wrong with the last call of this thread that failed: one line, empty before. It lives until the next.
+const char *cudrift_message(void);
 
 #ifdef __cplusplus
 }  // extern "C"

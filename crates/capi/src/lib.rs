@@ -1,4 +1,4 @@
-//! `libcudrift`: the crate for C. `include/cudrift.h` is made from this by `cargo xtask header`.
+//! `libcudrift`: the crate for C. `include/cudrift.h` is made from this by `cargo xtask bindings`.
 //!
 //! Structs are plain data, so that a caller's can lie on its stack; a plan is opaque. Numbers that name a choice are
 //! `uint32_t`, never an enum of Rust's, because a caller may pass any. Nothing here computes: every function checks its

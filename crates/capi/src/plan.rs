@@ -1,11 +1,11 @@
 //! Plans: one call, or its phases with their sums.
 
-use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, cudrift_inputs, cudrift_shape};
+use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, cudrift_inputs, cudrift_shape, misaligned};
 use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
 use crate::status::{Refusal, borrowed, borrowed_mut, cudrift_status, guarded};
 use drift::cpu::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
-use drift::{DriftShape, DriftSpec, Element, Scale, bf16, f16};
-use std::sync::{Mutex, PoisonError};
+use drift::{Convergence, DriftShape, DriftSpec, Element, Scale, bf16, f16};
+use std::sync::Mutex;
 
 /// A drift of one spec, shape and type, with its workspace.
 #[derive(Debug)]
@@ -14,7 +14,17 @@ pub struct cudrift_plan {
     shape: DriftShape,
     dtype: u32,
     plan: Plan,
-    workspace: Mutex<Workspace>,
+    state: Mutex<State>,
+}
+
+/// What a call leaves for the next.
+#[derive(Debug)]
+struct State {
+    workspace: Workspace,
+    /// The inputs of the last first phase: the others are of the same.
+    inputs: Option<cudrift_inputs>,
+    /// How near the plans of its second phase came to their marginals.
+    convergence: Vec<Convergence>,
 }
 
 /// What the first phase sums up over its groups. Sums of several workers, whose groups together are the call, are added
@@ -58,6 +68,10 @@ pub struct cudrift_outputs {
     pub loss: *mut f32,
     /// The mean square of each temperature's force, [R].
     pub loss_r: *mut f64,
+    /// Of CUDRIFT_SINKHORN, how near the plans of these groups came to their marginals, the worst of each temperature, [R].
+    pub marginal_error: *mut f64,
+    /// And the most iterations that one took, [R].
+    pub iterations: *mut u32,
     /// The mean distance.
     pub scale: f64,
     /// What coordinates are divided by.
@@ -79,15 +93,16 @@ pub unsafe extern "C" fn cudrift_plan_new(
 ) -> cudrift_status {
     guarded(|| {
         // SAFETY: the caller's.
-        let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
-        // SAFETY: the caller's.
         let to = unsafe { borrowed_mut("plan", plan) }?;
+        *to = std::ptr::null_mut();
+        // SAFETY: the caller's.
+        let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
         if dtype > CUDRIFT_BF16 {
             return Err(Refusal::invalid(format!("libcudrift: dtype is {dtype}, expected 0 to {CUDRIFT_BF16}")));
         }
         let plan = Plan::new(&spec, shape)?;
-        let workspace = Mutex::new(plan.workspace());
-        *to = Box::into_raw(Box::new(cudrift_plan { spec, shape, dtype, plan, workspace }));
+        let state = Mutex::new(State { workspace: plan.workspace(), inputs: None, convergence: Vec::new() });
+        *to = Box::into_raw(Box::new(cudrift_plan { spec, shape, dtype, plan, state }));
         Ok(())
     })
 }
@@ -149,7 +164,8 @@ pub unsafe extern "C" fn cudrift_plan_distances(
     unsafe { with(plan, inputs, Distances { sums }) }
 }
 
-/// The second phase, after the first of the same inputs: given the sums of all workers, what force norms follow from.
+/// The second phase, after the first of the same inputs: given the sums of all workers, the same bits for every one of them,
+/// what force norms follow from.
 ///
 /// # Safety
 /// As cudrift_plan_run.
@@ -164,7 +180,8 @@ pub unsafe extern "C" fn cudrift_plan_coefficients(
     unsafe { with(plan, inputs, Coefficients { scale, sums }) }
 }
 
-/// The last phase, after the second: given the sums of all workers, the results of these groups.
+/// The last phase, after the second: given the sums of all workers, the results of these groups; outputs->nonfinite is that of
+/// all.
 ///
 /// # Safety
 /// As cudrift_plan_run.
@@ -182,12 +199,15 @@ pub unsafe extern "C" fn cudrift_plan_contraction(
 
 /// What is done with inputs of whatever type.
 trait Work {
+    /// Whether it begins with a first phase.
+    const FIRST: bool;
+
     /// # Safety
     /// As cudrift_plan_run.
     unsafe fn run<T: Element>(
         self,
         plan: &cudrift_plan,
-        workspace: &mut Workspace,
+        state: &mut State,
         inputs: &drift::DriftInputs<'_, T>,
     ) -> Result<(), Refusal>;
 }
@@ -197,13 +217,23 @@ trait Work {
 unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: impl Work) -> cudrift_status {
     /// # Safety
     /// As above.
-    unsafe fn typed<T: Element>(plan: &cudrift_plan, inputs: &cudrift_inputs, work: impl Work) -> Result<(), Refusal> {
+    unsafe fn typed<T: Element, W: Work>(plan: &cudrift_plan, inputs: &cudrift_inputs, work: W) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         let gathered = unsafe { inputs.gather::<T>(&plan.shape) }?;
-        // After a panic the workspace is as any that comes from before a first phase, which begins anew.
-        let mut workspace = plan.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = plan.state.lock().unwrap_or_else(|poisoned| {
+            // What a panic left half done is forgotten.
+            plan.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            (state.workspace, state.inputs) = (plan.plan.workspace(), None);
+            state
+        });
+        if W::FIRST {
+            state.inputs = Some(*inputs);
+        } else if state.inputs != Some(*inputs) {
+            return Err(Refusal::order("libcudrift: the first phase was of other inputs; begin with it"));
+        }
         // SAFETY: the caller's.
-        unsafe { work.run(plan, &mut workspace, &gathered.inputs()?) }
+        unsafe { work.run(plan, &mut state, &gathered.inputs()?) }
     }
     guarded(|| {
         // SAFETY: the caller's.
@@ -211,9 +241,9 @@ unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: i
         // SAFETY: the caller's; the type is the plan's.
         unsafe {
             match plan.dtype {
-                CUDRIFT_F32 => typed::<f32>(plan, inputs, work),
-                CUDRIFT_F16 => typed::<f16>(plan, inputs, work),
-                _ => typed::<bf16>(plan, inputs, work),
+                CUDRIFT_F32 => typed::<f32, _>(plan, inputs, work),
+                CUDRIFT_F16 => typed::<f16, _>(plan, inputs, work),
+                _ => typed::<bf16, _>(plan, inputs, work),
             }
         }
     })
@@ -224,19 +254,22 @@ struct Whole {
 }
 
 impl Work for Whole {
+    const FIRST: bool = true;
+
     unsafe fn run<T: Element>(
         self,
         plan: &cudrift_plan,
-        workspace: &mut Workspace,
+        state: &mut State,
         inputs: &drift::DriftInputs<'_, T>,
     ) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         let outputs = unsafe { borrowed_mut("outputs", self.outputs) }?;
-        let sums = plan.plan.distances(inputs, workspace)?;
+        let sums = plan.plan.distances(inputs, &mut state.workspace)?;
         let scale = sums.finish(&plan.spec)?;
-        let norms = plan.plan.coefficients(inputs, &scale, workspace)?.finish(&plan.spec, &scale);
+        let norms = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?.finish(&plan.spec, &scale);
+        state.convergence.clone_from(&norms.convergence);
         // SAFETY: the caller's.
-        unsafe { results(plan, workspace, inputs, &scale, &norms, sums.nonfinite() as i64, outputs) }
+        unsafe { results(plan, state, inputs, &scale, &norms, sums.nonfinite() as i64, outputs) }
     }
 }
 
@@ -245,20 +278,30 @@ struct Distances {
 }
 
 impl Work for Distances {
+    const FIRST: bool = true;
+
     unsafe fn run<T: Element>(
         self,
         plan: &cudrift_plan,
-        workspace: &mut Workspace,
+        state: &mut State,
         inputs: &drift::DriftInputs<'_, T>,
     ) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         let to = unsafe { borrowed_mut("sums", self.sums) }?;
-        let sums = plan.plan.distances(inputs, workspace)?;
+        let sums = plan.plan.distances(inputs, &mut state.workspace)?;
         let [weighted_distance, weight, any_weight] = sums.totals(&plan.spec);
         let (groups, nonfinite) = (plan.shape.groups as i64, sums.nonfinite() as i64);
         *to = cudrift_scale_sums { weighted_distance, weight, any_weight, groups, nonfinite };
         Ok(())
     }
+}
+
+/// A number that was added up over workers: at least this one's.
+fn count(name: &str, value: i64, least: usize) -> Result<usize, Refusal> {
+    let number = usize::try_from(value).ok().filter(|number| *number >= least);
+    number.ok_or_else(|| {
+        Refusal::invalid(format!("libcudrift: {name} is {value}, expected {least} or more; add it up over all workers"))
+    })
 }
 
 /// The scale that follows from sums.
@@ -269,8 +312,9 @@ unsafe fn scale_of(plan: &cudrift_plan, sums: *const cudrift_scale_sums) -> Resu
     // SAFETY: the caller's.
     let sums = unsafe { borrowed("scale", sums) }?;
     let totals = [sums.weighted_distance, sums.weight, sums.any_weight];
-    let (groups, nonfinite) = (sums.groups.max(0) as usize, sums.nonfinite.max(0) as u64);
-    Ok((ScaleSums::of_totals(totals, groups, plan.shape.dim, nonfinite).finish(&plan.spec)?, sums.nonfinite))
+    let groups = count("scale.groups", sums.groups, plan.shape.groups)?;
+    let nonfinite = count("scale.nonfinite", sums.nonfinite, 0)?;
+    Ok((ScaleSums::of_totals(totals, groups, plan.shape.dim, nonfinite as u64).finish(&plan.spec)?, sums.nonfinite))
 }
 
 struct Coefficients {
@@ -279,15 +323,18 @@ struct Coefficients {
 }
 
 impl Work for Coefficients {
+    const FIRST: bool = false;
+
     unsafe fn run<T: Element>(
         self,
         plan: &cudrift_plan,
-        workspace: &mut Workspace,
+        state: &mut State,
         inputs: &drift::DriftInputs<'_, T>,
     ) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         let (to, (scale, _)) = unsafe { (borrowed_mut("sums", self.sums)?, scale_of(plan, self.scale)?) };
-        let sums = plan.plan.coefficients(inputs, &scale, workspace)?;
+        let sums = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?;
+        state.convergence = sums.finish(&plan.spec, &scale).convergence;
         *to = cudrift_force_sums { groups: plan.shape.groups as i64, ..Default::default() };
         to.squares.iter_mut().zip(sums.totals(&plan.spec)).for_each(|(to, total)| *to = total);
         Ok(())
@@ -301,22 +348,31 @@ struct Contraction {
 }
 
 impl Work for Contraction {
+    const FIRST: bool = false;
+
     unsafe fn run<T: Element>(
         self,
         plan: &cudrift_plan,
-        workspace: &mut Workspace,
+        state: &mut State,
         inputs: &drift::DriftInputs<'_, T>,
     ) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         let outputs = unsafe { borrowed_mut("outputs", self.outputs) }?;
         // SAFETY: the caller's.
         let ((scale, nonfinite), force) = unsafe { (scale_of(plan, self.scale)?, borrowed("force", self.force)?) };
+        // SAFETY: the caller's, which `scale_of` has read.
+        let groups = unsafe { borrowed("scale", self.scale) }?.groups;
+        if force.groups != groups {
+            let (got, problem) = (force.groups, "add it up over all workers");
+            return Err(Refusal::invalid(format!(
+                "libcudrift: force.groups is {got}, expected those of scale, {groups}; {problem}"
+            )));
+        }
         let squares = &force.squares[..plan.spec.temperatures.len()];
         let elements = plan.shape.generated * plan.shape.dim;
-        let sums = ForceSums::of_totals(squares, force.groups.max(0) as usize, elements);
-        let norms = sums.finish(&plan.spec, &scale);
+        let norms = ForceSums::of_totals(squares, groups as usize, elements).finish(&plan.spec, &scale);
         // SAFETY: the caller's.
-        unsafe { results(plan, workspace, inputs, &scale, &norms, nonfinite, outputs) }
+        unsafe { results(plan, state, inputs, &scale, &norms, nonfinite, outputs) }
     }
 }
 
@@ -337,7 +393,7 @@ fn zeros(len: usize) -> Result<Vec<f32>, Refusal> {
 /// The arrays of `outputs` are null or as long as the plan's shape says.
 unsafe fn results<T: Element>(
     plan: &cudrift_plan,
-    workspace: &mut Workspace,
+    state: &mut State,
     inputs: &drift::DriftInputs<'_, T>,
     scale: &Scale,
     norms: &ForceNorms,
@@ -346,6 +402,15 @@ unsafe fn results<T: Element>(
 ) -> Result<(), Refusal> {
     let DriftShape { groups, generated, dim, .. } = plan.shape;
     let len = groups * generated * dim;
+    let State { workspace, convergence, .. } = state;
+    let floats = [outputs.force, outputs.gradient, outputs.goal, outputs.loss];
+    let numbers = [outputs.loss_r, outputs.marginal_error];
+    if !(floats.iter().all(|p| p.is_aligned()) && numbers.iter().all(|p| p.is_aligned())) {
+        return Err(misaligned("one of outputs", align_of::<f64>()));
+    }
+    if !outputs.iterations.is_aligned() {
+        return Err(misaligned("outputs.iterations", align_of::<u32>()));
+    }
     let array = |pointer: *mut f32, len: usize| {
         // SAFETY: the caller's.
         (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(pointer, len) })
@@ -372,10 +437,19 @@ unsafe fn results<T: Element>(
             goal.iter_mut().zip(samples).zip(&*force).for_each(|((goal, x), f)| *goal = scaled(x) + f);
         }
     }
-    if !outputs.loss_r.is_null() {
-        // SAFETY: the caller's.
-        let loss_r = unsafe { std::slice::from_raw_parts_mut(outputs.loss_r, norms.f2.len()) };
-        loss_r.copy_from_slice(&norms.f2);
+    for (r, (f2, reached)) in norms.f2.iter().zip(convergence).enumerate() {
+        // SAFETY: the caller's: each is null, or has a number for each temperature.
+        unsafe {
+            if !outputs.loss_r.is_null() {
+                *outputs.loss_r.add(r) = *f2;
+            }
+            if !outputs.marginal_error.is_null() {
+                *outputs.marginal_error.add(r) = reached.error;
+            }
+            if !outputs.iterations.is_null() {
+                *outputs.iterations.add(r) = reached.iterations;
+            }
+        }
     }
     (outputs.scale, outputs.sigma, outputs.nonfinite) = (scale.scale, scale.sigma, nonfinite);
     Ok(())

@@ -27,18 +27,19 @@ pub struct cudrift_shape {
     pub dim: i64,
 }
 
-/// Samples [B, n, D] of the plan's type. Without gaps where all strides are 0: then nothing is copied.
-#[derive(Clone, Copy, Debug)]
+/// Samples [B, n, D] of the plan's type.
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub struct cudrift_points {
     /// The first coordinate of the first sample; null where there are none.
     pub data: *const std::ffi::c_void,
-    /// How many elements further the next group, sample and coordinate are; may be negative.
-    pub strides: [i64; 3],
+    /// How many elements further the next group, sample and coordinate are: three numbers, which may be negative or 0. Null
+    /// where there are no gaps: then nothing is copied.
+    pub strides: *const i64,
 }
 
 /// The samples of a call, and their weights [B, n] without gaps, each null where all are 1.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub struct cudrift_inputs {
     /// [B, G, D]
@@ -90,12 +91,19 @@ impl cudrift_inputs {
             unsafe { gathered::<T>(names[k], points[k], [shape.groups, counts[k], shape.dim]) }
         };
         let weights = [self.weight_generated, self.weight_negatives, self.weight_positives];
+        if let Some(k) = weights.iter().position(|weights| !weights.is_aligned()) {
+            return Err(misaligned(&format!("inputs.weight_{}", names[k]), align_of::<f32>()));
+        }
         let weights = [0, 1, 2].map(|k| {
             // SAFETY: the caller's: null, or so many numbers.
             (!weights[k].is_null()).then(|| unsafe { std::slice::from_raw_parts(weights[k], shape.groups * counts[k]) })
         });
         Ok(Gathered { shape: *shape, points: [of(0)?, of(1)?, of(2)?], weights })
     }
+}
+
+pub(crate) fn misaligned(name: &str, bytes: usize) -> Refusal {
+    Refusal::invalid(format!("libcudrift: {name} is no multiple of {bytes} bytes"))
 }
 
 /// # Safety
@@ -114,16 +122,17 @@ unsafe fn gathered<'a, T: Element>(
     }
     let data = points.data.cast::<T>();
     if !data.is_aligned() {
-        let size = align_of::<T>();
-        return Err(Refusal::invalid(format!("libcudrift: inputs.{name}.data is no multiple of {size} bytes")));
+        return Err(misaligned(&format!("inputs.{name}.data"), align_of::<T>()));
     }
     let whole = [(count * dim) as i64, dim as i64, 1];
-    let same = |k: usize, extent: usize| extent == 1 || points.strides[k] == whole[k];
-    if points.strides == [0; 3] || (same(0, groups) && same(1, count) && same(2, dim)) {
+    // SAFETY: the caller's: null, or three numbers.
+    let strides = unsafe { points.strides.cast::<[i64; 3]>().as_ref() }.copied().unwrap_or(whole);
+    let same = |k: usize, extent: usize| extent == 1 || strides[k] == whole[k];
+    if same(0, groups) && same(1, count) && same(2, dim) {
         // SAFETY: the caller's.
         return Ok(Cow::Borrowed(unsafe { std::slice::from_raw_parts(data, len) }));
     }
-    let [by_group, by_sample, by_coordinate] = points.strides.map(|stride| stride as isize);
+    let [by_group, by_sample, by_coordinate] = strides.map(|stride| stride as isize);
     let mut values = Vec::new();
     if values.try_reserve_exact(len).is_err() {
         return Err(

@@ -78,7 +78,8 @@ pub const CUDRIFT_NORM_RMS: u32 = 0;
 /// A temperature's force is not divided.
 pub const CUDRIFT_NORM_NONE: u32 = 1;
 
-/// Every numeric choice of a drift. Fill it by cudrift_spec_preset and change fields.
+/// Every numeric choice of a drift. Fill it by cudrift_spec_preset and change fields, the coupling and the form by
+/// cudrift_spec_couple.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct cudrift_spec {
@@ -145,6 +146,30 @@ pub unsafe extern "C" fn cudrift_spec_preset(preset: u32, spec: *mut cudrift_spe
     })
 }
 
+/// Gives `spec` another coupling and form, and what goes with them: no affinity floor in the split form and for
+/// CUDRIFT_SINKHORN, and for that no self mask.
+///
+/// # Safety
+/// `spec` is null or points to a cudrift_spec.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudrift_spec_couple(spec: *mut cudrift_spec, coupling: u32, form: u32) -> cudrift_status {
+    guarded(|| {
+        // SAFETY: the caller's.
+        let spec = unsafe { borrowed_mut("spec", spec) }?;
+        let changed = cudrift_spec { coupling, form, ..*spec };
+        let own = changed.spec()?;
+        let (coupling, form) = (own.coupling, own.form);
+        let coupled = plain(&own.coupled(coupling, form));
+        // What is not in the crate's spec stays.
+        *spec = cudrift_spec {
+            sinkhorn_iterations: spec.sinkhorn_iterations,
+            sinkhorn_tolerance: spec.sinkhorn_tolerance,
+            ..coupled
+        };
+        Ok(())
+    })
+}
+
 fn unknown(name: &str, got: u32, most: u32) -> Refusal {
     Refusal::invalid(format!("libcudrift: spec.{name} is {got}, expected 0 to {most}"))
 }
@@ -179,9 +204,12 @@ fn plain(spec: &DriftSpec) -> cudrift_spec {
         self_mask,
         self_mask_value,
         min_squared_distance: spec.min_squared_distance,
-        // Every preset's.
-        coupling: CUDRIFT_ROW_COLUMN,
-        form: CUDRIFT_JOINT,
+        coupling: match spec.coupling {
+            Coupling::Sinkhorn(_) => CUDRIFT_SINKHORN,
+            Coupling::Row => CUDRIFT_ROW,
+            _ => CUDRIFT_ROW_COLUMN,
+        },
+        form: if spec.form == Form::Split { CUDRIFT_SPLIT } else { CUDRIFT_JOINT },
         sinkhorn_iterations: 20,
         affinity_floor,
         sinkhorn_tolerance: 0.0,
@@ -219,6 +247,9 @@ impl cudrift_spec {
             0 | 1 => Ok(value == 1),
             _ => Err(unknown(name, value, 1)),
         };
+        if self.reserved != 0 {
+            return Err(unknown("reserved", self.reserved, 0));
+        }
         let count = self.temperature_count as usize;
         let Some(temperatures) = self.temperatures.get(..count) else {
             return Err(unknown("temperature_count", self.temperature_count, 8));

@@ -39,6 +39,10 @@ impl Refusal {
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self { status: CUDRIFT_INVALID, message: message.into() }
     }
+
+    pub(crate) fn order(message: impl Into<String>) -> Self {
+        Self { status: CUDRIFT_ORDER, message: message.into() }
+    }
 }
 
 impl From<Error> for Refusal {
@@ -65,7 +69,7 @@ pub(crate) fn guarded(call: impl FnOnce() -> Result<(), Refusal>) -> cudrift_sta
             Refusal { status: CUDRIFT_INTERNAL, message }
         }
     };
-    let text = refusal.message.replace('\0', " ");
+    let text = refusal.message.replace(['\0', '\n'], " ");
     MESSAGE.set(CString::new(text).unwrap_or_default());
     refusal.status
 }

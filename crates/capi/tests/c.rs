@@ -38,7 +38,7 @@ fn compiler(folder: &Path) -> Command {
     let mut build = cc::Build::new();
     build.target(&target).host(&target).opt_level(1).out_dir(folder).cargo_metadata(false);
     let mut command = build.get_compiler().to_command();
-    command.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]);
+    command.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wredundant-decls", "-Werror"]);
     command.arg("-I").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"));
     command
 }

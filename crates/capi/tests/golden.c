@@ -113,7 +113,7 @@ static void *room(int64_t count, size_t size) {
 }
 
 /* Samples with gaps, and coordinates from the last to the first. */
-static cudrift_points spread(const cudrift_points *from, int64_t groups, int64_t count, int64_t dim) {
+static cudrift_points spread(const cudrift_points *from, int64_t groups, int64_t count, int64_t dim, int64_t strides[3]) {
     const int64_t sample = 2 * dim + 1, group = count * sample + 3;
     float *to = room(groups * group, sizeof(float));
     for (int64_t b = 0; b < groups; b++) {
@@ -123,7 +123,10 @@ static cudrift_points spread(const cudrift_points *from, int64_t groups, int64_t
             }
         }
     }
-    return (cudrift_points){to + 2 * (dim - 1), {group, sample, -2}};
+    strides[0] = group;
+    strides[1] = sample;
+    strides[2] = -2;
+    return (cudrift_points){to + 2 * (dim - 1), strides};
 }
 
 typedef struct {
@@ -142,7 +145,7 @@ static void *work(void *argument) {
 }
 
 static cudrift_points from_group(const cudrift_points *points, int64_t group, int64_t count, int64_t dim) {
-    return (cudrift_points){(const float *)points->data + group * count * dim, {0, 0, 0}};
+    return (cudrift_points){(const float *)points->data + group * count * dim, NULL};
 }
 
 static void run(const char *path) {
@@ -165,9 +168,10 @@ static void run(const char *path) {
 
     /* The same numbers elsewhere give the same bits. */
     cudrift_inputs gaps = c.inputs;
-    gaps.generated = spread(&c.inputs.generated, s.groups, s.generated, s.dim);
-    gaps.negatives = spread(&c.inputs.negatives, s.groups, s.negatives, s.dim);
-    gaps.positives = spread(&c.inputs.positives, s.groups, s.positives, s.dim);
+    int64_t strides[3][3];
+    gaps.generated = spread(&c.inputs.generated, s.groups, s.generated, s.dim, strides[0]);
+    gaps.negatives = spread(&c.inputs.negatives, s.groups, s.negatives, s.dim, strides[1]);
+    gaps.positives = spread(&c.inputs.positives, s.groups, s.positives, s.dim, strides[2]);
     outputs = (cudrift_outputs){.gradient = gradient, .goal = goal};
     OK(cudrift_plan_run(plan, &c.inputs, &outputs));
     outputs = (cudrift_outputs){.gradient = again, .goal = goal};
@@ -275,7 +279,7 @@ static void what_cannot_be(void) {
     expect(plan == NULL, "no plan where one is refused");
 
     OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &plan));
-    cudrift_inputs inputs = {.generated = {x, {0, 0, 0}}, .positives = {x, {0, 0, 0}}};
+    cudrift_inputs inputs = {.generated = {x, NULL}, .positives = {x, NULL}};
     float gradient[6];
     cudrift_outputs outputs = {.gradient = gradient};
     cudrift_scale_sums scale;
@@ -301,9 +305,41 @@ static void what_cannot_be(void) {
     OK(cudrift_plan_distances(plan, &inputs, &scale));
     refused(cudrift_plan_contraction(plan, &inputs, &scale, &force, &outputs), CUDRIFT_ORDER, "");
     refused(cudrift_plan_coefficients(plan, &inputs, NULL, &force), CUDRIFT_INVALID, "scale is a null");
+    cudrift_inputs others = inputs;
+    others.generated.data = gradient;
+    refused(cudrift_plan_coefficients(plan, &others, &scale, &force), CUDRIFT_ORDER, "other inputs");
+    cudrift_scale_sums forgotten = scale;
+    forgotten.groups = 0;
+    refused(cudrift_plan_coefficients(plan, &inputs, &forgotten, &force), CUDRIFT_INVALID, "scale.groups is 0");
+    OK(cudrift_plan_coefficients(plan, &inputs, &scale, &force));
+    force.groups = 0;
+    refused(cudrift_plan_contraction(plan, &inputs, &scale, &force, &outputs), CUDRIFT_INVALID, "force.groups is 0");
+    force.groups = 1;
+    outputs.loss = (float *)((char *)gradient + 2);
+    refused(cudrift_plan_contraction(plan, &inputs, &scale, &force, &outputs), CUDRIFT_INVALID, "outputs");
+    outputs.loss = NULL;
+    OK(cudrift_plan_contraction(plan, &inputs, &scale, &force, &outputs));
     OK(cudrift_plan_run(plan, &inputs, &outputs));
     cudrift_plan_free(plan);
     cudrift_plan_free(NULL);
+    /* A plan: what does not go with it is taken away, and how near it came is written. */
+    OK(cudrift_spec_couple(&spec, CUDRIFT_SINKHORN, CUDRIFT_SPLIT));
+    expect(spec.self_mask == CUDRIFT_MASK_KEEP && spec.affinity_floor == CUDRIFT_FLOOR_NONE, "what goes with plans");
+    spec.sinkhorn_iterations = 7;
+    shape.positives = 3;
+    OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &plan));
+    double marginal_error[1] = {-1};
+    uint32_t iterations[1] = {0};
+    outputs = (cudrift_outputs){.gradient = gradient, .marginal_error = marginal_error, .iterations = iterations};
+    OK(cudrift_plan_run(plan, &inputs, &outputs));
+    expect(iterations[0] == 7 && marginal_error[0] >= 0, "convergence");
+    cudrift_plan_free(plan);
+    refused(cudrift_spec_couple(&spec, 3, CUDRIFT_JOINT), CUDRIFT_INVALID, "coupling is 3");
+    OK(cudrift_spec_preset(CUDRIFT_NOTEBOOK, &spec));
+    spec.reserved = 1;
+    refused(cudrift_plan_new(&spec, &shape, 0, &plan), CUDRIFT_INVALID, "reserved is 1");
+    expect(plan == NULL, "null where there is no plan");
+    spec.reserved = 0;
     /* A batch of no group. */
     shape = (cudrift_shape){0, 3, 0, 3, 2};
     OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &plan));
@@ -327,8 +363,9 @@ static long resident(void) {
 static void ten_thousand_calls(void) {
     const float x[8] = {0, 0, 1, 0, 0.5f, -1, 2, 2};
     const cudrift_shape shape = {1, 4, 0, 4, 2};
-    /* With gaps, so that every call makes a copy. */
-    const cudrift_inputs inputs = {.generated = {x + 7, {0, -2, -1}}, .positives = {x, {0, 0, 0}}};
+    /* With gaps, so that every call makes a copy; one sample for all positives. */
+    const int64_t strides[3] = {0, -2, -1}, same[3] = {0, 0, 1};
+    const cudrift_inputs inputs = {.generated = {x + 7, strides}, .positives = {x, same}};
     cudrift_spec spec;
     cudrift_plan *plan = NULL;
     OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
