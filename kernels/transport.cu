@@ -4,9 +4,8 @@
 //   regress       the gradient of |x + step V - x|^2 in V's place, and the loss
 //   add_noise     the samples with noise, where a field is taken there
 //   exchange      either half of the samples in the other's place, for halves that are independent
-//   term_squares  the squares of a gradient, one sum a block
 //   look_ahead    the sum of gradients, each with the length of the first, and samples moved along the last
-//   ahead_loss    the loss of that sum
+//   ahead_loss    the loss of that sum, after its grad_squares (update.cu)
 //
 // Numerics: factors and V in f32; squares add up in f64 in a fixed order, and the factor of the gradient is found there.
 // Mapping: a thread a number, and on to the next of the grid.
@@ -99,19 +98,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) exchange(long long half, 
     if (at < 2 * half) to[at] = from[at < half ? at + half : at - half];
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) term_squares(const __grid_constant__ AheadCall call) {
-    __shared__ double scratch[kWarps];
-    const long long stride = static_cast<long long>(gridDim.x) * kThreads;
-    double sum = 0.0;
-    for (long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x; at < call.count; at += stride) {
-        const double g = call.term[at];
-        sum = fma(g, g, sum);
-    }
-    sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) call.squares[blockIdx.x] = sum;
-}
-
-// The same blocks as before it.
+// After grad_squares of the term, and the same blocks.
 extern "C" __global__ void __launch_bounds__(kThreads) look_ahead(const __grid_constant__ AheadCall call) {
     __shared__ double scratch[kWarps];
     __shared__ double factors[2];

@@ -17,7 +17,7 @@ use super::params::{
     self, AheadCall, ClassCall, Conditions, JoinColumns, PatchExtents, RandomStream, TrainProgress, TransportCall,
     UpdateCall,
 };
-use super::transport::Fields;
+use super::transport::{Fields, Regression};
 use super::{Gpu, Options, Plan, probe};
 use crate::backend::{Backend, Batch, Head, LOSS_DECAY, Progress, Sampling, Weights, check_precision};
 use crate::data::{Data, Source, Toy};
@@ -69,6 +69,7 @@ pub struct Device {
     /// What cuBLAS works in: of its own it might allocate while a step is recorded.
     _room: CudaSlice<u8>,
     squares: CudaSlice<f64>,
+    regression: Regression,
     precision: Dtype,
     /// The operands of a product, where they are rounded.
     operands: [CudaSlice<u16>; 2],
@@ -125,9 +126,6 @@ struct Functions {
     accumulate: CudaFunction,
     take_loss: CudaFunction,
     exchange: CudaFunction,
-    velocity: CudaFunction,
-    regress: CudaFunction,
-    term_squares: CudaFunction,
     look_ahead: CudaFunction,
     ahead_loss: CudaFunction,
     scale_gradient: CudaFunction,
@@ -278,9 +276,6 @@ impl Device {
             accumulate: function("accumulate")?,
             take_loss: function("take_loss")?,
             exchange: function("exchange")?,
-            velocity: function("velocity")?,
-            regress: function("regress")?,
-            term_squares: function("term_squares")?,
             look_ahead: function("look_ahead")?,
             ahead_loss: function("ahead_loss")?,
             scale_gradient: function("scale_gradient")?,
@@ -301,10 +296,23 @@ impl Device {
             let address = workspace.device_ptr(&stream).0;
             blas_sys::cublasSetWorkspace_v2(handle, address as *mut _, bytes).result().map_err(cublas)?;
         }
+        let regression = Regression::new(&stream, &kernels)?;
         let squares = room(&stream, OP, "sums of squares", SQUARE_BLOCKS)?;
         let operands = [room(&stream, OP, OPERANDS, 0)?, room(&stream, OP, OPERANDS, 0)?];
         let (precision, record) = (Dtype::F32, Record::None);
-        Ok(Self { gpu, stream, kernels, functions, blas, _room: workspace, squares, precision, operands, record })
+        Ok(Self {
+            gpu,
+            stream,
+            kernels,
+            functions,
+            blas,
+            _room: workspace,
+            squares,
+            regression,
+            precision,
+            operands,
+            record,
+        })
     }
 
     /// The device.
@@ -434,7 +442,9 @@ impl Device {
     ) -> Result<()> {
         let Drift { plan, workspace, table, losses, groups } = match own {
             Heads::Drift(drift) => &mut **drift,
-            Heads::Fields(fields) => return fields.gradient(&self.stream, &self.kernels, heads, progress),
+            Heads::Fields(fields) => {
+                return fields.gradient(&self.stream, &self.kernels, &self.regression, heads, progress);
+            }
         };
         if heads.len() != plan.shapes().len() {
             return Err(Error::shape(OP, "heads", [plan.shapes().len()], [heads.len()]));
@@ -504,6 +514,8 @@ impl Device {
         let [head] = heads else { return Err(Error::shape(OP, "heads", [1], [heads.len()])) };
         let count = term.len;
         let blocks = count.div_ceil(THREADS).min(SQUARE_BLOCKS);
+        let squares = self.squares.device_ptr(&self.stream).0 as *mut _;
+        let summed = |grad| UpdateCall { count: count as i64, grad, squares, ..UpdateCall::default() };
         let call = AheadCall {
             count: count as i64,
             blocks: blocks as i32, // SQUARE_BLOCKS at most
@@ -513,7 +525,7 @@ impl Device {
             term: term.address as *const _,
             moved: moved.address as *mut _,
             total: head.gradient.first(count)? as *mut _,
-            squares: self.squares.device_ptr(&self.stream).0 as *mut _,
+            squares,
             state: state.device_ptr(&self.stream).0 as *mut _,
             progress: progress.device_ptr(&self.stream).0 as *mut _,
             ..AheadCall::default()
@@ -522,11 +534,11 @@ impl Device {
             let generated = if m == 0 { head.generated } else { &*moved };
             let at = Head { generated, gradient: &mut *term, ..*head };
             self.one_gradient(own, &mut [at], progress)?;
-            launch!(self, term_squares, blocks, call)?;
+            launch!(self, grad_squares, blocks, summed(term.address as *mut _))?;
             let more = (m + 1 < lookahead.weights.len()).into();
             launch!(self, look_ahead, blocks, AheadCall { first: (m == 0).into(), more, weight: *weight, ..call })?;
         }
-        launch!(self, term_squares, blocks, AheadCall { term: call.total, ..call })?;
+        launch!(self, grad_squares, blocks, summed(call.total))?;
         launch!(self, ahead_loss, 1usize, call)
     }
 
@@ -873,16 +885,12 @@ impl Backend for Device {
             normalize: field.normalize.into(),
             first: 1,
             step: field.step,
-            norm_floor: Transport::NORM_FLOOR,
             towards_p: place as *const _,
             gradient: place as *mut _,
-            squares: self.squares.device_ptr(&self.stream).0 as *mut _,
             progress: progress.device_ptr(&self.stream).0 as *mut _,
             ..TransportCall::default()
         };
-        let blocks = count.div_ceil(THREADS).min(SQUARE_BLOCKS);
-        launch!(self, velocity, blocks, call)?;
-        launch!(self, regress, blocks, call)
+        self.regression.launch(&self.stream, call)
     }
 
     fn gradient(

@@ -29,7 +29,6 @@ pub(super) struct Fields {
     seed: u64,
     heads: Vec<FieldHead>,
     functions: Functions,
-    squares: CudaSlice<f64>,
 }
 
 #[derive(Debug)]
@@ -37,8 +36,40 @@ struct Functions {
     normals: CudaFunction,
     unit_directions: CudaFunction,
     add_noise: CudaFunction,
+}
+
+/// The end of every step along a field, whoever made it: V, then the gradient in its place and the loss.
+#[derive(Debug)]
+pub(super) struct Regression {
     velocity: CudaFunction,
     regress: CudaFunction,
+    squares: CudaSlice<f64>,
+}
+
+impl Regression {
+    pub(super) fn new(stream: &Arc<CudaStream>, kernels: &Kernels) -> Result<Self> {
+        Ok(Self {
+            velocity: kernels.function("velocity")?,
+            regress: kernels.function("regress")?,
+            squares: room(stream, OP, "sums of squares", BLOCKS)?,
+        })
+    }
+
+    /// Appends it.
+    pub(super) fn launch(&self, stream: &Arc<CudaStream>, call: TransportCall) -> Result<()> {
+        let call = TransportCall {
+            norm_floor: Transport::NORM_FLOOR,
+            squares: self.squares.device_ptr(stream).0 as *mut _,
+            ..call
+        };
+        let blocks = (call.count as usize).div_ceil(THREADS).min(BLOCKS);
+        for (name, function) in [("velocity", &self.velocity), ("regress", &self.regress)] {
+            // SAFETY: the call's arrays are as long as its extents say, and belong to this stream's context.
+            unsafe { stream.launch_builder(function).arg(&call).launch(threads(blocks * THREADS)?) }
+                .map_err(|error| failed(name, error))?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -139,12 +170,9 @@ impl Fields {
             normals: kernels.function("normals")?,
             unit_directions: kernels.function("unit_directions")?,
             add_noise: kernels.function("add_noise")?,
-            velocity: kernels.function("velocity")?,
-            regress: kernels.function("regress")?,
         };
         let heads = shapes.iter().map(head).collect::<Result<_>>()?;
-        let (field, squares) = (field.clone(), room(stream, OP, "sums of squares", BLOCKS)?);
-        Ok(Self { field, seed, heads, functions, squares })
+        Ok(Self { field: field.clone(), seed, heads, functions })
     }
 
     pub(super) fn shapes(&self) -> impl Iterator<Item = DriftShape> + '_ {
@@ -172,13 +200,14 @@ impl Fields {
         &mut self,
         stream: &Arc<CudaStream>,
         kernels: &Kernels,
+        regression: &Regression,
         arrays: &mut [Head<'_, DeviceArray>],
         progress: &CudaSlice<TrainProgress>,
     ) -> Result<()> {
         if arrays.len() != self.heads.len() {
             return Err(Error::shape(OP, "heads", [self.heads.len()], [arrays.len()]));
         }
-        let Self { field, seed, heads, functions, squares } = self;
+        let Self { field, seed, heads, functions } = self;
         let progress = progress.device_ptr(stream).0;
         let key = [*seed as u32, (*seed >> 32) as u32];
         let normals = |purpose: Purpose, to: &CudaSlice<f32>, count: usize| -> Result<u64> {
@@ -212,16 +241,10 @@ impl Fields {
             }
             let call = TransportCall {
                 first: i32::from(at == 0),
-                squares: squares.device_ptr(stream).0 as *mut _,
                 progress: progress as *mut _,
                 ..head.fields(field, stream, kernels, arrays)?
             };
-            let blocks = (call.count as usize).div_ceil(THREADS).min(BLOCKS);
-            for (name, function) in [("velocity", &functions.velocity), ("regress", &functions.regress)] {
-                // SAFETY: the call's arrays are as long as its extents say, and belong to this stream's context.
-                unsafe { stream.launch_builder(function).arg(&call).launch(threads(blocks * THREADS)?) }
-                    .map_err(|error| failed(name, error))?;
-            }
+            regression.launch(stream, call)?;
         }
         Ok(())
     }
@@ -297,7 +320,6 @@ impl FieldHead {
             velocity: params::VelocityKind_kOneProduct,
             normalize: field.normalize.into(),
             step: field.step,
-            norm_floor: Transport::NORM_FLOOR,
             towards_p: address(&self.towards_p),
             numbers: address(&self.numbers),
             gradient: arrays.gradient.first(groups * each)? as *mut _,

@@ -92,10 +92,10 @@ pub unsafe extern "C" fn cudrift_plan_new(
     plan: *mut *mut cudrift_plan,
 ) -> cudrift_status {
     guarded(|| {
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let to = unsafe { borrowed_mut("plan", plan) }?;
         *to = std::ptr::null_mut();
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
         if dtype > CUDRIFT_BF16 {
             return Err(Refusal::invalid(format!("libcudrift: dtype is {dtype}, expected 0 to {CUDRIFT_BF16}")));
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn cudrift_plan_new(
 pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
     if !plan.is_null() {
         guarded(|| {
-            // SAFETY: the caller's.
+            // SAFETY: not null, made by Box::into_raw in cudrift_plan_new, and not used hereafter (# Safety).
             drop(unsafe { Box::from_raw(plan) });
             Ok(())
         });
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudrift_plan_workspace_bytes(plan: *const cudrift_plan, bytes: *mut usize) -> cudrift_status {
     guarded(|| {
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         *unsafe { borrowed_mut("bytes", bytes) }? = unsafe { borrowed("plan", plan) }?.plan.workspace_bytes();
         Ok(())
     })
@@ -146,8 +146,8 @@ pub unsafe extern "C" fn cudrift_plan_run(
     inputs: *const cudrift_inputs,
     outputs: *mut cudrift_outputs,
 ) -> cudrift_status {
-    // SAFETY: the caller's.
-    unsafe { with(plan, inputs, Whole { outputs }) }
+    // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+    unsafe { with(plan, inputs, Work::Whole { outputs }) }
 }
 
 /// The first phase: what the scale of the call follows from.
@@ -160,8 +160,8 @@ pub unsafe extern "C" fn cudrift_plan_distances(
     inputs: *const cudrift_inputs,
     sums: *mut cudrift_scale_sums,
 ) -> cudrift_status {
-    // SAFETY: the caller's.
-    unsafe { with(plan, inputs, Distances { sums }) }
+    // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+    unsafe { with(plan, inputs, Work::Distances { sums }) }
 }
 
 /// The second phase, after the first of the same inputs: given the sums of all workers, the same bits for every one of them,
@@ -176,8 +176,8 @@ pub unsafe extern "C" fn cudrift_plan_coefficients(
     scale: *const cudrift_scale_sums,
     sums: *mut cudrift_force_sums,
 ) -> cudrift_status {
-    // SAFETY: the caller's.
-    unsafe { with(plan, inputs, Coefficients { scale, sums }) }
+    // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+    unsafe { with(plan, inputs, Work::Coefficients { scale, sums }) }
 }
 
 /// The last phase, after the second: given the sums of all workers, the results of these groups; outputs->nonfinite is that of
@@ -193,32 +193,26 @@ pub unsafe extern "C" fn cudrift_plan_contraction(
     force: *const cudrift_force_sums,
     outputs: *mut cudrift_outputs,
 ) -> cudrift_status {
-    // SAFETY: the caller's.
-    unsafe { with(plan, inputs, Contraction { scale, force, outputs }) }
+    // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+    unsafe { with(plan, inputs, Work::Contraction { scale, force, outputs }) }
 }
 
 /// What is done with inputs of whatever type.
-trait Work {
-    /// Whether it begins with a first phase.
-    const FIRST: bool;
-
-    /// # Safety
-    /// As cudrift_plan_run.
-    unsafe fn run<T: Element>(
-        self,
-        plan: &cudrift_plan,
-        state: &mut State,
-        inputs: &drift::DriftInputs<'_, T>,
-    ) -> Result<(), Refusal>;
+#[derive(Clone, Copy)]
+enum Work {
+    Whole { outputs: *mut cudrift_outputs },
+    Distances { sums: *mut cudrift_scale_sums },
+    Coefficients { scale: *const cudrift_scale_sums, sums: *mut cudrift_force_sums },
+    Contraction { scale: *const cudrift_scale_sums, force: *const cudrift_force_sums, outputs: *mut cudrift_outputs },
 }
 
 /// # Safety
 /// As cudrift_plan_run.
-unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: impl Work) -> cudrift_status {
+unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: Work) -> cudrift_status {
     /// # Safety
     /// As above.
-    unsafe fn typed<T: Element, W: Work>(plan: &cudrift_plan, inputs: &cudrift_inputs, work: W) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
+    unsafe fn typed<T: Element>(plan: &cudrift_plan, inputs: &cudrift_inputs, work: Work) -> Result<(), Refusal> {
+        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let gathered = unsafe { inputs.gather::<T>(&plan.shape) }?;
         let mut state = plan.state.lock().unwrap_or_else(|poisoned| {
             // What a panic left half done is forgotten.
@@ -227,72 +221,86 @@ unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: i
             (state.workspace, state.inputs) = (plan.plan.workspace(), None);
             state
         });
-        if W::FIRST {
+        if matches!(work, Work::Whole { .. } | Work::Distances { .. }) {
             state.inputs = Some(*inputs);
         } else if state.inputs != Some(*inputs) {
             return Err(Refusal::order("libcudrift: the first phase was of other inputs; begin with it"));
         }
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         unsafe { work.run(plan, &mut state, &gathered.inputs()?) }
     }
     guarded(|| {
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let (plan, inputs) = unsafe { (borrowed("plan", plan)?, borrowed("inputs", inputs)?) };
-        // SAFETY: the caller's; the type is the plan's.
+        // SAFETY: samples are of the plan's type and as many as its shape says, and outputs are nobody else's (# Safety).
         unsafe {
             match plan.dtype {
-                CUDRIFT_F32 => typed::<f32, _>(plan, inputs, work),
-                CUDRIFT_F16 => typed::<f16, _>(plan, inputs, work),
-                _ => typed::<bf16, _>(plan, inputs, work),
+                CUDRIFT_F32 => typed::<f32>(plan, inputs, work),
+                CUDRIFT_F16 => typed::<f16>(plan, inputs, work),
+                _ => typed::<bf16>(plan, inputs, work),
             }
         }
     })
 }
 
-struct Whole {
-    outputs: *mut cudrift_outputs,
-}
-
-impl Work for Whole {
-    const FIRST: bool = true;
-
+impl Work {
+    /// # Safety
+    /// As cudrift_plan_run.
     unsafe fn run<T: Element>(
         self,
         plan: &cudrift_plan,
         state: &mut State,
         inputs: &drift::DriftInputs<'_, T>,
     ) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
-        let outputs = unsafe { borrowed_mut("outputs", self.outputs) }?;
-        let sums = plan.plan.distances(inputs, &mut state.workspace)?;
-        let scale = sums.finish(&plan.spec)?;
-        let norms = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?.finish(&plan.spec, &scale);
-        state.convergence.clone_from(&norms.convergence);
-        // SAFETY: the caller's.
-        unsafe { results(plan, state, inputs, &scale, &norms, sums.nonfinite() as i64, outputs) }
-    }
-}
-
-struct Distances {
-    sums: *mut cudrift_scale_sums,
-}
-
-impl Work for Distances {
-    const FIRST: bool = true;
-
-    unsafe fn run<T: Element>(
-        self,
-        plan: &cudrift_plan,
-        state: &mut State,
-        inputs: &drift::DriftInputs<'_, T>,
-    ) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
-        let to = unsafe { borrowed_mut("sums", self.sums) }?;
-        let sums = plan.plan.distances(inputs, &mut state.workspace)?;
-        let [weighted_distance, weight, any_weight] = sums.totals(&plan.spec);
-        let (groups, nonfinite) = (plan.shape.groups as i64, sums.nonfinite() as i64);
-        *to = cudrift_scale_sums { weighted_distance, weight, any_weight, groups, nonfinite };
-        Ok(())
+        match self {
+            Self::Whole { outputs } => {
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                let outputs = unsafe { borrowed_mut("outputs", outputs) }?;
+                let sums = plan.plan.distances(inputs, &mut state.workspace)?;
+                let scale = sums.finish(&plan.spec)?;
+                let norms = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?.finish(&plan.spec, &scale);
+                state.convergence.clone_from(&norms.convergence);
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                unsafe { results(plan, state, inputs, &scale, &norms, sums.nonfinite() as i64, outputs) }
+            }
+            Self::Distances { sums } => {
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                let to = unsafe { borrowed_mut("sums", sums) }?;
+                let sums = plan.plan.distances(inputs, &mut state.workspace)?;
+                let [weighted_distance, weight, any_weight] = sums.totals(&plan.spec);
+                let (groups, nonfinite) = (plan.shape.groups as i64, sums.nonfinite() as i64);
+                *to = cudrift_scale_sums { weighted_distance, weight, any_weight, groups, nonfinite };
+                Ok(())
+            }
+            Self::Coefficients { scale, sums } => {
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                let (to, (scale, _)) = unsafe { (borrowed_mut("sums", sums)?, scale_of(plan, scale)?) };
+                let sums = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?;
+                state.convergence = sums.finish(&plan.spec, &scale).convergence;
+                *to = cudrift_force_sums { groups: plan.shape.groups as i64, ..Default::default() };
+                to.squares.iter_mut().zip(sums.totals(&plan.spec)).for_each(|(to, total)| *to = total);
+                Ok(())
+            }
+            Self::Contraction { scale, force, outputs } => {
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                let outputs = unsafe { borrowed_mut("outputs", outputs) }?;
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                let ((unit, nonfinite), force) = unsafe { (scale_of(plan, scale)?, borrowed("force", force)?) };
+                // SAFETY: `scale_of` has read it: it points to sums that live through the call.
+                let groups = unsafe { borrowed("scale", scale) }?.groups;
+                if force.groups != groups {
+                    let (got, problem) = (force.groups, "add it up over all workers");
+                    return Err(Refusal::invalid(format!(
+                        "libcudrift: force.groups is {got}, expected those of scale, {groups}; {problem}"
+                    )));
+                }
+                let squares = &force.squares[..plan.spec.temperatures.len()];
+                let elements = plan.shape.generated * plan.shape.dim;
+                let norms = ForceSums::of_totals(squares, groups as usize, elements).finish(&plan.spec, &unit);
+                // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+                unsafe { results(plan, state, inputs, &unit, &norms, nonfinite, outputs) }
+            }
+        }
     }
 }
 
@@ -309,71 +317,12 @@ fn count(name: &str, value: i64, least: usize) -> Result<usize, Refusal> {
 /// # Safety
 /// `sums` is null or points to them.
 unsafe fn scale_of(plan: &cudrift_plan, sums: *const cudrift_scale_sums) -> Result<(Scale, i64), Refusal> {
-    // SAFETY: the caller's.
+    // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
     let sums = unsafe { borrowed("scale", sums) }?;
     let totals = [sums.weighted_distance, sums.weight, sums.any_weight];
     let groups = count("scale.groups", sums.groups, plan.shape.groups)?;
     let nonfinite = count("scale.nonfinite", sums.nonfinite, 0)?;
     Ok((ScaleSums::of_totals(totals, groups, plan.shape.dim, nonfinite as u64).finish(&plan.spec)?, sums.nonfinite))
-}
-
-struct Coefficients {
-    scale: *const cudrift_scale_sums,
-    sums: *mut cudrift_force_sums,
-}
-
-impl Work for Coefficients {
-    const FIRST: bool = false;
-
-    unsafe fn run<T: Element>(
-        self,
-        plan: &cudrift_plan,
-        state: &mut State,
-        inputs: &drift::DriftInputs<'_, T>,
-    ) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
-        let (to, (scale, _)) = unsafe { (borrowed_mut("sums", self.sums)?, scale_of(plan, self.scale)?) };
-        let sums = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?;
-        state.convergence = sums.finish(&plan.spec, &scale).convergence;
-        *to = cudrift_force_sums { groups: plan.shape.groups as i64, ..Default::default() };
-        to.squares.iter_mut().zip(sums.totals(&plan.spec)).for_each(|(to, total)| *to = total);
-        Ok(())
-    }
-}
-
-struct Contraction {
-    scale: *const cudrift_scale_sums,
-    force: *const cudrift_force_sums,
-    outputs: *mut cudrift_outputs,
-}
-
-impl Work for Contraction {
-    const FIRST: bool = false;
-
-    unsafe fn run<T: Element>(
-        self,
-        plan: &cudrift_plan,
-        state: &mut State,
-        inputs: &drift::DriftInputs<'_, T>,
-    ) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
-        let outputs = unsafe { borrowed_mut("outputs", self.outputs) }?;
-        // SAFETY: the caller's.
-        let ((scale, nonfinite), force) = unsafe { (scale_of(plan, self.scale)?, borrowed("force", self.force)?) };
-        // SAFETY: the caller's, which `scale_of` has read.
-        let groups = unsafe { borrowed("scale", self.scale) }?.groups;
-        if force.groups != groups {
-            let (got, problem) = (force.groups, "add it up over all workers");
-            return Err(Refusal::invalid(format!(
-                "libcudrift: force.groups is {got}, expected those of scale, {groups}; {problem}"
-            )));
-        }
-        let squares = &force.squares[..plan.spec.temperatures.len()];
-        let elements = plan.shape.generated * plan.shape.dim;
-        let norms = ForceSums::of_totals(squares, groups as usize, elements).finish(&plan.spec, &scale);
-        // SAFETY: the caller's.
-        unsafe { results(plan, state, inputs, &scale, &norms, nonfinite, outputs) }
-    }
 }
 
 /// An array that the caller does not want.
@@ -412,7 +361,7 @@ unsafe fn results<T: Element>(
         return Err(misaligned("outputs.iterations", align_of::<u32>()));
     }
     let array = |pointer: *mut f32, len: usize| {
-        // SAFETY: the caller's.
+        // SAFETY: not null and aligned, as compared; an array of the caller's of this length, which nothing else has.
         (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(pointer, len) })
     };
     let (force, gradient, goal) = (array(outputs.force, len), array(outputs.gradient, len), array(outputs.goal, len));
@@ -438,7 +387,7 @@ unsafe fn results<T: Element>(
         }
     }
     for (r, (f2, reached)) in norms.f2.iter().zip(convergence).enumerate() {
-        // SAFETY: the caller's: each is null, or has a number for each temperature.
+        // SAFETY: each is null, or an array of the caller's with a number for each temperature that nothing else reads.
         unsafe {
             if !outputs.loss_r.is_null() {
                 *outputs.loss_r.add(r) = *f2;

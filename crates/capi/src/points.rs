@@ -87,7 +87,7 @@ impl cudrift_inputs {
         let points = [&self.generated, &self.negatives, &self.positives];
         let names = ["generated", "negatives", "positives"];
         let of = |k: usize| {
-            // SAFETY: the caller's.
+            // SAFETY: by # Safety, every array has the extents of the shape and lives as long as what is returned.
             unsafe { gathered::<T>(names[k], points[k], [shape.groups, counts[k], shape.dim]) }
         };
         let weights = [self.weight_generated, self.weight_negatives, self.weight_positives];
@@ -95,7 +95,7 @@ impl cudrift_inputs {
             return Err(misaligned(&format!("inputs.weight_{}", names[k]), align_of::<f32>()));
         }
         let weights = [0, 1, 2].map(|k| {
-            // SAFETY: the caller's: null, or so many numbers.
+            // SAFETY: by # Safety, a weight array that is not null has a number for each sample of the shape; it is aligned.
             (!weights[k].is_null()).then(|| unsafe { std::slice::from_raw_parts(weights[k], shape.groups * counts[k]) })
         });
         Ok(Gathered { shape: *shape, points: [of(0)?, of(1)?, of(2)?], weights })
@@ -125,11 +125,11 @@ unsafe fn gathered<'a, T: Element>(
         return Err(misaligned(&format!("inputs.{name}.data"), align_of::<T>()));
     }
     let whole = [(count * dim) as i64, dim as i64, 1];
-    // SAFETY: the caller's: null, or three numbers.
+    // SAFETY: by the header, strides are null or point to three numbers.
     let strides = unsafe { points.strides.cast::<[i64; 3]>().as_ref() }.copied().unwrap_or(whole);
     let same = |k: usize, extent: usize| extent == 1 || strides[k] == whole[k];
     if same(0, groups) && same(1, count) && same(2, dim) {
-        // SAFETY: the caller's.
+        // SAFETY: without gaps the array has `len` elements (# Safety); it is aligned and not null, as compared above.
         return Ok(Cow::Borrowed(unsafe { std::slice::from_raw_parts(data, len) }));
     }
     let [by_group, by_sample, by_coordinate] = strides.map(|stride| stride as isize);
@@ -141,9 +141,9 @@ unsafe fn gathered<'a, T: Element>(
     }
     for group in 0..groups as isize {
         for sample in 0..count as isize {
-            // SAFETY: the caller's: these elements are there.
+            // SAFETY: by # Safety, the array has an element at every place that its extents and strides lead to.
             let first = unsafe { data.offset(group * by_group + sample * by_sample) };
-            // SAFETY: as above.
+            // SAFETY: as above, for every coordinate.
             values.extend((0..dim as isize).map(|k| unsafe { *first.offset(k * by_coordinate) }));
         }
     }

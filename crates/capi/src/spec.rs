@@ -140,7 +140,7 @@ pub unsafe extern "C" fn cudrift_spec_preset(preset: u32, spec: *mut cudrift_spe
             CUDRIFT_NOTEBOOK => DriftSpec::notebook(),
             _ => return Err(unknown("preset", preset, 2)),
         };
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, it is null or points to a cudrift_spec, which nothing else reads or writes meanwhile.
         *unsafe { borrowed_mut("spec", spec) }? = plain(&from);
         Ok(())
     })
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn cudrift_spec_preset(preset: u32, spec: *mut cudrift_spe
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudrift_spec_couple(spec: *mut cudrift_spec, coupling: u32, form: u32) -> cudrift_status {
     guarded(|| {
-        // SAFETY: the caller's.
+        // SAFETY: by # Safety, it is null or points to a cudrift_spec, which nothing else reads or writes meanwhile.
         let spec = unsafe { borrowed_mut("spec", spec) }?;
         let changed = cudrift_spec { coupling, form, ..*spec };
         let own = changed.spec()?;

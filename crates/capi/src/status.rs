@@ -79,7 +79,7 @@ pub(crate) fn guarded(call: impl FnOnce() -> Result<(), Refusal>) -> cudrift_sta
 /// # Safety
 /// It is null, or points to a value that lives as long.
 pub(crate) unsafe fn borrowed<'a, T>(name: &str, pointer: *const T) -> Result<&'a T, Refusal> {
-    // SAFETY: the caller's.
+    // SAFETY: by # Safety, it is null or points to a value that lives as long as what is returned.
     unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
 }
 
@@ -88,7 +88,7 @@ pub(crate) unsafe fn borrowed<'a, T>(name: &str, pointer: *const T) -> Result<&'
 /// # Safety
 /// As [`borrowed`], and nothing else is there to read or write it.
 pub(crate) unsafe fn borrowed_mut<'a, T>(name: &str, pointer: *mut T) -> Result<&'a mut T, Refusal> {
-    // SAFETY: the caller's.
+    // SAFETY: by # Safety, it is null or points to a value that lives as long as what is returned.
     unsafe { pointer.as_mut() }.ok_or_else(|| null(name))
 }
 

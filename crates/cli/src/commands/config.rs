@@ -143,8 +143,7 @@ impl Run {
         };
         let field = options.field.flatten();
         let w_flow = field == Some(FieldName::WFlow);
-        let default = if w_flow { CouplingName::Sinkhorn } else { CouplingName::RowColumn };
-        let coupled = coupled.or_default(default)?;
+        let coupled = coupled.for_field(field, CouplingName::RowColumn)?;
         let independent = options.independent.unwrap_or(w_flow);
         let run = Self {
             data,

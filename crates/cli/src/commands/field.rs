@@ -316,10 +316,7 @@ impl Case {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut case = Case::read(&args.input)?;
     let w_flow = args.field == FieldName::WFlow;
-    let coupled = args.coupling.or_default(if w_flow { CouplingName::Sinkhorn } else { CouplingName::Row })?;
-    if w_flow {
-        coupled.check_w_flow()?;
-    }
+    let coupled = args.coupling.for_field(Some(args.field), CouplingName::Row)?;
     if args.coupling.form == Some(FormName::Joint) || coupled.coupling != CouplingName::Row {
         if args.field != FieldName::MeanShift && !w_flow {
             return Err(Error::usage("with this coupling there is no other field than mean-shift"));

@@ -166,12 +166,7 @@ impl Args {
 
     /// The drift's choices.
     fn drift(&self) -> Result<DriftSpec> {
-        let w_flow = self.field == Some(FieldName::WFlow);
-        let default = if w_flow { CouplingName::Sinkhorn } else { CouplingName::RowColumn };
-        let coupled = self.coupling.or_default(default)?;
-        if w_flow {
-            coupled.check_w_flow()?;
-        }
+        let coupled = self.coupling.for_field(self.field, CouplingName::RowColumn)?;
         let mut spec = coupled.spec(DriftSpec::notebook());
         let kernel = match self.field {
             Some(field) => field.kernel(self.kernel)?,

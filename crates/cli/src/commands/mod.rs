@@ -181,16 +181,11 @@ impl FieldName {
             Self::SdFlow | Self::WFlow => KernelName::Gaussian,
             _ => return Ok(given.unwrap_or(KernelName::Laplace)),
         };
-        match given {
-            Some(kernel) if kernel != own => {
-                let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-                    value().map_or_else(String::new, |value| value.get_name().to_owned())
-                };
-                let (field, kernel) = (name(&|| self.to_possible_value()), name(&|| own.to_possible_value()));
-                Err(Error::usage(format!("the kernel of {field} is {kernel}")))
-            }
-            _ => Ok(own),
+        if given.is_some_and(|kernel| kernel != own) {
+            let only = if own == KernelName::Plummer { "plummer" } else { "gaussian" };
+            return Err(Error::usage(format!("this field's kernel is {only}")));
         }
+        Ok(own)
     }
 
     /// What training and flows go along: a sample is left out of its own set, as by a drift. Nothing where the name stands
@@ -363,6 +358,16 @@ pub(crate) struct Coupled {
 }
 
 impl CouplingArgs {
+    /// As [`CouplingArgs::or_default`], or W-Flow's coupling where that is the field.
+    pub(crate) fn for_field(&self, field: Option<FieldName>, default: CouplingName) -> Result<Coupled> {
+        if field != Some(FieldName::WFlow) {
+            return self.or_default(default);
+        }
+        let coupled = self.or_default(CouplingName::Sinkhorn)?;
+        coupled.check_w_flow()?;
+        Ok(coupled)
+    }
+
     pub(crate) fn or_default(&self, default: CouplingName) -> Result<Coupled> {
         let coupling = self.coupling.unwrap_or(default);
         if coupling != CouplingName::Sinkhorn
