@@ -19,6 +19,8 @@ mod fnv;
 mod image;
 mod launch;
 mod lower;
+// kernels/params.h explains what is in there.
+#[allow(missing_docs)]
 mod params;
 mod plan;
 mod projected;
@@ -32,6 +34,8 @@ pub use device::{Device, DeviceArray, DeviceData, DeviceDrift};
 pub use field::{FieldArrays, FieldOutputs, FieldPlan};
 pub use image::{ImageInfo, Loaded, Origin, image, load_image};
 pub use launch::{Bound, Inputs, Kernels, Outputs, Phase, Samples, Statistics};
+#[doc(hidden)]
+pub use params::DriftScalars;
 pub use plan::{Options, Plan};
 pub use projected::DeviceProjection;
 pub use sliced::{SlicedArrays, SlicedPlan};

@@ -5,15 +5,21 @@
 //! pointers, translates, calls the crate within [`status::guarded`], which lets no panic through, and translates back.
 #![allow(non_camel_case_types)]
 
+mod cuda;
+mod kept;
 mod plan;
 mod points;
 mod spec;
 mod status;
+mod xla;
 
+pub use cuda::*;
+pub use kept::*;
 pub use plan::*;
 pub use points::*;
 pub use spec::*;
 pub use status::*;
+pub use xla::{cudrift_xla, cudrift_xla_cuda};
 
 use std::ffi::{CStr, c_char};
 

@@ -1,10 +1,12 @@
 //! Plans: one call, or its phases with their sums.
 
-use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, cudrift_inputs, cudrift_shape, misaligned};
+use crate::kept::on_threads;
+use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, CUDRIFT_F64, cudrift_inputs, cudrift_shape, misaligned};
 use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
 use crate::status::{Refusal, borrowed, borrowed_mut, cudrift_status, guarded};
 use drift::cpu::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
 use drift::{Convergence, DriftShape, DriftSpec, Element, Scale, bf16, f16};
+use std::ffi::c_void;
 use std::sync::Mutex;
 
 /// A drift of one spec, shape and type, with its workspace.
@@ -21,14 +23,14 @@ pub struct cudrift_plan {
 #[derive(Debug)]
 struct State {
     workspace: Workspace,
-    /// The inputs of the last first phase: the others are of the same.
-    inputs: Option<cudrift_inputs>,
+    /// Where the inputs of the last first phase were: the others are of the same.
+    inputs: Option<[usize; 9]>,
     /// How near the plans of its second phase came to their marginals.
     convergence: Vec<Convergence>,
 }
 
-/// What the first phase sums up over its groups. Sums of several workers, whose groups together are the call, are added
-/// field by field.
+/// What the first phase sums up over its groups: doubles only. Sums of several workers, whose groups together are the call,
+/// are added field by field.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct cudrift_scale_sums {
@@ -38,10 +40,10 @@ pub struct cudrift_scale_sums {
     pub weight: f64,
     /// sum_j w_j
     pub any_weight: f64,
-    /// How many groups.
-    pub groups: i64,
     /// How many coordinates are NaN or infinite.
-    pub nonfinite: i64,
+    pub nonfinite: f64,
+    /// How many groups.
+    pub groups: f64,
 }
 
 /// What the second phase sums up: the squared force of each temperature. Sums of several workers are added field by field.
@@ -51,21 +53,22 @@ pub struct cudrift_force_sums {
     /// Of each temperature, in raw coordinates.
     pub squares: [f64; CUDRIFT_MAX_TEMPERATURES],
     /// How many groups.
-    pub groups: i64,
+    pub groups: f64,
 }
 
-/// Where results go. Arrays are the caller's, without gaps, each null where it is not wanted; numbers are written.
+/// Where results go. Arrays are the caller's, without gaps, each null where it is not wanted; numbers are written. The first
+/// four are of float, and of double where samples are CUDRIFT_F64.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct cudrift_outputs {
     /// The drift in units of the scaled coordinates, [B, G, D].
-    pub force: *mut f32,
+    pub force: *mut c_void,
     /// The gradient of the sum of the losses by the generated samples, [B, G, D].
-    pub gradient: *mut f32,
+    pub gradient: *mut c_void,
     /// The frozen target x / sigma + force, [B, G, D].
-    pub goal: *mut f32,
+    pub goal: *mut c_void,
     /// Of each group, [B].
-    pub loss: *mut f32,
+    pub loss: *mut c_void,
     /// The mean square of each temperature's force, [R].
     pub loss_r: *mut f64,
     /// Of CUDRIFT_SINKHORN, how near the plans of these groups came to their marginals, the worst of each temperature, [R].
@@ -80,7 +83,28 @@ pub struct cudrift_outputs {
     pub nonfinite: i64,
 }
 
-/// Makes a plan for samples of a type, CUDRIFT_F32, CUDRIFT_F16 or CUDRIFT_BF16, on the CPU. Free it by cudrift_plan_free.
+impl cudrift_plan {
+    pub(crate) fn new(spec: DriftSpec, shape: DriftShape, dtype: u32) -> Result<Self, Refusal> {
+        if dtype > CUDRIFT_F64 {
+            return Err(Refusal::invalid(format!("libcudrift: dtype is {dtype}, expected 0 to {CUDRIFT_F64}")));
+        }
+        let plan = Plan::new(&spec, shape)?;
+        let state = Mutex::new(State { workspace: plan.workspace(), inputs: None, convergence: Vec::new() });
+        Ok(Self { spec, shape, dtype, plan, state })
+    }
+
+    /// Whether it is the plan that [`Self::new`] would make.
+    pub(crate) fn is_of(&self, spec: &DriftSpec, shape: &DriftShape, dtype: u32) -> bool {
+        self.dtype == dtype && self.shape == *shape && self.spec == *spec
+    }
+
+    /// Of its workspace.
+    pub(crate) fn bytes(&self) -> usize {
+        if self.dtype == CUDRIFT_F64 { 0 } else { self.plan.workspace_bytes() }
+    }
+}
+
+/// Makes a plan for samples of a type, CUDRIFT_F32 and so on, on the CPU. Free it by cudrift_plan_free.
 ///
 /// # Safety
 /// Each pointer is null or points to what its type says.
@@ -97,12 +121,7 @@ pub unsafe extern "C" fn cudrift_plan_new(
         *to = std::ptr::null_mut();
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
-        if dtype > CUDRIFT_BF16 {
-            return Err(Refusal::invalid(format!("libcudrift: dtype is {dtype}, expected 0 to {CUDRIFT_BF16}")));
-        }
-        let plan = Plan::new(&spec, shape)?;
-        let state = Mutex::new(State { workspace: plan.workspace(), inputs: None, convergence: Vec::new() });
-        *to = Box::into_raw(Box::new(cudrift_plan { spec, shape, dtype, plan, state }));
+        *to = Box::into_raw(Box::new(cudrift_plan::new(spec, shape, dtype)?));
         Ok(())
     })
 }
@@ -122,7 +141,7 @@ pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
     }
 }
 
-/// How many bytes the plan's workspace takes from its first call on.
+/// How many bytes the plan's workspace takes from its first call on; 0 for CUDRIFT_F64, which makes room as it goes.
 ///
 /// # Safety
 /// Each pointer is null or points to what its type says.
@@ -130,7 +149,7 @@ pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
 pub unsafe extern "C" fn cudrift_plan_workspace_bytes(plan: *const cudrift_plan, bytes: *mut usize) -> cudrift_status {
     guarded(|| {
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        *unsafe { borrowed_mut("bytes", bytes) }? = unsafe { borrowed("plan", plan) }?.plan.workspace_bytes();
+        *unsafe { borrowed_mut("bytes", bytes) }? = unsafe { borrowed("plan", plan) }?.bytes();
         Ok(())
     })
 }
@@ -199,7 +218,7 @@ pub unsafe extern "C" fn cudrift_plan_contraction(
 
 /// What is done with inputs of whatever type.
 #[derive(Clone, Copy)]
-enum Work {
+pub(crate) enum Work {
     Whole { outputs: *mut cudrift_outputs },
     Distances { sums: *mut cudrift_scale_sums },
     Coefficients { scale: *const cudrift_scale_sums, sums: *mut cudrift_force_sums },
@@ -209,9 +228,43 @@ enum Work {
 /// # Safety
 /// As cudrift_plan_run.
 unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: Work) -> cudrift_status {
+    // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+    guarded(|| unsafe { work.on(borrowed("plan", plan)?, inputs) })
+}
+
+/// The drift of a call, all phases.
+///
+/// # Safety
+/// As cudrift_plan_run.
+pub(crate) unsafe fn run(
+    plan: &cudrift_plan,
+    inputs: *const cudrift_inputs,
+    outputs: *mut cudrift_outputs,
+) -> Result<(), Refusal> {
+    // SAFETY: by # Safety.
+    unsafe { Work::Whole { outputs }.on(plan, inputs) }
+}
+
+impl Work {
     /// # Safety
-    /// As above.
-    unsafe fn typed<T: Element>(plan: &cudrift_plan, inputs: &cudrift_inputs, work: Work) -> Result<(), Refusal> {
+    /// As cudrift_plan_run.
+    pub(crate) unsafe fn on(self, plan: &cudrift_plan, inputs: *const cudrift_inputs) -> Result<(), Refusal> {
+        // SAFETY: by # Safety, it is null or points to inputs.
+        let inputs = unsafe { borrowed("inputs", inputs) }?;
+        // SAFETY: samples are of the plan's type and as many as its shape says, and outputs are nobody else's (# Safety).
+        on_threads(|| unsafe {
+            match plan.dtype {
+                CUDRIFT_F32 => self.typed::<f32>(plan, inputs),
+                CUDRIFT_F16 => self.typed::<f16>(plan, inputs),
+                CUDRIFT_BF16 => self.typed::<bf16>(plan, inputs),
+                _ => self.judge(plan, inputs),
+            }
+        })
+    }
+
+    /// # Safety
+    /// As cudrift_plan_run.
+    unsafe fn typed<T: Element>(self, plan: &cudrift_plan, inputs: &cudrift_inputs) -> Result<(), Refusal> {
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let gathered = unsafe { inputs.gather::<T>(&plan.shape) }?;
         let mut state = plan.state.lock().unwrap_or_else(|poisoned| {
@@ -221,29 +274,46 @@ unsafe fn with(plan: *const cudrift_plan, inputs: *const cudrift_inputs, work: W
             (state.workspace, state.inputs) = (plan.plan.workspace(), None);
             state
         });
-        if matches!(work, Work::Whole { .. } | Work::Distances { .. }) {
-            state.inputs = Some(*inputs);
-        } else if state.inputs != Some(*inputs) {
+        if matches!(self, Self::Whole { .. } | Self::Distances { .. }) {
+            state.inputs = Some(inputs.addresses());
+        } else if state.inputs != Some(inputs.addresses()) {
             return Err(Refusal::order("libcudrift: the first phase was of other inputs; begin with it"));
         }
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        unsafe { work.run(plan, &mut state, &gathered.inputs()?) }
+        unsafe { self.run(plan, &mut state, &gathered.inputs()?) }
     }
-    guarded(|| {
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        let (plan, inputs) = unsafe { (borrowed("plan", plan)?, borrowed("inputs", inputs)?) };
-        // SAFETY: samples are of the plan's type and as many as its shape says, and outputs are nobody else's (# Safety).
-        unsafe {
-            match plan.dtype {
-                CUDRIFT_F32 => typed::<f32>(plan, inputs, work),
-                CUDRIFT_F16 => typed::<f16>(plan, inputs, work),
-                _ => typed::<bf16>(plan, inputs, work),
+
+    /// The reference's results for samples in f64.
+    ///
+    /// # Safety
+    /// As cudrift_plan_run.
+    unsafe fn judge(self, plan: &cudrift_plan, inputs: &cudrift_inputs) -> Result<(), Refusal> {
+        let Self::Whole { outputs } = self else {
+            return Err(Refusal::invalid("libcudrift: CUDRIFT_F64 has no phases; take cudrift_plan_run"));
+        };
+        // SAFETY: each is null or points to a live value of its type, and outputs are nobody else's (# Safety).
+        let outputs = unsafe { borrowed_mut("outputs", outputs) }?;
+        outputs.aligned::<f64>()?;
+        // SAFETY: samples are of the plan's type and as many as its shape says (# Safety).
+        let gathered = unsafe { inputs.gather::<f64>(&plan.shape) }?;
+        let drift = drift::reference::drift(&plan.spec, &gathered.inputs()?)?;
+        let nonfinite = gathered.points.iter().flat_map(|points| points.iter()).filter(|v| !v.is_finite()).count();
+        for (to, from) in [
+            (outputs.force, &drift.force),
+            (outputs.gradient, &drift.grad),
+            (outputs.goal, &drift.goal),
+            (outputs.loss, &drift.loss),
+        ] {
+            if !to.is_null() {
+                // SAFETY: an array of the caller's with the extents of this one (# Safety), aligned as compared above.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
             }
         }
-    })
-}
+        // SAFETY: the arrays have a number for each temperature (# Safety).
+        unsafe { outputs.numbers(&drift.scale, &drift.loss_r, &drift.convergence, nonfinite as i64) };
+        Ok(())
+    }
 
-impl Work {
     /// # Safety
     /// As cudrift_plan_run.
     unsafe fn run<T: Element>(
@@ -268,7 +338,7 @@ impl Work {
                 let to = unsafe { borrowed_mut("sums", sums) }?;
                 let sums = plan.plan.distances(inputs, &mut state.workspace)?;
                 let [weighted_distance, weight, any_weight] = sums.totals(&plan.spec);
-                let (groups, nonfinite) = (plan.shape.groups as i64, sums.nonfinite() as i64);
+                let (groups, nonfinite) = (plan.shape.groups as f64, sums.nonfinite() as f64);
                 *to = cudrift_scale_sums { weighted_distance, weight, any_weight, groups, nonfinite };
                 Ok(())
             }
@@ -277,7 +347,7 @@ impl Work {
                 let (to, (scale, _)) = unsafe { (borrowed_mut("sums", sums)?, scale_of(plan, scale)?) };
                 let sums = plan.plan.coefficients(inputs, &scale, &mut state.workspace)?;
                 state.convergence = sums.finish(&plan.spec, &scale).convergence;
-                *to = cudrift_force_sums { groups: plan.shape.groups as i64, ..Default::default() };
+                *to = cudrift_force_sums { groups: plan.shape.groups as f64, ..Default::default() };
                 to.squares.iter_mut().zip(sums.totals(&plan.spec)).for_each(|(to, total)| *to = total);
                 Ok(())
             }
@@ -305,11 +375,14 @@ impl Work {
 }
 
 /// A number that was added up over workers: at least this one's.
-fn count(name: &str, value: i64, least: usize) -> Result<usize, Refusal> {
-    let number = usize::try_from(value).ok().filter(|number| *number >= least);
-    number.ok_or_else(|| {
-        Refusal::invalid(format!("libcudrift: {name} is {value}, expected {least} or more; add it up over all workers"))
-    })
+fn count(name: &str, value: f64, least: usize) -> Result<usize, Refusal> {
+    let whole = value as usize;
+    if whole as f64 == value && whole >= least {
+        return Ok(whole);
+    }
+    Err(Refusal::invalid(format!(
+        "libcudrift: {name} is {value}, expected {least} or more; add it up over all workers"
+    )))
 }
 
 /// The scale that follows from sums.
@@ -322,7 +395,7 @@ unsafe fn scale_of(plan: &cudrift_plan, sums: *const cudrift_scale_sums) -> Resu
     let totals = [sums.weighted_distance, sums.weight, sums.any_weight];
     let groups = count("scale.groups", sums.groups, plan.shape.groups)?;
     let nonfinite = count("scale.nonfinite", sums.nonfinite, 0)?;
-    Ok((ScaleSums::of_totals(totals, groups, plan.shape.dim, nonfinite as u64).finish(&plan.spec)?, sums.nonfinite))
+    Ok((ScaleSums::of_totals(totals, groups, plan.shape.dim, nonfinite as u64).finish(&plan.spec)?, nonfinite as i64))
 }
 
 /// An array that the caller does not want.
@@ -352,17 +425,10 @@ unsafe fn results<T: Element>(
     let DriftShape { groups, generated, dim, .. } = plan.shape;
     let len = groups * generated * dim;
     let State { workspace, convergence, .. } = state;
-    let floats = [outputs.force, outputs.gradient, outputs.goal, outputs.loss];
-    let numbers = [outputs.loss_r, outputs.marginal_error];
-    if !(floats.iter().all(|p| p.is_aligned()) && numbers.iter().all(|p| p.is_aligned())) {
-        return Err(misaligned("one of outputs", align_of::<f64>()));
-    }
-    if !outputs.iterations.is_aligned() {
-        return Err(misaligned("outputs.iterations", align_of::<u32>()));
-    }
-    let array = |pointer: *mut f32, len: usize| {
+    outputs.aligned::<f32>()?;
+    let array = |pointer: *mut c_void, len: usize| {
         // SAFETY: not null and aligned, as compared; an array of the caller's of this length, which nothing else has.
-        (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(pointer, len) })
+        (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(pointer.cast::<f32>(), len) })
     };
     let (force, gradient, goal) = (array(outputs.force, len), array(outputs.gradient, len), array(outputs.goal, len));
     let loss = array(outputs.loss, groups);
@@ -386,20 +452,44 @@ unsafe fn results<T: Element>(
             goal.iter_mut().zip(samples).zip(&*force).for_each(|((goal, x), f)| *goal = scaled(x) + f);
         }
     }
-    for (r, (f2, reached)) in norms.f2.iter().zip(convergence).enumerate() {
-        // SAFETY: each is null, or an array of the caller's with a number for each temperature that nothing else reads.
-        unsafe {
-            if !outputs.loss_r.is_null() {
-                *outputs.loss_r.add(r) = *f2;
-            }
-            if !outputs.marginal_error.is_null() {
-                *outputs.marginal_error.add(r) = reached.error;
-            }
-            if !outputs.iterations.is_null() {
-                *outputs.iterations.add(r) = reached.iterations;
+    // SAFETY: the arrays have a number for each temperature (# Safety).
+    unsafe { outputs.numbers(scale, &norms.f2, convergence, nonfinite) };
+    Ok(())
+}
+
+impl cudrift_outputs {
+    /// Refuses arrays that are no multiple of their type's size.
+    fn aligned<T>(&self) -> Result<(), Refusal> {
+        let arrays = [self.force, self.gradient, self.goal, self.loss].map(|pointer| pointer.cast::<T>());
+        if let Some(k) = arrays.iter().position(|pointer| !pointer.is_aligned()) {
+            let name = ["force", "gradient", "goal", "loss"][k];
+            return Err(misaligned(&format!("outputs.{name}"), align_of::<T>()));
+        }
+        if !(self.loss_r.is_aligned() && self.marginal_error.is_aligned()) {
+            return Err(misaligned("outputs.loss_r or outputs.marginal_error", align_of::<f64>()));
+        }
+        if self.iterations.is_aligned() { Ok(()) } else { Err(misaligned("outputs.iterations", align_of::<u32>())) }
+    }
+
+    /// Writes what is not an array of samples.
+    ///
+    /// # Safety
+    /// Each array is null, or the caller's with a number for each temperature that nothing else reads.
+    unsafe fn numbers(&mut self, scale: &Scale, loss_r: &[f64], convergence: &[Convergence], nonfinite: i64) {
+        for (r, (f2, reached)) in loss_r.iter().zip(convergence).enumerate() {
+            // SAFETY: by # Safety.
+            unsafe {
+                if !self.loss_r.is_null() {
+                    *self.loss_r.add(r) = *f2;
+                }
+                if !self.marginal_error.is_null() {
+                    *self.marginal_error.add(r) = reached.error;
+                }
+                if !self.iterations.is_null() {
+                    *self.iterations.add(r) = reached.iterations;
+                }
             }
         }
+        (self.scale, self.sigma, self.nonfinite) = (scale.scale, scale.sigma, nonfinite);
     }
-    (outputs.scale, outputs.sigma, outputs.nonfinite) = (scale.scale, scale.sigma, nonfinite);
-    Ok(())
 }

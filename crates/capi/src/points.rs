@@ -1,7 +1,7 @@
 //! A caller's arrays.
 
 use crate::status::{Refusal, null};
-use drift::{DriftInputs, DriftShape, Element, Points};
+use drift::{DriftInputs, DriftShape, Points};
 use std::borrow::Cow;
 
 /// Type of samples: IEEE binary32.
@@ -10,6 +10,8 @@ pub const CUDRIFT_F32: u32 = 0;
 pub const CUDRIFT_F16: u32 = 1;
 /// Type of samples: the upper half of a binary32.
 pub const CUDRIFT_BF16: u32 = 2;
+/// Type of samples: IEEE binary64. For judging results: slow, on the CPU alone, in one call without phases.
+pub const CUDRIFT_F64: u32 = 3;
 
 /// B groups of G generated samples, N further negatives (may be 0) and P positives (may be 0), of D coordinates.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,7 @@ pub struct cudrift_shape {
 }
 
 /// Samples [B, n, D] of the plan's type.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct cudrift_points {
     /// The first coordinate of the first sample; null where there are none.
@@ -39,7 +41,7 @@ pub struct cudrift_points {
 }
 
 /// The samples of a call, and their weights [B, n] without gaps, each null where all are 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct cudrift_inputs {
     /// [B, G, D]
@@ -75,14 +77,24 @@ impl cudrift_shape {
 /// The samples of a call, those with gaps gathered.
 pub(crate) struct Gathered<'a, T: Clone> {
     shape: DriftShape,
-    points: [Cow<'a, [T]>; 3],
+    pub(crate) points: [Cow<'a, [T]>; 3],
     weights: [Option<&'a [f32]>; 3],
 }
 
 impl cudrift_inputs {
+    /// Where everything is.
+    pub(crate) fn addresses(&self) -> [usize; 9] {
+        let [x, n, p] = [&self.generated, &self.negatives, &self.positives];
+        let data = [x.data, n.data, p.data].map(|pointer| pointer as usize);
+        let strides = [x.strides, n.strides, p.strides].map(|pointer| pointer as usize);
+        let weights =
+            [self.weight_generated, self.weight_negatives, self.weight_positives].map(|pointer| pointer as usize);
+        std::array::from_fn(|k| [data, strides, weights][k / 3][k % 3])
+    }
+
     /// # Safety
     /// Every array has the extents of `shape` and lives as long as what is returned.
-    pub(crate) unsafe fn gather<'a, T: Element>(&self, shape: &DriftShape) -> Result<Gathered<'a, T>, Refusal> {
+    pub(crate) unsafe fn gather<'a, T: Copy>(&self, shape: &DriftShape) -> Result<Gathered<'a, T>, Refusal> {
         let counts = [shape.generated, shape.negatives, shape.positives];
         let points = [&self.generated, &self.negatives, &self.positives];
         let names = ["generated", "negatives", "positives"];
@@ -108,7 +120,7 @@ pub(crate) fn misaligned(name: &str, bytes: usize) -> Refusal {
 
 /// # Safety
 /// The array has these extents, strides and alignment, and lives as long.
-unsafe fn gathered<'a, T: Element>(
+unsafe fn gathered<'a, T: Copy>(
     name: &str,
     points: &cudrift_points,
     [groups, count, dim]: [usize; 3],
@@ -150,7 +162,7 @@ unsafe fn gathered<'a, T: Element>(
     Ok(Cow::Owned(values))
 }
 
-impl<T: Element> Gathered<'_, T> {
+impl<T: Copy> Gathered<'_, T> {
     pub(crate) fn inputs(&self) -> drift::Result<DriftInputs<'_, T>> {
         let DriftShape { groups, generated, negatives, positives, dim } = self.shape;
         let [x, n, p] = &self.points;

@@ -18,6 +18,10 @@ pub const CUDRIFT_TOO_LARGE: cudrift_status = 2;
 pub const CUDRIFT_ORDER: cudrift_status = 3;
 /// Anything else. Please report it.
 pub const CUDRIFT_INTERNAL: cudrift_status = 4;
+/// There is no CUDA device, or a library or the kernels are not found.
+pub const CUDRIFT_NO_DEVICE: cudrift_status = 5;
+/// The CUDA driver refused an operation, or reports that one before it failed.
+pub const CUDRIFT_DEVICE: cudrift_status = 6;
 
 thread_local! {
     static MESSAGE: RefCell<CString> = RefCell::default();
@@ -40,6 +44,14 @@ impl Refusal {
         Self { status: CUDRIFT_INVALID, message: message.into() }
     }
 
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self { status: CUDRIFT_INTERNAL, message: message.into() }
+    }
+
+    pub(crate) fn device(message: impl Into<String>) -> Self {
+        Self { status: CUDRIFT_DEVICE, message: message.into() }
+    }
+
     pub(crate) fn order(message: impl Into<String>) -> Self {
         Self { status: CUDRIFT_ORDER, message: message.into() }
     }
@@ -49,8 +61,10 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::Shape { .. } | Error::Value { .. } => CUDRIFT_INVALID,
-            Error::TooLarge { .. } => CUDRIFT_TOO_LARGE,
+            Error::TooLarge { .. } | Error::DeviceMemory { .. } => CUDRIFT_TOO_LARGE,
             Error::Order { .. } => CUDRIFT_ORDER,
+            Error::LibraryMissing { .. } | Error::NoDevice { .. } | Error::NoKernels { .. } => CUDRIFT_NO_DEVICE,
+            Error::Device { .. } => CUDRIFT_DEVICE,
             _ => CUDRIFT_INTERNAL,
         };
         Self { status, message: error.to_string() }

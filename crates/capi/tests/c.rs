@@ -104,32 +104,59 @@ fn the_readme_s_program() {
     assert!(number("loss") > 0.0 && number("scale") > 0.0, "{printed}");
 }
 
-#[test]
-fn the_golden_set_through_c() {
-    let folder = tempfile::tempdir().unwrap();
+/// The golden cases as golden.h reads them.
+fn cases(folder: &Path) -> Vec<PathBuf> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(golden).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         if path.extension().is_some_and(|extension| extension == "npz") && !name.starts_with("ms_") {
-            cases.push(folder.path().join(name));
+            cases.push(folder.join(name));
             write_case(&read_npz(&path), &cases[cases.len() - 1]);
         }
     }
     assert_eq!(cases.len(), 10);
-    let built = libraries();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden.c");
-    for (name, library) in [("shared", "libcudrift.so"), ("static", "libcudrift.a")] {
-        let program = folder.path().join(name);
-        let mut compiler = compiler(folder.path());
-        compiler.arg(&source).arg("-o").arg(&program).arg(built.join(library)).args(["-lm", "-lpthread", "-ldl"]);
-        if name == "shared" {
-            compiler.arg(format!("-Wl,-rpath,{}", built.display()));
-        }
-        output(&mut compiler);
-        let printed = output(Command::new(&program).args(&cases));
+    cases
+}
+
+/// A program of this folder, linked to one of the libraries.
+fn program(folder: &Path, source: &str, library: &str) -> Command {
+    let (built, to) = (libraries(), folder.join(source.replace('.', "-") + library));
+    let mut compiler = compiler(folder);
+    compiler.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(source)).arg("-o").arg(&to);
+    compiler.arg(built.join(library)).args(["-lm", "-lpthread", "-ldl"]);
+    if library.ends_with(".so") {
+        compiler.arg(format!("-Wl,-rpath,{}", built.display()));
+    }
+    output(&mut compiler);
+    Command::new(to)
+}
+
+#[test]
+fn the_golden_set_through_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = cases(folder.path());
+    for library in ["libcudrift.so", "libcudrift.a"] {
+        let printed = output(program(folder.path(), "golden.c", library).args(&cases));
         print!("{printed}");
         assert!(printed.contains("10 cases") && printed.contains(env!("CARGO_PKG_VERSION")), "{printed}");
     }
+}
+
+#[test]
+fn the_golden_set_on_cuda_through_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = cases(folder.path());
+    let mut program = program(folder.path(), "cuda.c", "libcudrift.so");
+    let required = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
+    if !required("CUDRIFT_REQUIRE_CUDA")
+        && !required("CUDRIFT_REQUIRE_GPU")
+        && program.output().unwrap().status.code() == Some(77)
+    {
+        return eprintln!("SKIPPED: no CUDA device; `cargo xtask test` has the simulator");
+    }
+    let printed = output(program.args(&cases));
+    print!("{printed}");
+    assert!(printed.contains("10 cases"), "{printed}");
 }

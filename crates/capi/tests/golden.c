@@ -1,116 +1,11 @@
-/* Runs golden cases through libcudrift and judges the results. A case is a file of tests/c.rs: eight int64 (B, G, N, P, D, R,
- * which weights there are by bits, 0), R doubles, samples and weights in float, then the expected loss [B], scale, sigma,
- * loss_r [R], goal and gradient [B, G, D] in double. */
-#include <math.h>
+/* Runs golden cases through libcudrift on the CPU, and what it should refuse. */
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "cudrift.h"
-
-static const double kBound = 2e-6;
-
-typedef struct {
-    cudrift_shape shape;
-    cudrift_spec spec;
-    int64_t temperatures;
-    cudrift_inputs inputs;
-    double *loss, *scale, *sigma, *loss_r, *goal, *gradient;
-} golden;
-
-static void fail(const char *what) {
-    fprintf(stderr, "%s: %s\n", what, cudrift_message());
-    exit(1);
-}
-
-#define OK(call)                     \
-    do {                             \
-        if ((call) != CUDRIFT_OK) {  \
-            fail(#call);             \
-        }                            \
-    } while (0)
-
-static void expect(int holds, const char *what) {
-    if (!holds) {
-        fail(what);
-    }
-}
-
-static void *read_some(FILE *file, int64_t count, size_t size) {
-    void *values = malloc((size_t)count * size + 1);
-    expect(values != NULL && fread(values, size, (size_t)count, file) == (size_t)count, "the case is cut off");
-    return values;
-}
-
-static golden read_case(const char *path) {
-    FILE *file = fopen(path, "rb");
-    expect(file != NULL, path);
-    int64_t *n = read_some(file, 8, sizeof(int64_t));
-    golden c = {.shape = {n[0], n[1], n[2], n[3], n[4]}, .temperatures = n[5]};
-    OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &c.spec));
-    double *temperatures = read_some(file, n[5], sizeof(double));
-    c.spec.temperature_count = (uint32_t)n[5];
-    memcpy(c.spec.temperatures, temperatures, (size_t)n[5] * sizeof(double));
-    const int64_t b = n[0], counts[3] = {n[1], n[2], n[3]}, dim = n[4], weights = n[6];
-    cudrift_points *points[3] = {&c.inputs.generated, &c.inputs.negatives, &c.inputs.positives};
-    for (int k = 0; k < 3; k++) {
-        points[k]->data = read_some(file, b * counts[k] * dim, sizeof(float));
-    }
-    const float **of[3] = {&c.inputs.weight_generated, &c.inputs.weight_negatives, &c.inputs.weight_positives};
-    for (int k = 0; k < 3; k++) {
-        *of[k] = weights >> k & 1 ? read_some(file, b * counts[k], sizeof(float)) : NULL;
-    }
-    const int64_t elements = b * counts[0] * dim;
-    c.loss = read_some(file, b, sizeof(double));
-    c.scale = read_some(file, 1, sizeof(double));
-    c.sigma = read_some(file, 1, sizeof(double));
-    c.loss_r = read_some(file, n[5], sizeof(double));
-    c.goal = read_some(file, elements, sizeof(double));
-    c.gradient = read_some(file, elements, sizeof(double));
-    expect(fgetc(file) == EOF, "the case is longer than it says");
-    fclose(file);
-    free(temperatures);
-    free(n);
-    return c;
-}
-
-/* The greater of both, and infinity in the place of a NaN, which fmax would drop. */
-static double most(double a, double b) { return isnan(a) || isnan(b) ? INFINITY : fmax(a, b); }
-
-/* The largest error, as a share of the largest number that is expected. */
-static double error_of(const float *got, const double *want, int64_t count) {
-    double worst = 0, largest = 0;
-    for (int64_t k = 0; k < count; k++) {
-        worst = most(worst, fabs(got[k] - want[k]));
-        largest = most(largest, fabs(want[k]));
-    }
-    return worst == 0 ? 0 : worst / largest;
-}
-
-static void judge(const char *what, const golden *c, const float *gradient, const float *goal, const float *loss,
-                  const double *loss_r, double scale, double sigma) {
-    const int64_t elements = c->shape.groups * c->shape.generated * c->shape.dim;
-    double worst = error_of(gradient, c->gradient, elements);
-    worst = most(worst, error_of(goal, c->goal, elements));
-    worst = most(worst, error_of(loss, c->loss, c->shape.groups));
-    worst = most(worst, most(fabs(scale / *c->scale - 1), fabs(sigma / *c->sigma - 1)));
-    double off = 0, largest = 0;
-    for (int64_t r = 0; r < c->temperatures; r++) {
-        off = most(off, fabs(loss_r[r] - c->loss_r[r]));
-        largest = most(largest, c->loss_r[r]);
-    }
-    worst = most(worst, off / largest);
-    printf("%s: %.1e\n", what, worst);
-    expect(worst <= kBound, what);
-}
-
-static void *room(int64_t count, size_t size) {
-    void *place = calloc((size_t)count + 1, size);
-    expect(place != NULL, "memory");
-    return place;
-}
+#define BOUND 2e-6
+#include "golden.h"
 
 /* Samples with gaps, and coordinates from the last to the first. */
 static cudrift_points spread(const cudrift_points *from, int64_t groups, int64_t count, int64_t dim, int64_t strides[3]) {
@@ -146,6 +41,42 @@ static void *work(void *argument) {
 
 static cudrift_points from_group(const cudrift_points *points, int64_t group, int64_t count, int64_t dim) {
     return (cudrift_points){(const float *)points->data + group * count * dim, NULL};
+}
+
+static double *widened(const void *from, int64_t count) {
+    double *to = room(count, sizeof(double));
+    for (int64_t k = 0; k < count; k++) {
+        to[k] = ((const float *)from)[k];
+    }
+    return to;
+}
+
+static void near(const char *what, const double *got, const double *want, int64_t count) {
+    double worst = 0, largest = 0;
+    for (int64_t k = 0; k < count; k++) {
+        worst = most(worst, fabs(got[k] - want[k]));
+        largest = most(largest, fabs(want[k]));
+    }
+    expect(worst <= 1e-11 * largest, what);
+}
+
+/* Samples in double: the reference. */
+static void in_doubles(const golden *c) {
+    const cudrift_shape s = c->shape;
+    const int64_t rows = s.groups * s.dim, elements = rows * s.generated;
+    cudrift_inputs inputs = c->inputs;
+    inputs.generated.data = widened(inputs.generated.data, elements);
+    inputs.negatives.data = widened(inputs.negatives.data, rows * s.negatives);
+    inputs.positives.data = widened(inputs.positives.data, rows * s.positives);
+    double *gradient = room(elements, sizeof(double)), *goal = room(elements, sizeof(double));
+    double *loss = room(s.groups, sizeof(double)), loss_r[CUDRIFT_MAX_TEMPERATURES];
+    cudrift_outputs outputs = {.gradient = gradient, .goal = goal, .loss = loss, .loss_r = loss_r};
+    OK(cudrift_drift(&c->spec, &s, CUDRIFT_F64, &inputs, &outputs));
+    near("gradient in double", gradient, c->gradient, elements);
+    near("goal in double", goal, c->goal, elements);
+    near("loss in double", loss, c->loss, s.groups);
+    near("loss_r in double", loss_r, c->loss_r, c->temperatures);
+    near("sigma in double", &outputs.sigma, c->sigma, 1);
 }
 
 static void run(const char *path) {
@@ -232,11 +163,26 @@ static void run(const char *path) {
     }
     for (int k = 0; k < 3; k++) {
         pthread_join(threads[k], NULL);
-        expect(error_of(workers[k].gradient, c.gradient, elements) <= kBound, "a thread's result");
+        expect(error_of(workers[k].gradient, c.gradient, elements) <= BOUND, "a thread's result");
         free(workers[k].gradient);
     }
     cudrift_plan_free(other);
+
+    /* A child that is forked off after all that: by the parent's plan, and in one call. */
+    const pid_t child = fork();
+    expect(child >= 0, "a child");
+    outputs = (cudrift_outputs){.gradient = gradient};
+    OK(cudrift_plan_run(plan, &c.inputs, &outputs));
+    expect(error_of(gradient, c.gradient, elements) <= BOUND, "a process's result");
+    OK(cudrift_drift(&c.spec, &c.shape, CUDRIFT_F32, &c.inputs, &outputs));
+    expect(error_of(gradient, c.gradient, elements) <= BOUND, "a process's result in one call");
+    if (child == 0) {
+        _exit(0);
+    }
+    int status = 1;
+    expect(waitpid(child, &status, 0) == child && status == 0, "the child");
     cudrift_plan_free(plan);
+    in_doubles(&c);
 }
 
 static void refused(cudrift_status got, cudrift_status want, const char *says) {
@@ -322,6 +268,17 @@ static void what_cannot_be(void) {
     OK(cudrift_plan_run(plan, &inputs, &outputs));
     cudrift_plan_free(plan);
     cudrift_plan_free(NULL);
+    const double wide[6] = {0, 0, 1, 0, 0.5, -1};
+    shape.positives = 3;
+    inputs = (cudrift_inputs){.generated = {wide, NULL}, .positives = {wide, NULL}};
+    OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F64, &plan));
+    refused(cudrift_plan_distances(plan, &inputs, &scale), CUDRIFT_INVALID, "no phases");
+    cudrift_plan_free(plan);
+    shape.positives = 1;
+    inputs = (cudrift_inputs){.generated = {x, NULL}, .positives = {x, NULL}};
+    refused(cudrift_drift(&spec, &shape, CUDRIFT_F32, NULL, &outputs), CUDRIFT_INVALID, "inputs is a null");
+    refused(cudrift_drift(&spec, NULL, CUDRIFT_F32, &inputs, &outputs), CUDRIFT_INVALID, "shape is a null");
+    cudrift_forget();
     /* A plan: what does not go with it is taken away, and how near it came is written. */
     OK(cudrift_spec_couple(&spec, CUDRIFT_SINKHORN, CUDRIFT_SPLIT));
     expect(spec.self_mask == CUDRIFT_MASK_KEEP && spec.affinity_floor == CUDRIFT_FLOOR_NONE, "what goes with plans");
@@ -389,6 +346,7 @@ static void ten_thousand_calls(void) {
         OK(cudrift_plan_new(&spec, &shape, CUDRIFT_F32, &other));
         cudrift_plan_free(other);
         expect(cudrift_plan_run(plan, NULL, &outputs) == CUDRIFT_INVALID, "no inputs");
+        OK(cudrift_drift(&spec, &shape, CUDRIFT_F32, &inputs, &outputs));
     }
     const long grown = resident() - before;
     printf("grown by %ld pages\n", grown);

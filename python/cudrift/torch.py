@@ -1,0 +1,211 @@
+"""The drift of PyTorch's tensors, on the CPU and on CUDA's current stream."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from . import _abi, cuda
+from ._call import Block, Call, plan_of
+from ._spec import Spec, from_native, native, resolve
+
+__all__ = ["drift_loss"]
+
+_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+
+
+def drift_loss(
+    gen: Tensor,
+    fixed_pos: Tensor,
+    fixed_neg: Tensor | None = None,
+    weight_gen: Tensor | None = None,
+    weight_pos: Tensor | None = None,
+    weight_neg: Tensor | None = None,
+    R_list: Sequence[float] | None = None,
+    *,
+    spec: Spec | str | None = None,
+    process_group=None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of generated samples that regress onto themselves plus their drift, as the official `drift_loss` has it.
+
+    `gen` is [B, G, D], `fixed_pos` [B, P, D], `fixed_neg` [B, N, D], weights [B, n], all 1 where they are None. Samples are
+    float32, float16, bfloat16 or float64 (by the reference, on the CPU, slow); where types differ they are promoted. On the CPU
+    nothing is copied, whatever the strides.
+
+    Gives the loss of each group, [B], of which `gen` alone has a gradient, and for logging `info`, with the mean distance as
+    "scale" and the mean square of each temperature's force as "loss_0.02" and so on.
+
+    `spec` is a `cudrift.Spec` or a preset's name, official where it is None; `R_list`, where it is given, are its temperatures
+    (official: 0.02, 0.05, 0.2).
+
+    With a `process_group`, the groups of all its processes are one batch: scale and force norms are theirs, by two all-reduces
+    of a few numbers. The loss is that of this process's groups.
+    """
+    spec = resolve(spec, R_list)
+    samples = [gen, fixed_pos] + ([] if fixed_neg is None else [fixed_neg])
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in samples))
+    weights = [None if w is None else w.detach().to(torch.float32).contiguous() for w in (weight_gen, weight_pos, weight_neg)]
+    group = ""
+    if process_group is not None and process_group.size() > 1:
+        group = process_group.group_name
+    loss, _, numbers = torch.ops.cudrift.drift(
+        gen.to(dtype),
+        fixed_pos.detach().to(dtype),
+        None if fixed_neg is None else fixed_neg.detach().to(dtype),
+        *weights,
+        _encoded(spec),
+        group,
+    )
+    info = {"scale": numbers[0]}
+    info.update((f"loss_{r}", numbers[3 + k]) for k, r in enumerate(spec.temperatures if R_list is None else R_list))
+    return loss, info
+
+
+@functools.lru_cache(maxsize=256)
+def _encoded(spec):
+    """The spec as an operator can take it."""
+    return bytes(native(spec)).hex()
+
+
+@functools.lru_cache(maxsize=256)
+def _decoded(text):
+    return from_native(_abi.Spec.from_buffer_copy(bytes.fromhex(text)))
+
+
+@torch.library.custom_op("cudrift::drift", mutates_args=())
+def _drift(
+    gen: Tensor,
+    pos: Tensor,
+    neg: Optional[Tensor],
+    weight_gen: Optional[Tensor],
+    weight_pos: Optional[Tensor],
+    weight_neg: Optional[Tensor],
+    spec: str,
+    group: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss [B], gradient [B, G, D] and, in f64, scale, sigma, nonfinite, loss_r."""
+    others = [t for t in (pos, neg, weight_gen, weight_pos, weight_neg) if t is not None]
+    if any(t.device != gen.device for t in others):
+        devices = ", ".join(sorted({str(t.device) for t in (gen, *others)}))
+        raise _abi.InvalidError(f"cudrift: tensors lie on {devices}; move them to one")
+    if gen.device.type not in ("cpu", "cuda"):
+        raise _abi.InvalidError(f"cudrift: tensors lie on {gen.device}, expected cpu or cuda")
+    on = _on_cuda if gen.is_cuda else _on_cpu
+    return on(_decoded(spec), [gen, neg, pos], [weight_gen, weight_neg, weight_pos], group)
+
+
+@_drift.register_fake
+def _(gen, pos, neg, weight_gen, weight_pos, weight_neg, spec, group):
+    number = torch.float64 if gen.dtype == torch.float64 else torch.float32
+    temperatures = len(_decoded(spec).temperatures)
+    return (
+        gen.new_empty(gen.shape[0], dtype=number),
+        gen.new_empty(gen.shape, dtype=number),
+        gen.new_empty(3 + temperatures, dtype=torch.float64),
+    )
+
+
+def _block(tensor):
+    if tensor is None:
+        return None
+    strides = None if tensor.is_contiguous() else tensor.stride()
+    return Block(tensor.data_ptr(), tensor.shape, strides, _NAMES.get(tensor.dtype, str(tensor.dtype)))
+
+
+def _results(gen, groups, shape):
+    number = torch.float64 if gen.dtype == torch.float64 else torch.float32
+    return gen.new_empty(groups, dtype=number), gen.new_empty(shape, dtype=number)
+
+
+def _on_cpu(spec, samples, weights, group):
+    call = Call([_block(t) for t in samples], [_block(t) for t in weights])
+    loss, gradient = _results(samples[0], call.groups, samples[0].shape)
+    numbers = torch.empty(3 + len(spec.temperatures), dtype=torch.float64)
+    outputs = _abi.Outputs(gradient=gradient.data_ptr(), loss=loss.data_ptr(), loss_r=numbers.data_ptr() + 24)
+    if group:
+        plan = plan_of(spec, call)
+        scale = _added_up(plan.distances(call), group)
+        force = _added_up(plan.coefficients(call, scale), group)
+        plan.contraction(call, scale, force, outputs)
+    else:
+        call.run(spec, outputs)
+    numbers[0], numbers[1], numbers[2] = outputs.scale, outputs.sigma, outputs.nonfinite
+    return loss, gradient, numbers
+
+
+def _added_up(sums, group):
+    """Sums over all processes of a group."""
+    # Doubles only, which the tensor shares.
+    numbers = torch.frombuffer(sums, dtype=torch.float64)
+    _all_reduce(numbers, group)
+    return sums
+
+
+def _all_reduce(numbers, group):
+    from torch.distributed import all_reduce
+    from torch.distributed.distributed_c10d import _resolve_process_group
+
+    all_reduce(numbers, group=_resolve_process_group(group))
+
+
+_plan = functools.lru_cache(maxsize=64)(cuda.Plan)
+_DOUBLE = ctypes.sizeof(ctypes.c_double)
+
+
+def _on_cuda(spec, samples, weights, group):
+    # Coordinates lie side by side on a device.
+    samples = [t if t is None or t.stride(-1) == 1 or t.shape[-1] == 1 else t.contiguous() for t in samples]
+    gen, neg, pos = samples
+    shape = (gen.shape[0], gen.shape[1], 0 if neg is None else neg.shape[1], pos.shape[1], gen.shape[2])
+    plan = _plan(spec, shape, _NAMES.get(gen.dtype, str(gen.dtype)), gen.get_device())
+    loss, gradient = _results(gen, shape[0], gen.shape)
+    # Given back to PyTorch at the end of this function, which hands it out again in the order of the stream alone.
+    workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8, device=gen.device)
+    scalars = workspace[: ctypes.sizeof(cuda.Scalars)].view(torch.float64)
+    stream = torch.cuda.current_stream(gen.device).cuda_stream
+    run = functools.partial(
+        plan.run, gen, pos, neg, weight_gen=weights[0], weight_neg=weights[1], weight_pos=weights[2],
+        workspace=workspace, gradient=gradient, loss=loss, stream=stream,
+    )
+
+    def part(first, last):
+        return scalars[first.offset // _DOUBLE : (last.offset + last.size) // _DOUBLE]
+
+    fields = cuda.Scalars
+    if group:
+        run(phase="distances")
+        _all_reduce(part(fields.weighted_distance, fields.groups), group)
+        run(phase="scale")
+        run(phase="norms")
+        _all_reduce(part(fields.squares, fields.squares), group)
+        run(phase="theta")
+        run(phase="force")
+    else:
+        run()
+    loss_r = part(fields.loss_r, fields.loss_r)[: len(spec.temperatures)]
+    nonfinite = part(fields.nonfinite, fields.nonfinite)
+    return loss, gradient, torch.cat([part(fields.scale, fields.sigma), nonfinite, loss_r])
+
+
+def _remember(ctx, inputs, output):
+    _, gradient, numbers = output
+    ctx.save_for_backward(inputs[0], gradient, numbers)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, loss, _gradient, _numbers):
+    gen, gradient, numbers = ctx.saved_tensors
+    if loss is None:
+        return (None,) * 8
+    if torch.is_grad_enabled():
+        # Of a second derivative: (gen / sigma - goal)^2 with goal and sigma held.
+        factor = 2.0 / (gen.shape[1] * gen.shape[2] * numbers[1] ** 2)
+        gradient = gradient + factor.to(gradient.dtype) * (gen - gen.detach())
+    return ((loss[:, None, None] * gradient).to(gen.dtype), *(None,) * 7)
+
+
+_drift.register_autograd(_backward, setup_context=_remember)
