@@ -57,12 +57,15 @@ class Spec:
     center: bool
     constant_self_distance: bool
     f64_sums: bool
+    text: str = dataclasses.field(init=False, repr=False, compare=False)
+    """All of it, as a compiler can take it for a constant."""
 
     def __post_init__(self):
         temperatures = self.temperatures
         if isinstance(temperatures, (int, float)):
             temperatures = (temperatures,)
         object.__setattr__(self, "temperatures", tuple(float(r) for r in temperatures))
+        object.__setattr__(self, "text", bytes(native(self)).hex())
 
     @staticmethod
     def official(**changes) -> Spec:
@@ -92,6 +95,10 @@ class Spec:
         return from_native(spec)
 
 
+def _fields():
+    return [field for field in dataclasses.fields(Spec) if field.init]
+
+
 def _number(field, name):
     names = _CHOICES[field]
     if name not in names:
@@ -105,7 +112,7 @@ def native(spec: Spec) -> _abi.Spec:
     to = _abi.Spec()
     if not 1 <= len(spec.temperatures) <= _abi.MAX_TEMPERATURES:
         raise _abi.InvalidError(f"cudrift: {len(spec.temperatures)} temperatures, expected 1 to {_abi.MAX_TEMPERATURES}")
-    for field in dataclasses.fields(spec):
+    for field in _fields():
         value = getattr(spec, field.name)
         if field.name == "temperatures":
             to.temperature_count = len(value)
@@ -115,10 +122,16 @@ def native(spec: Spec) -> _abi.Spec:
     return to
 
 
+@functools.lru_cache(maxsize=256)
+def from_text(text: str) -> Spec:
+    """The spec with this text."""
+    return from_native(_abi.Spec.from_buffer_copy(bytes.fromhex(text)))
+
+
 def from_native(spec: _abi.Spec) -> Spec:
     """And back."""
     values = {}
-    for field in dataclasses.fields(Spec):
+    for field in _fields():
         value = getattr(spec, field.name)
         if field.name == "temperatures":
             value = tuple(value[: spec.temperature_count])

@@ -68,34 +68,37 @@ def drift_loss(
         if weight.shape not in ((groups, count), (groups, 0)):
             raise _abi.InvalidError(f"cudrift: weight_{name} has shape {list(weight.shape)}, expected {[groups, count]}")
         weights.append(weight)
-    fixed = jax.lax.stop_gradient((neg, fixed_pos, *weights))
     axes = axis_name if axis_name is None or isinstance(axis_name, str) else tuple(axis_name)
-    loss, numbers = _loss(spec, axes, gen, *fixed)
+    loss, gradient, numbers = _drift(spec, axes, *jax.lax.stop_gradient((gen, neg, fixed_pos, *weights)))
+    loss = _regression(gen, loss, gradient, numbers[1])
     info = {"scale": numbers[0]}
     info.update((f"loss_{r}", numbers[3 + k]) for k, r in enumerate(spec.temperatures if R_list is None else R_list))
     return loss, info
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loss(spec, axes, gen, *fixed):
-    loss, _, numbers = _drift(spec, axes, gen, *fixed)
-    return loss, numbers
+@jax.custom_jvp
+def _regression(gen, loss, gradient, sigma):
+    """The mean of (gen / sigma - goal)^2, whose value and gradient at `gen` are known; goal and sigma are held."""
+    return loss
 
 
-def _forward(spec, axes, gen, *fixed):
-    loss, gradient, numbers = _drift(spec, axes, gen, *fixed)
-    return (loss, numbers), (gen, gradient, numbers[1], fixed)
+@_regression.defjvp
+def _(primals, tangents):
+    gen, _, gradient, sigma = primals
+    slope = _slope(gen, gradient, sigma)
+    return _regression(*primals), (slope * tangents[0]).sum((1, 2)).astype(gradient.dtype)
 
 
-def _backward(_spec, _axes, kept, cotangents):
-    gen, gradient, sigma, fixed = kept
-    # Of a second derivative: (gen / sigma - goal)^2 with goal and sigma held. Otherwise the difference is 0, and XLA says so.
-    factor = 2 / (gen.shape[1] * gen.shape[2] * jax.lax.stop_gradient(sigma) ** 2)
-    gradient = jax.lax.stop_gradient(gradient) + factor * (gen - jax.lax.stop_gradient(gen))
-    return ((cotangents[0][:, None, None] * gradient).astype(gen.dtype), *(jnp.zeros_like(array) for array in fixed))
+@jax.custom_jvp
+def _slope(gen, gradient, sigma):
+    """Its gradient by `gen`."""
+    return gradient
 
 
-_loss.defvjp(_forward, _backward)
+@_slope.defjvp
+def _(primals, tangents):
+    gen, gradient, sigma = primals
+    return _slope(*primals), (2 / (gen.shape[1] * gen.shape[2] * sigma**2) * tangents[0]).astype(gradient.dtype)
 
 
 def _drift(spec, axes, gen, *fixed):
@@ -107,14 +110,33 @@ def _drift(spec, axes, gen, *fixed):
         _doubles(3 + len(spec.temperatures)),
     ]
     call = functools.partial(_call, spec, gen, *fixed)
+    # What custom calls give is to vary over the axes of a shard_map that their operands vary over.
+    varying = frozenset().union(*(_varies_over(array) for array in (gen, *fixed)))
     if axes is None:
         loss, gradient, numbers = call(_WHOLE, results)
     else:
         [scale] = call(_DISTANCES, [_doubles(len(_abi.ScaleSums._fields_))])
-        scale = _added_up(scale, axes)
+        scale = _added_up(_vary(scale, varying), axes)
         [squares] = call(_COEFFICIENTS, [_doubles(_abi.MAX_TEMPERATURES)], scale)
-        loss, gradient, numbers = call(_CONTRACTION, results, scale, _added_up(squares, axes))
-    return loss, gradient, _numbers(numbers).astype(number)
+        squares = _added_up(_vary(squares, varying), axes)
+        loss, gradient, numbers = call(_CONTRACTION, results, scale, squares)
+    everywhere = () if axes is None else (axes,) if isinstance(axes, str) else axes
+    numbers = _vary(numbers, varying.difference(everywhere))
+    return _vary(loss, varying), _vary(gradient, varying), _numbers(numbers).astype(number)
+
+
+def _varies_over(array):
+    """The axes of a shard_map over which an array varies."""
+    kind = jax.typeof(array)
+    # Its name before JAX 0.8 and since.
+    return frozenset(getattr(kind, "vma", None) or getattr(getattr(kind, "mat", None), "varying", ()))
+
+
+def _vary(array, axes):
+    if not axes:
+        return array
+    axes = tuple(sorted(axes))
+    return jax.lax.pcast(array, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(array, axes)
 
 
 def _doubles(count):
@@ -123,9 +145,10 @@ def _doubles(count):
 
 
 def _call(spec, gen, neg, pos, weight_gen, weight_neg, weight_pos, phase, results, *sums):
+    operands = (gen, neg, pos, weight_gen, weight_neg, weight_pos, *sums)
     attributes = {"spec": np.frombuffer(bytes(native(spec)), np.uint8), "phase": np.int64(phase)}
     call = jax.ffi.ffi_call(_NAME, results, vmap_method="sequential")
-    return call(gen, neg, pos, weight_gen, weight_neg, weight_pos, *sums, **attributes)
+    return call(*operands, **attributes)
 
 
 def _added_up(halves, axes):

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from . import _abi, cuda
 from ._call import Block, Call, plan_of
-from ._spec import Spec, from_native, native, resolve
+from ._spec import Spec, from_text, resolve
 
 __all__ = ["drift_loss"]
 
+_DOUBLE = ctypes.sizeof(ctypes.c_double)
 _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
 
 
@@ -45,38 +46,41 @@ def drift_loss(
     With a `process_group`, the groups of all its processes are one batch: scale and force norms are theirs, by two all-reduces
     of a few numbers. The loss is that of this process's groups.
     """
-    spec = resolve(spec, R_list)
+    text, temperatures = _constants(spec.text if isinstance(spec, Spec) else spec, None if R_list is None else tuple(R_list))
     samples = [gen, fixed_pos] + ([] if fixed_neg is None else [fixed_neg])
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in samples))
     weights = [None if w is None else w.detach().to(torch.float32).contiguous() for w in (weight_gen, weight_pos, weight_neg)]
     group = ""
     if process_group is not None and process_group.size() > 1:
         group = process_group.group_name
-    loss, _, numbers = torch.ops.cudrift.drift(
+    # The registered operator, for whoever traces; what eager PyTorch takes for it, beyond the call, is several times more.
+    drift = torch.ops.cudrift.drift if torch.compiler.is_compiling() else _Drift.apply
+    loss, _, numbers = drift(
         gen.to(dtype),
         fixed_pos.detach().to(dtype),
         None if fixed_neg is None else fixed_neg.detach().to(dtype),
         *weights,
-        _encoded(spec),
+        text,
         group,
     )
-    info = {"scale": numbers[0]}
-    info.update((f"loss_{r}", numbers[3 + k]) for k, r in enumerate(spec.temperatures if R_list is None else R_list))
+    scale, _, _, *loss_r = numbers.detach().unbind()
+    info = {"scale": scale}
+    info.update((f"loss_{r}", f2) for r, f2 in zip(temperatures, loss_r))
     return loss, info
 
 
-@functools.lru_cache(maxsize=256)
-def _encoded(spec):
-    """The spec as an operator can take it."""
-    return bytes(native(spec)).hex()
+@torch.compiler.assume_constant_result
+def _constants(spec, temperatures):
+    """Of a preset's name or a spec's text, and temperatures that change it: the text, and temperatures as they are named."""
+    return _resolved(spec, temperatures)
 
 
 @functools.lru_cache(maxsize=256)
-def _decoded(text):
-    return from_native(_abi.Spec.from_buffer_copy(bytes.fromhex(text)))
+def _resolved(spec, temperatures):
+    own = resolve(spec if spec is None or spec in _abi.PRESETS else from_text(spec), temperatures)
+    return own.text, own.temperatures if temperatures is None else temperatures
 
 
-@torch.library.custom_op("cudrift::drift", mutates_args=())
 def _drift(
     gen: Tensor,
     pos: Tensor,
@@ -95,13 +99,16 @@ def _drift(
     if gen.device.type not in ("cpu", "cuda"):
         raise _abi.InvalidError(f"cudrift: tensors lie on {gen.device}, expected cpu or cuda")
     on = _on_cuda if gen.is_cuda else _on_cpu
-    return on(_decoded(spec), [gen, neg, pos], [weight_gen, weight_neg, weight_pos], group)
+    return on(from_text(spec), [gen, neg, pos], [weight_gen, weight_neg, weight_pos], group)
 
 
-@_drift.register_fake
+_operator = torch.library.custom_op("cudrift::drift", _drift, mutates_args=())
+
+
+@_operator.register_fake
 def _(gen, pos, neg, weight_gen, weight_pos, weight_neg, spec, group):
     number = torch.float64 if gen.dtype == torch.float64 else torch.float32
-    temperatures = len(_decoded(spec).temperatures)
+    temperatures = len(from_text(spec).temperatures)
     return (
         gen.new_empty(gen.shape[0], dtype=number),
         gen.new_empty(gen.shape, dtype=number),
@@ -124,8 +131,9 @@ def _results(gen, groups, shape):
 def _on_cpu(spec, samples, weights, group):
     call = Call([_block(t) for t in samples], [_block(t) for t in weights])
     loss, gradient = _results(samples[0], call.groups, samples[0].shape)
-    numbers = torch.empty(3 + len(spec.temperatures), dtype=torch.float64)
-    outputs = _abi.Outputs(gradient=gradient.data_ptr(), loss=loss.data_ptr(), loss_r=numbers.data_ptr() + 24)
+    numbers = (ctypes.c_double * (3 + len(spec.temperatures)))()
+    loss_r = ctypes.addressof(numbers) + 3 * _DOUBLE
+    outputs = _abi.Outputs(gradient=gradient.data_ptr(), loss=loss.data_ptr(), loss_r=loss_r)
     if group:
         plan = plan_of(spec, call)
         scale = _added_up(plan.distances(call), group)
@@ -134,7 +142,7 @@ def _on_cpu(spec, samples, weights, group):
     else:
         call.run(spec, outputs)
     numbers[0], numbers[1], numbers[2] = outputs.scale, outputs.sigma, outputs.nonfinite
-    return loss, gradient, numbers
+    return loss, gradient, torch.frombuffer(numbers, dtype=torch.float64)
 
 
 def _added_up(sums, group):
@@ -153,7 +161,6 @@ def _all_reduce(numbers, group):
 
 
 _plan = functools.lru_cache(maxsize=64)(cuda.Plan)
-_DOUBLE = ctypes.sizeof(ctypes.c_double)
 
 
 def _on_cuda(spec, samples, weights, group):
@@ -208,4 +215,10 @@ def _backward(ctx, loss, _gradient, _numbers):
     return ((loss[:, None, None] * gradient).to(gen.dtype), *(None,) * 7)
 
 
-_drift.register_autograd(_backward, setup_context=_remember)
+_operator.register_autograd(_backward, setup_context=_remember)
+
+
+class _Drift(torch.autograd.Function):
+    """The same without the operator."""
+
+    forward, setup_context, backward = map(staticmethod, (_drift, _remember, _backward))

@@ -4,6 +4,7 @@
 mod bindings;
 mod counters;
 mod cuda;
+mod frameworks;
 #[cfg(feature = "bindings")]
 mod header;
 mod kernels;
@@ -19,6 +20,7 @@ cargo xtask test          every quick test: documentation examples, then unit, i
 cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
                           more with each lesser instruction set forced, every benchmark run once, the package built
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
+cargo xtask wheel         builds the Python package into target/wheels, with libcudrift, for any Python on machines of this kind
 cargo xtask kernels       assembles the CUDA kernels for every architecture of a release and prints their registers, shared
                           memory and instructions; fails where one spills
 cargo xtask counters      counts on the simulator what the CUDA kernels execute and move, beside a sequence without fusion, and
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["test"] => test(false),
         ["test", "--full"] => test(true),
         ["cuda"] => cuda(),
+        ["wheel"] => wheel(),
         ["kernels"] => kernels().inspect(|table| print!("{table}")).is_some(),
         ["counters"] => counters(false),
         ["counters", "--large"] => counters(true),
@@ -49,7 +52,25 @@ fn main() -> ExitCode {
 }
 
 fn test(full: bool) -> bool {
-    cuda() && simulator() && suite(full)
+    cuda() && python(full) && simulator() && suite(full)
+}
+
+/// Installs what the tests of python/ run with.
+fn python(full: bool) -> bool {
+    let report = |result: Result<PathBuf, python::Error>| {
+        result.inspect_err(|error| eprintln!("xtask: the tests of python/ lack their packages: {error}")).is_ok()
+    };
+    report(frameworks::numpy_and_jax(&target())) && (!full || report(frameworks::torch(&target())))
+}
+
+/// Builds the Python package, and says where it is.
+fn wheel() -> bool {
+    if !(cuda() && run(&mut cargo(&["build", "--release", "--package", "cudrift-capi"]))) {
+        return false;
+    }
+    let release = std::env::var_os("CARGO_TARGET_DIR").map_or_else(target, PathBuf::from).join("release");
+    let wheel = frameworks::wheel(&root(), &target(), &release.join("libcudrift.so"));
+    wheel.inspect(|wheel| println!("{}", wheel.display())).inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
 }
 
 /// Installs the CUDA compiler, which tests call, and says where it is.

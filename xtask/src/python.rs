@@ -35,14 +35,16 @@ pub struct Packages {
 /// Why packages are not there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot run python3: {0}")]
-    Python(std::io::Error),
+    #[error("cannot run {program}: {error}")]
+    Program { program: String, error: std::io::Error },
     #[error("python3 -m venv failed: {0}")]
     Venv(String),
     #[error("pip cannot install xtask/{file} (is PyPI within reach?): {problem}")]
     Pip { file: &'static str, problem: String },
     #[error("the packages of xtask/{file} hold no {product}")]
     Product { file: &'static str, product: &'static str },
+    #[error("no wheel: {0}")]
+    Wheel(String),
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: std::io::Error },
 }
@@ -93,9 +95,10 @@ impl Packages {
     }
 }
 
-/// Runs a command of python; where it fails, the inner error is the line of its output that says why.
-fn run(command: &mut Command) -> Result<Result<(), String>, Error> {
-    let output = command.output().map_err(Error::Python)?;
+/// Runs a command; where it fails, the inner error is the line of its output that says why.
+pub fn run(command: &mut Command) -> Result<Result<(), String>, Error> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| Error::Program { program, error })?;
     if output.status.success() {
         return Ok(Ok(()));
     }
@@ -106,7 +109,8 @@ fn run(command: &mut Command) -> Result<Result<(), String>, Error> {
     Ok(Err(reason.map_or_else(|| output.status.to_string(), str::to_owned)))
 }
 
-fn remove(folder: &Path) -> std::io::Result<()> {
+/// Removes a folder, if it is there.
+pub fn remove(folder: &Path) -> std::io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -3,34 +3,13 @@
 #![cfg(all(unix, not(target_os = "macos")))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{libraries, output, root};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// The folder that cargo built this program's profile in.
-fn profile() -> PathBuf {
-    std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().to_owned()
-}
-
-/// Has cargo build the libraries, which no test program links.
-fn libraries() -> PathBuf {
-    let folder = profile();
-    let release = folder.file_name().is_some_and(|name| name == "release");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--lib", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
-    cargo.arg("--target-dir").arg(folder.parent().unwrap()).args(release.then_some("--release"));
-    assert!(cargo.status().unwrap().success());
-    folder
-}
-
-/// Runs `command`, and gives what it printed.
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
-    out.into_owned()
-}
 
 /// A C compiler with this header and every warning an error.
 fn compiler(folder: &Path) -> Command {
@@ -40,6 +19,8 @@ fn compiler(folder: &Path) -> Command {
     let mut command = build.get_compiler().to_command();
     command.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wredundant-decls", "-Werror"]);
     command.arg("-I").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"));
+    // XLA's header, which is jaxlib's.
+    command.arg("-isystem").arg(root().join("target/python/headers"));
     command
 }
 
@@ -86,7 +67,7 @@ fn write_case(arrays: &Arrays, to: &Path) {
 /// The README's C program, as it is printed there.
 #[test]
 fn the_readme_s_program() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let (_, rest) = readme.split_once("```c\n").unwrap();
     let (source, _) = rest.split_once("```").unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -106,7 +87,7 @@ fn the_readme_s_program() {
 
 /// The golden cases as golden.h reads them.
 fn cases(folder: &Path) -> Vec<PathBuf> {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let golden = root().join("tests/golden");
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(golden).unwrap() {
         let path = entry.unwrap().path();
@@ -146,17 +127,25 @@ fn the_golden_set_through_c() {
 
 #[test]
 fn the_golden_set_on_cuda_through_c() {
+    if !common::device() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cases = cases(folder.path());
-    let mut program = program(folder.path(), "cuda.c", "libcudrift.so");
-    let required = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
-    if !required("CUDRIFT_REQUIRE_CUDA")
-        && !required("CUDRIFT_REQUIRE_GPU")
-        && program.output().unwrap().status.code() == Some(77)
-    {
-        return eprintln!("SKIPPED: no CUDA device; `cargo xtask test` has the simulator");
-    }
-    let printed = output(program.args(&cases));
+    let printed = output(program(folder.path(), "cuda.c", "libcudrift.so").args(&cases));
     print!("{printed}");
     assert!(printed.contains("10 cases"), "{printed}");
+}
+
+#[test]
+fn the_golden_set_through_xla_s_interface() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = cases(folder.path());
+    let header = root().join("target/python/headers/xla/ffi/api/c_api.h");
+    assert!(header.is_file(), "{} is not there; `cargo xtask test` installs it", header.display());
+    for device in if common::device() { &["cpu", "cuda"][..] } else { &["cpu"] } {
+        let printed = output(program(folder.path(), "xla.c", "libcudrift.so").arg(device).args(&cases));
+        print!("{printed}");
+        assert!(printed.contains("10 cases"), "{printed}");
+    }
 }

@@ -1,0 +1,219 @@
+/* Calls cudrift_xla and cudrift_xla_cuda as XLA does, by the structs of its own header, with golden cases: whole and by
+ * phases. */
+#include "xla/ffi/api/c_api.h"
+
+#include "cuda.h"
+
+static char message[1024];
+
+static XLA_FFI_Error *error_create(XLA_FFI_Error_Create_Args *args) {
+    snprintf(message, sizeof(message), "%d %s", (int)args->errc, args->message);
+    return (XLA_FFI_Error *)message;
+}
+
+static void *current_stream, *allocated;
+
+static XLA_FFI_Error *stream_get(XLA_FFI_Stream_Get_Args *args) {
+    expect(args->struct_size >= XLA_FFI_Stream_Get_Args_STRUCT_SIZE, "Stream_Get's struct");
+    args->stream = current_stream;
+    return NULL;
+}
+
+static XLA_FFI_Error *memory_allocate(XLA_FFI_DeviceMemory_Allocate_Args *args) {
+    expect(args->struct_size >= XLA_FFI_DeviceMemory_Allocate_Args_STRUCT_SIZE, "Allocate's struct");
+    allocated = on_device(NULL, (int64_t)args->size);
+    args->data = allocated;
+    return NULL;
+}
+
+static const XLA_FFI_Api api = {
+    .struct_size = XLA_FFI_Api_STRUCT_SIZE,
+    .api_version = {XLA_FFI_Api_Version_STRUCT_SIZE, NULL, XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR},
+    .XLA_FFI_Error_Create = error_create,
+    .XLA_FFI_Stream_Get = stream_get,
+    .XLA_FFI_DeviceMemory_Allocate = memory_allocate,
+};
+
+typedef void *handler(void *);
+
+enum { kMost = 8 };
+
+/* A call in the making: up to eight operands and three results. */
+typedef struct {
+    XLA_FFI_Buffer operands[kMost], results[3];
+    int64_t extents[kMost + 3][3];
+    int operand_count, result_count;
+} call;
+
+static void add(call *c, int result, void *data, XLA_FFI_DataType type, int64_t rank, int64_t a, int64_t b, int64_t d) {
+    int64_t *extents = c->extents[result ? kMost + c->result_count : c->operand_count];
+    extents[0] = a;
+    extents[1] = b;
+    extents[2] = d;
+    const XLA_FFI_Buffer buffer = {XLA_FFI_Buffer_STRUCT_SIZE, NULL, type, data, rank, extents};
+    if (result) {
+        c->results[c->result_count++] = buffer;
+    } else {
+        c->operands[c->operand_count++] = buffer;
+    }
+}
+
+/* Null where it went well, or the message. */
+static const char *make(call *c, handler *by, const cudrift_spec *spec, size_t spec_bytes, int64_t phase) {
+    void *operands[kMost], *results[3];
+    XLA_FFI_ArgType arg_types[kMost];
+    XLA_FFI_RetType ret_types[3];
+    for (int k = 0; k < c->operand_count; k++) {
+        operands[k] = &c->operands[k];
+        arg_types[k] = XLA_FFI_ArgType_BUFFER;
+    }
+    for (int k = 0; k < c->result_count; k++) {
+        results[k] = &c->results[k];
+        ret_types[k] = XLA_FFI_RetType_BUFFER;
+    }
+    XLA_FFI_Array array = {XLA_FFI_DataType_U8, spec_bytes, (void *)spec};
+    XLA_FFI_Scalar scalar = {XLA_FFI_DataType_S64, &phase};
+    XLA_FFI_ByteSpan names[2] = {{"phase", 5}, {"spec", 4}}, *name_at[2] = {&names[0], &names[1]};
+    void *attributes[2] = {&scalar, &array};
+    XLA_FFI_AttrType types[2] = {XLA_FFI_AttrType_SCALAR, XLA_FFI_AttrType_ARRAY};
+    XLA_FFI_CallFrame frame = {
+        .struct_size = XLA_FFI_CallFrame_STRUCT_SIZE,
+        .api = &api,
+        .stage = XLA_FFI_ExecutionStage_EXECUTE,
+        .args = {XLA_FFI_Args_STRUCT_SIZE, NULL, c->operand_count, arg_types, operands},
+        .rets = {XLA_FFI_Rets_STRUCT_SIZE, NULL, c->result_count, ret_types, results},
+        .attrs = {XLA_FFI_Attrs_STRUCT_SIZE, NULL, 2, types, name_at, attributes},
+    };
+    return by(&frame);
+}
+
+static void add_inputs(call *c, const cudrift_shape *s, const cudrift_inputs *inputs) {
+    const int64_t counts[3] = {s->generated, s->negatives, s->positives};
+    const cudrift_points *points[3] = {&inputs->generated, &inputs->negatives, &inputs->positives};
+    const float *weights[3] = {inputs->weight_generated, inputs->weight_negatives, inputs->weight_positives};
+    for (int k = 0; k < 3; k++) {
+        add(c, 0, (void *)points[k]->data, XLA_FFI_DataType_F32, 3, s->groups, counts[k], s->dim);
+    }
+    for (int k = 0; k < 3; k++) {
+        add(c, 0, (void *)weights[k], XLA_FFI_DataType_F32, 2, s->groups, weights[k] ? counts[k] : 0, 0);
+    }
+}
+
+static void run_case(const char *path, handler *by, int device) {
+    golden g = read_case(path);
+    const cudrift_shape s = g.shape;
+    const int64_t elements = s.groups * s.generated * s.dim, numbers = 3 + g.temperatures;
+    const cudrift_inputs inputs = device ? inputs_on_device(&g, 0, s.groups) : g.inputs;
+    float *gradient = room(elements, sizeof(float)), *loss = room(s.groups, sizeof(float));
+    float *goal = room(elements, sizeof(float));
+    double values[3 + CUDRIFT_MAX_TEMPERATURES] = {0};
+    /* Where results go, here or there. */
+    void *to_gradient = device ? on_device(gradient, elements * 4) : gradient;
+    void *to_loss = device ? on_device(loss, s.groups * 4) : loss;
+    void *to_values = device ? on_device(values, sizeof(values)) : values;
+    double zeros[CUDRIFT_MAX_TEMPERATURES] = {0}, scale_here[5] = {0}, squares_here[CUDRIFT_MAX_TEMPERATURES] = {0};
+    void *scale = device ? on_device(zeros, sizeof(scale_here)) : scale_here;
+    void *squares = device ? on_device(zeros, sizeof(squares_here)) : squares_here;
+    for (int phases = 0; phases < 2; phases++) {
+        for (int64_t phase = phases ? 1 : 0; phase <= (phases ? 3 : 0); phase++) {
+            call c = {.operand_count = 0};
+            add_inputs(&c, &s, &inputs);
+            if (phase >= 2) {
+                add(&c, 0, scale, XLA_FFI_DataType_U32, 2, 5, 2, 0);
+            }
+            if (phase == 3) {
+                add(&c, 0, squares, XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
+            }
+            if (phase == 1) {
+                add(&c, 1, scale, XLA_FFI_DataType_U32, 2, 5, 2, 0);
+            } else if (phase == 2) {
+                add(&c, 1, squares, XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
+            } else {
+                add(&c, 1, to_loss, XLA_FFI_DataType_F32, 1, s.groups, 0, 0);
+                add(&c, 1, to_gradient, XLA_FFI_DataType_F32, 3, s.groups, s.generated, s.dim);
+                add(&c, 1, to_values, XLA_FFI_DataType_U32, 2, numbers, 2, 0);
+            }
+            const char *problem = make(&c, by, &g.spec, sizeof(g.spec), phase);
+            expect(problem == NULL, problem ? problem : "");
+            if (device) {
+                DRIVER(wait(current_stream));
+                given_back(allocated);
+            }
+        }
+        if (device) {
+            DRIVER(to_host(gradient, (uint64_t)to_gradient, (size_t)elements * 4));
+            DRIVER(to_host(loss, (uint64_t)to_loss, (size_t)s.groups * 4));
+            DRIVER(to_host(values, (uint64_t)to_values, (size_t)numbers * 8));
+        }
+        /* The goal from the gradient: it is no result. */
+        const double sigma = values[1], factor = -0.5 * (double)(s.generated * s.dim) * sigma;
+        for (int64_t k = 0; k < elements; k++) {
+            goal[k] = (float)(((const float *)g.inputs.generated.data)[k] / sigma + factor * gradient[k]);
+        }
+        judge(phases ? "  by phases" : path, &g, gradient, goal, loss, values + 3, values[0], values[1]);
+        expect(values[2] == 0, "finite inputs");
+        memset(gradient, 0, (size_t)elements * 4);
+    }
+    if (device) {
+        inputs_given_back(&inputs);
+        given_back(to_gradient);
+        given_back(to_loss);
+        given_back(to_values);
+        given_back(scale);
+        given_back(squares);
+    }
+}
+
+static void registered(handler *by) {
+    XLA_FFI_Metadata metadata = {.struct_size = XLA_FFI_Metadata_STRUCT_SIZE};
+    XLA_FFI_Metadata_Extension extension = {
+        {XLA_FFI_Metadata_Extension_STRUCT_SIZE, XLA_FFI_Extension_Metadata, NULL}, &metadata};
+    XLA_FFI_CallFrame frame = {
+        .struct_size = XLA_FFI_CallFrame_STRUCT_SIZE, .extension_start = &extension.extension_base, .api = &api};
+    expect(by(&frame) == NULL, "registration");
+    expect(metadata.api_version.major_version == XLA_FFI_API_MAJOR, "the major version");
+    expect(metadata.api_version.minor_version == XLA_FFI_API_MINOR, "the minor version");
+}
+
+static void what_cannot_be(handler *by) {
+    const float x[6] = {0, 0, 1, 0, 0.5f, -1};
+    float loss[1], gradient[6];
+    double values[6];
+    cudrift_spec spec;
+    OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
+    const cudrift_shape shape = {1, 3, 0, 3, 2};
+    const cudrift_inputs inputs = {.generated = {x, NULL}, .positives = {x, NULL}};
+    for (int wrong = 0; wrong < 7; wrong++) {
+        static const char *const says[] = {"phase is 9", "operands and results", "another version", "gradient",
+                                           "numbers", "XLA's type", "positives"};
+        call c = {.operand_count = 0};
+        add_inputs(&c, &shape, &inputs);
+        add(&c, 1, loss, XLA_FFI_DataType_F32, 1, 1, 0, 0);
+        add(&c, 1, gradient, XLA_FFI_DataType_F32, 3, 1, wrong == 3 ? 4 : 3, 2);
+        add(&c, 1, values, wrong == 4 ? XLA_FFI_DataType_F32 : XLA_FFI_DataType_U32, 2, 6, 2, 0);
+        if (wrong == 5) {
+            c.operands[0].dtype = XLA_FFI_DataType_S32;
+        } else if (wrong == 6) {
+            c.operands[2].dtype = XLA_FFI_DataType_F16;
+        }
+        const size_t bytes = sizeof(spec) - (wrong == 2);
+        const char *problem = make(&c, by, &spec, bytes, wrong == 0 ? 9 : wrong == 1 ? 1 : 0);
+        expect(problem != NULL && strncmp(problem, "3 ", 2) == 0 && strstr(problem, says[wrong]) != NULL, says[wrong]);
+    }
+}
+
+int main(int argc, char **argv) {
+    const int device = argc > 1 && strcmp(argv[1], "cuda") == 0;
+    handler *by = device ? cudrift_xla_cuda : cudrift_xla;
+    if (device) {
+        begin_device();
+        DRIVER(make_stream(&current_stream, 1));
+    }
+    registered(by);
+    for (int k = 2; k < argc; k++) {
+        run_case(argv[k], by, device);
+    }
+    what_cannot_be(by);
+    printf("%d cases\n", argc - 2);
+    return 0;
+}
