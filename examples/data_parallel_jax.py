@@ -61,9 +61,9 @@ def main():
 
         keys = jax.random.split(jax.random.key(0), STEPS + 2)
         net = {
-            "in": jax.random.normal(keys[-1], (2, 64)),
+            "in": 0.5 * jax.random.normal(keys[-1], (2, 64)),
             "bias": jnp.zeros(64),
-            "out": 0.2 * jax.random.normal(keys[-2], (64, 2)),
+            "out": 0.1 * jax.random.normal(keys[-2], (64, 2)),
         }
         for at in range(STEPS):
             net, info = step(net, keys[at])

@@ -95,6 +95,14 @@ pub enum Error {
         /// cuBLAS's name for the error.
         problem: String,
     },
+    /// NCCL refused an operation.
+    #[error("{op}: NCCL answers {problem}")]
+    Nccl {
+        /// The operation.
+        op: &'static str,
+        /// NCCL's name for the error.
+        problem: String,
+    },
     /// The phases of a plan were called out of order, or with another plan's workspace.
     #[error("{op}: {problem}")]
     Order {

@@ -4,9 +4,11 @@
 
 mod common;
 
+use std::sync::{Barrier, Mutex};
+
 use common::bench::{Arrays, Bench, Call, Loaded, dialects, judge, operands};
 use common::{Case, Convert, check, device, elsewhere, golden_files, read_npz, relative_error};
-use cudarc::driver::{CudaSlice, DeviceRepr, sys};
+use cudarc::driver::{CudaSlice, CudaViewMut, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Options, Phase, Plan, Samples, cudarc};
 use cudrift::{Coupling, DriftSpec, Dtype, Error, Kernel, SelfMask, bf16, f16};
 
@@ -611,6 +613,92 @@ fn a_head_on_two_workers() {
     got.gradient.extend(rest.gradient);
     got.loss.extend(rest.loss);
     judge::<f32>("two workers", &spec, &case, &got, false, 5e-6);
+}
+
+/// The same by one call for each, which meet to add up.
+#[test]
+fn a_call_spread_over_threads() {
+    let Some(bench) = Bench::new() else { return };
+    let spec = DriftSpec::official();
+    let case = Case::random(71, [5, 12, 4, 10, 24]).weighted(71);
+    let parts = [case.groups(0..2), case.groups(2..5)];
+    let mut loaded = parts.each_ref().map(|part| bench.load::<f32>(&spec, part));
+    let (total, barrier) = (Mutex::new(Vec::<f64>::new()), Barrier::new(loaded.len()));
+    bench.stream.synchronize().unwrap();
+    std::thread::scope(|scope| {
+        for Loaded { plan, arrays, workspace } in &mut loaded {
+            let (total, barrier, bench) = (&total, &barrier, &bench);
+            scope.spawn(move || {
+                let add_up = |numbers: &mut CudaViewMut<'_, f64>| {
+                    let own = bench.stream.clone_dtoh(&numbers.as_view()).unwrap();
+                    {
+                        let mut total = total.lock().unwrap();
+                        total.resize(own.len(), 0.0);
+                        total.iter_mut().zip(&own).for_each(|(total, own)| *total += own);
+                    }
+                    barrier.wait();
+                    let all = total.lock().unwrap().clone();
+                    barrier.wait();
+                    total.lock().unwrap().clear();
+                    bench.stream.memcpy_htod(&all, numbers).unwrap();
+                    Ok(())
+                };
+                plan.run_spread(&bench.kernels, &bench.stream, [arrays.views()], workspace, add_up).unwrap();
+            });
+        }
+    });
+    let [mut got, rest] = loaded.each_ref().map(|worker| bench.read(worker));
+    assert_eq!(got.statistics, rest.statistics);
+    got.force.extend(rest.force);
+    got.gradient.extend(rest.gradient);
+    got.loss.extend(rest.loss);
+    judge::<f32>("two threads", &spec, &case, &got, false, 5e-6);
+}
+
+/// By NCCL, over every device of the machine; where its library is not there, or one device, what that says.
+#[cfg(feature = "nccl")]
+#[test]
+fn a_call_spread_by_nccl() {
+    use cuda::nccl;
+
+    let Some(bench) = Bench::new() else { return };
+    let id = match nccl::id() {
+        Err(error) => {
+            assert!(matches!(error, Error::LibraryMissing { library: "libnccl.so", .. }), "{error}");
+            return;
+        }
+        Ok(id) => id,
+    };
+    assert!(matches!(nccl::communicator(&bench.stream, 2, 2, id), Err(Error::Value { argument: "rank", .. })));
+    let world = cudarc::driver::CudaContext::device_count().unwrap() as usize;
+    let (spec, case) = (DriftSpec::official(), Case::random(72, [world.max(2), 12, 4, 10, 24]));
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..world)
+            .map(|rank| {
+                let (spec, case) = (&spec, &case);
+                scope.spawn(move || {
+                    let own = Bench::on(rank);
+                    let first = rank * case.shape.groups / world;
+                    let part = case.groups(first..(rank + 1) * case.shape.groups / world);
+                    let mut loaded = own.load::<f32>(spec, &part);
+                    let member = nccl::communicator(&own.stream, rank, world, id).unwrap();
+                    let Loaded { plan, arrays, workspace } = &mut loaded;
+                    let heads = [arrays.views()];
+                    plan.run_spread(&own.kernels, &own.stream, heads, workspace, nccl::add_up(&member)).unwrap();
+                    own.read(&loaded)
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let mut results = results.into_iter();
+    let mut got = results.next().unwrap();
+    for rest in results {
+        got.force.extend(rest.force);
+        got.gradient.extend(rest.gradient);
+        got.loss.extend(rest.loss);
+    }
+    judge::<f32>("all devices", &spec, &case, &got, false, 5e-6);
 }
 
 #[test]

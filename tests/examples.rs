@@ -5,6 +5,8 @@
 mod common;
 #[path = "../examples/04_cuda_heads.rs"]
 mod heads;
+#[path = "../examples/08_interop.rs"]
+mod interop;
 #[path = "../examples/03_cuda_stream.rs"]
 mod stream;
 #[path = "../examples/05_cuda_workers.rs"]
@@ -28,5 +30,12 @@ fn several_heads() {
 fn two_workers() {
     if common::device().is_some() {
         workers::main().unwrap();
+    }
+}
+
+#[test]
+fn another_crate_s_stream_and_arrays() {
+    if common::device().is_some() {
+        interop::main().unwrap();
     }
 }

@@ -1,5 +1,6 @@
 """Golden cases, and how results are judged."""
 
+import time
 import unittest
 from pathlib import Path
 
@@ -55,6 +56,25 @@ class Test(unittest.TestCase):
 def pages():
     """Pages of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def growth(call, blocks=4, count=5000):
+    """By how many pages so many calls make the process grow, in the best of some blocks: what leaks does so in each."""
+    least = float("inf")
+    for _ in range(blocks):
+        before = pages()
+        for _ in range(count):
+            call()
+        least = min(least, pages() - before)
+    return least
+
+
+def microseconds(call, count=10000):
+    """What a call takes."""
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return 1e6 * (time.perf_counter() - start) / count
 
 
 def samples(seed, shape, dtype=np.float32):

@@ -314,6 +314,42 @@ impl Plan {
         self.bind(stream, [(inputs, outputs)], workspace)?.run(kernels)
     }
 
+    /// As [`Plan::run`], where the groups of the call are spread over devices: of this one's groups, with scale and force
+    /// norms of all. `add_up` adds the numbers that it is given, twice a head, over all devices and in place, on the
+    /// stream; [`nccl::add_up`](super::nccl::add_up) does, where the feature `nccl` is on.
+    ///
+    /// # Errors
+    /// As [`Plan::bind`] and [`Bound::run`], and what `add_up` answers.
+    pub fn run_spread<'a, T: Element + DeviceRepr>(
+        &self,
+        kernels: &Kernels,
+        stream: &'a Arc<CudaStream>,
+        heads: impl IntoIterator<Item = (Inputs<'a, T>, Outputs<'a>)>,
+        workspace: &mut CudaSlice<u8>,
+        mut add_up: impl FnMut(&mut CudaViewMut<'_, f64>) -> Result<()>,
+    ) -> Result<()> {
+        // The guards say that the arrays are in use until all of it is appended.
+        let (pointers, _guards) = self.gathered(stream, heads)?;
+        let call = self.ready(stream, &pointers, workspace)?;
+        let launch = |phase| {
+            // SAFETY: every array was compared and the table filled; the borrows of this call last as long.
+            unsafe { self.launch(kernels, stream, &call, phase) }
+        };
+        launch(Phase::Distances)?;
+        for (sums, phases) in [(0, [Phase::Scale, Phase::Norms]), (1, [Phase::Theta, Phase::Force])] {
+            for head in 0..self.heads.len() {
+                let range = self.sums(head)[sums].clone();
+                let count = range.len() / size_of::<f64>();
+                let mut bytes = workspace.slice_mut(range);
+                // SAFETY: they are doubles, written by the phase, at a multiple of their size (`DriftScalars`).
+                let numbers = unsafe { bytes.transmute_mut::<f64>(count) };
+                add_up(&mut numbers.ok_or_else(|| Error::shape(OP, "workspace", [count], [0]))?)?;
+            }
+            phases.into_iter().try_for_each(launch)?;
+        }
+        Ok(())
+    }
+
     /// Binds the plan to a stream and to arrays, one pair of inputs and outputs a head, in the order of the plan's shapes.
     ///
     /// With several heads it copies their table to the workspace, for which the driver may wait for the stream; it comes
@@ -328,10 +364,21 @@ impl Plan {
         heads: impl IntoIterator<Item = (Inputs<'a, T>, Outputs<'a>)>,
         workspace: &'a mut CudaSlice<u8>,
     ) -> Result<Bound<'a>> {
+        let (pointers, mut guards) = self.gathered(stream, heads)?;
+        let call = self.ready(stream, &pointers, workspace)?;
+        guards.push(workspace.device_ptr_mut(stream).1);
+        Ok(Bound { plan: self, stream, call, _guards: guards })
+    }
+
+    /// The addresses of every head's arrays, compared with the plan, and the guards of their use.
+    fn gathered<'a, T: Element + DeviceRepr>(
+        &self,
+        stream: &'a CudaStream,
+        heads: impl IntoIterator<Item = (Inputs<'a, T>, Outputs<'a>)>,
+    ) -> Result<(Vec<Pointers>, Vec<SyncOnDrop<'a>>)> {
         if T::DTYPE != self.dtype {
             return Err(Error::value(OP, "the samples' type", self.dtype.name(), T::DTYPE));
         }
-        self.check_workspace(workspace)?;
         let mut guards = Vec::new();
         let mut pointers = Vec::with_capacity(self.heads.len());
         for (at, (inputs, outputs)) in heads.into_iter().enumerate() {
@@ -341,16 +388,20 @@ impl Plan {
         if pointers.len() != self.heads.len() {
             return Err(Error::shape(OP, "heads", [self.heads.len()], [pointers.len()]));
         }
-        let address = workspace.device_ptr_mut(stream).0;
-        let call = self.call(&pointers, address);
+        Ok((pointers, guards))
+    }
+
+    /// What the kernels are launched with, whose table lies in the workspace.
+    fn ready(&self, stream: &Arc<CudaStream>, pointers: &[Pointers], workspace: &mut CudaSlice<u8>) -> Result<Call> {
+        self.check_workspace(workspace)?;
+        let call = self.call(pointers, workspace.device_ptr_mut(stream).0);
         if !call.table().is_empty() {
             let mut table = workspace.slice_mut(self.table..self.table + call.table().len());
             stream
                 .memcpy_htod(call.table(), &mut table)
                 .map_err(|error| failed("copying the table of heads", error))?;
         }
-        guards.push(workspace.device_ptr_mut(stream).1);
-        Ok(Bound { plan: self, stream, call, _guards: guards })
+        Ok(call)
     }
 
     /// Appends the launches of a phase on raw addresses.

@@ -19,6 +19,8 @@ mod fnv;
 mod image;
 mod launch;
 mod lower;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 // kernels/params.h explains what is in there.
 #[allow(missing_docs)]
 mod params;

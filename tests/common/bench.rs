@@ -99,10 +99,14 @@ pub struct Outcome {
 
 impl Bench {
     pub fn new() -> Option<Self> {
-        device()?;
-        let context = CudaContext::new(0).unwrap();
+        device().map(|_| Self::on(0))
+    }
+
+    /// On a device by its number.
+    pub fn on(ordinal: usize) -> Self {
+        let context = CudaContext::new(ordinal).unwrap();
         let (stream, kernels) = (context.new_stream().unwrap(), Kernels::load(&context).unwrap());
-        Some(Self { stream, kernels, options: Options::default() })
+        Self { stream, kernels, options: Options::default() }
     }
 
     pub fn load<T: Convert + DeviceRepr>(&self, spec: &DriftSpec, case: &Case) -> Loaded<T> {

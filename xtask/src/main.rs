@@ -7,6 +7,7 @@ mod cuda;
 mod frameworks;
 #[cfg(feature = "bindings")]
 mod header;
+mod install;
 mod kernels;
 mod python;
 mod simulator;
@@ -20,6 +21,8 @@ cargo xtask test          every quick test: documentation examples, then unit, i
 cargo xtask test --full   the same with minutes-long training runs and many more random cases, the library's tests once
                           more with each lesser instruction set forced, every benchmark run once, the package built
 cargo xtask cuda          installs the CUDA compiler from PyPI into target/cuda, where it is not there, and says where it is
+cargo xtask install DIR   builds libcudrift and puts libraries, header, and what pkg-config and CMake ask for, into DIR; with
+                          --debug those that tests use
 cargo xtask wheel         builds the Python package into target/wheels, with libcudrift, for any Python on machines of this kind
 cargo xtask kernels       assembles the CUDA kernels for every architecture of a release and prints their registers, shared
                           memory and instructions; fails where one spills
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         ["test", "--full"] => test(true),
         ["cuda"] => cuda(),
         ["wheel"] => wheel(),
+        ["install", prefix] => install(prefix, true),
+        ["install", "--debug", prefix] => install(prefix, false),
         ["kernels"] => kernels().inspect(|table| print!("{table}")).is_some(),
         ["counters"] => counters(false),
         ["counters", "--large"] => counters(true),
@@ -63,14 +68,28 @@ fn python(full: bool) -> bool {
     report(frameworks::numpy_and_jax(&target())) && (!full || report(frameworks::torch(&target())))
 }
 
+/// Builds libcudrift, with the kernels, and gives the folder of both libraries.
+fn libcudrift(release: bool) -> Option<PathBuf> {
+    let mut build = cargo(&["build", "--lib", "--package", "cudrift-capi"]);
+    if !(cuda() && run(build.args(release.then_some("--release")))) {
+        return None;
+    }
+    let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(target, PathBuf::from);
+    Some(built.join(if release { "release" } else { "debug" }))
+}
+
 /// Builds the Python package, and says where it is.
 fn wheel() -> bool {
-    if !(cuda() && run(&mut cargo(&["build", "--release", "--package", "cudrift-capi"]))) {
-        return false;
-    }
-    let release = std::env::var_os("CARGO_TARGET_DIR").map_or_else(target, PathBuf::from).join("release");
-    let wheel = frameworks::wheel(&root(), &target(), &release.join("libcudrift.so"));
+    let Some(built) = libcudrift(true) else { return false };
+    let wheel = frameworks::wheel(&root(), &target(), &built.join("libcudrift.so"));
     wheel.inspect(|wheel| println!("{}", wheel.display())).inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
+}
+
+/// Builds libcudrift and puts it where C programs look for it.
+fn install(prefix: &str, release: bool) -> bool {
+    let Some(built) = libcudrift(release) else { return false };
+    let installed = install::install(&root(), &built, Path::new(prefix));
+    installed.inspect_err(|error| eprintln!("xtask: {error}")).is_ok()
 }
 
 /// Installs the CUDA compiler, which tests call, and says where it is.

@@ -149,3 +149,52 @@ fn the_golden_set_through_xla_s_interface() {
         assert!(printed.contains("10 cases"), "{printed}");
     }
 }
+
+/// The installed libraries, by pkg-config and by CMake, from a folder that knows nothing of this one.
+#[test]
+fn installed_and_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let [prefix, build] = ["prefix", "build"].map(|name| folder.path().join(name));
+    // cargo is not to build for this test's own target.
+    output(Command::new(env!("CARGO")).args(["xtask", "install", "--debug"]).arg(&prefix).current_dir(root()));
+    let tools = root().join("target/python/bin");
+    let tool = |name: &str| {
+        assert!(tools.join(name).is_file(), "{name} is not in {}; `cargo xtask test` installs it", tools.display());
+        Command::new(tools.join(name))
+    };
+
+    let flags = |arguments: &[&str]| {
+        let mut pkgconf = tool("pkgconf");
+        output(pkgconf.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).args(arguments).arg("cudrift"))
+    };
+    assert_eq!(flags(&["--modversion"]).trim(), env!("CARGO_PKG_VERSION"));
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut cc = cc::Build::new();
+    cc.target(&target).host(&target).opt_level(1).out_dir(folder.path()).cargo_metadata(false);
+    let program = folder.path().join("program");
+    let mut compiler = cc.get_compiler().to_command();
+    compiler.arg(root().join("examples/cmake/host.c")).arg("-o").arg(&program);
+    compiler.args(flags(&["--cflags", "--libs"]).split_whitespace());
+    output(compiler.arg(format!("-Wl,-rpath,{}", prefix.join("lib").display())));
+    let printed = output(&mut Command::new(&program));
+    assert!(printed.contains("step 2: the mean distance"), "{printed}");
+
+    let device = common::device();
+    let mut cmake = tool("cmake");
+    cmake.arg("-S").arg(root().join("examples/cmake")).arg("-B").arg(&build).args(["-G", "Ninja"]);
+    cmake.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
+    cmake.arg(format!("-DCMAKE_MAKE_PROGRAM={}", tools.join("ninja").display()));
+    let simulator = root().join("target/sim/libcuda.so");
+    if device && simulator.exists() {
+        cmake.arg(format!("-DCUDA_DRIVER={}", simulator.display()));
+    }
+    output(&mut cmake);
+    output(tool("cmake").arg("--build").arg(&build));
+    for name in ["host", "host_static"] {
+        assert_eq!(output(&mut Command::new(build.join(name))), printed);
+    }
+    if device {
+        let printed = output(&mut Command::new(build.join("device")));
+        assert!(printed.contains("the mean distance is"), "{printed}");
+    }
+}

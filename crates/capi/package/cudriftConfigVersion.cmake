@@ -1,0 +1,10 @@
+set(PACKAGE_VERSION "@VERSION@")
+# Until 1.0 structs change with the second number: only the same first two will do.
+string(REGEX MATCH "^[0-9]+\\.[0-9]+" _cudrift_own "${PACKAGE_VERSION}")
+string(REGEX MATCH "^[0-9]+\\.[0-9]+" _cudrift_asked "${PACKAGE_FIND_VERSION}.0")
+if(_cudrift_own STREQUAL _cudrift_asked AND NOT PACKAGE_FIND_VERSION VERSION_GREATER PACKAGE_VERSION)
+  set(PACKAGE_VERSION_COMPATIBLE TRUE)
+endif()
+if(PACKAGE_FIND_VERSION VERSION_EQUAL PACKAGE_VERSION)
+  set(PACKAGE_VERSION_EXACT TRUE)
+endif()
