@@ -4,8 +4,8 @@
 //! the device already: [`probe()`] says which device there is, or why there is none; [`Kernels::load`] brings the kernels
 //! into a context; [`Plan`] lays calls out, and [`Plan::run`] or [`Bound::run`] appends them to the caller's stream, on
 //! the caller's arrays and workspace. [`Plan::launch`] does the same on raw addresses. The driver's library is opened at
-//! run time: no toolkit is needed to build or to run. `cudarc` is re-exported, so that a caller's contexts, streams and
-//! slices have the same types.
+//! run time: no toolkit is needed to build or to run. [`cudarc`] 0.19 is re-exported, so that a caller's contexts, streams
+//! and slices have the same types; who has another version, or none, hands over addresses (examples/08_interop.rs).
 //!
 //! Samples in f32 run on plain kernels, in f32 arithmetic throughout; those in half precision on tensor cores, with
 //! coefficients rounded to their type before the last product. [`Options::tensor_cores`] has either run like the other,
