@@ -638,8 +638,10 @@ fn a_call_spread_over_threads() {
                     }
                     barrier.wait();
                     let all = total.lock().unwrap().clone();
+                    if barrier.wait().is_leader() {
+                        total.lock().unwrap().clear();
+                    }
                     barrier.wait();
-                    total.lock().unwrap().clear();
                     bench.stream.memcpy_htod(&all, numbers).unwrap();
                     Ok(())
                 };

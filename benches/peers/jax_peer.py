@@ -60,8 +60,22 @@ class Jax(worker.Peer):
         call = lambda form: lambda: jax.block_until_ready(step(*inputs, form=form))
         return self.keep_fastest({form: call(form) for form in worker.FORMS})
 
-    def compute(self, out):
-        (_, per_group), grad = self.call()
+    def load_inside(self, case):
+        from cudrift.jax import drift_loss
+
+        arrays = np.load(case)
+        inputs = [jnp.asarray(arrays[name]) for name in ("gen", "pos", "neg")]
+
+        def total(gen, pos, neg):
+            per_group = drift_loss(gen, pos, neg, R_list=worker.TEMPERATURES)[0]
+            return per_group.sum(), per_group
+
+        step = jax.jit(jax.value_and_grad(total, has_aux=True))
+        self.inside = lambda: jax.block_until_ready(step(*inputs))
+        self.time(2, inside=True)
+
+    def compute(self, out, inside=False):
+        (_, per_group), grad = self.inside() if inside else self.call()
         np.savez(out, loss=per_group, grad_gen=grad)
 
 

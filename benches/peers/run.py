@@ -25,6 +25,7 @@ SHAPES = {  # B, G, P, N, D, as in `cudrift bench`
     "e": [1, 4096, 4096, 0, 512],
     "f": [256, 64, 64, 32, 256],
 }
+INSIDE = {"in jax": "jax", "in torch": "eager"}  # cudrift's front ends, and who runs them
 PEERS = {"jax": "JAX jit", "eager": "PyTorch eager", "compile": "torch.compile"}
 STEPS, PARTS, PEER_STEPS = 2000, 3, 30  # the training: our steps, in how many parts; a peer's steps before each part
 LAPS = ["noise and data", "generator, forward", "drift", "generator, backward", "update"]  # of a step
@@ -61,6 +62,9 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5, help="rounds per shape (default: 5)")
     parser.add_argument("--threads", type=int, default=min(2, cores), help="threads of every side (default: 2)")
     parser.add_argument("--no-train", action="store_true", help="leave the training out")
+    parser.add_argument(
+        "--inside", action="store_true", help="time cudrift from inside JAX and PyTorch too, and print a table of it"
+    )
     parser.add_argument("--only-check", action="store_true", help="check agreement and stop")
     parser.add_argument("--no-readme", action="store_true", help="leave README.md and docs/peers.png as they are")
     parser.add_argument(
@@ -120,6 +124,14 @@ def environment(args):
     return python
 
 
+def library():
+    """cudrift's front ends for the peers, and their library."""
+    if subprocess.run(["cargo", "build", "--release", "-p", "cudrift-capi"], cwd=ROOT).returncode != 0:
+        raise Stop("cargo build failed for the reason above")
+    built = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "libcudrift.so"
+    os.environ.update(CUDRIFT_LIBRARY=str(built), PYTHONPATH=str(ROOT / "python"))
+
+
 def binary(args):
     if args.cudrift:
         if not shutil.which(args.cudrift):
@@ -171,8 +183,8 @@ class Worker:
             raise Stop(f"{PEERS[self.name]}: {answer['error']}")
         return answer
 
-    def time(self, runs):
-        return self.ask("time", runs=runs)["seconds"]
+    def time(self, runs, **rest):
+        return self.ask("time", runs=runs, **rest)["seconds"]
 
     def end(self):
         self.process.stdin.close()  # the worker leaves, and the compiler processes PyTorch keeps with it
@@ -257,6 +269,13 @@ def measure(letter, shape, cudrift, args):
         for name, worker in workers.items():
             row["forms"][name] = worker.ask("load", case=file("case"))
         row["error_against_f64"] = agreement(letter, cudrift, workers)
+        inside = INSIDE if args.inside else {}
+        for side, name in inside.items():
+            workers[name].ask("load_inside", case=file("case"))
+            workers[name].ask("compute", out=file("inside"), inside=True)
+            row["error_against_f64"][side] = error("inside", "f64")
+            if not row["error_against_f64"][side] <= AGREE:
+                raise Stop(f"shape {letter} is not reported: cudrift {side} is {row['error_against_f64'][side]:.1e} off f64")
         if args.only_check:
             return row
         # As many runs as take about a second, three at least.
@@ -264,11 +283,14 @@ def measure(letter, shape, cudrift, args):
         runs = {name: enough(min(row["forms"][name]["tried_ms"].values())) for name in workers}
         first, row["instruction_set"] = cudrift.bench(letter, 3)
         runs["cudrift"] = enough(first)
-        row["rounds_ms"] = {name: [] for name in ["cudrift", *workers]}
+        runs.update({side: runs["cudrift"] for side in inside})
+        row["rounds_ms"] = {name: [] for name in ["cudrift", *inside, *workers]}
         for turn in range(args.rounds):
             for name in row["rounds_ms"]:
                 if name == "cudrift":
                     ms = cudrift.bench(letter, runs[name])[0]
+                elif name in inside:
+                    ms = 1e3 * statistics.median(workers[inside[name]].time(runs[name], inside=True))
                 else:
                     ms = 1e3 * statistics.median(workers[name].time(runs[name]))
                 row["rounds_ms"][name].append(ms)
@@ -344,6 +366,17 @@ def table(results):
         else:
             first = [letter, ", ".join(map(str, row["shape"]))]
         lines.append([*first, *cells, f"{row['faster']:.1f}"])
+    return markdown(lines)
+
+
+def table_of_insides(results):
+    """The drift from inside the frameworks beside itself alone: medians over rounds."""
+    lines = [["shape", "cudrift alone, ms", *(f"from {side[3:].replace('jax', 'JAX').replace('torch', 'PyTorch')}, ms" for side in INSIDE)]]
+    for letter, row in results["rows"].items():
+        times = row["times"]
+        if letter != "train":
+            beside = [f"{times[side]:.2f} ({times[side] / times['cudrift']:.2f}×)" for side in INSIDE]
+            lines.append([letter, f"{times['cudrift']:.2f}", *beside])
     return markdown(lines)
 
 
@@ -445,11 +478,14 @@ def main():
         # From here on in the environment, for numpy and matplotlib.
         os.execve(python, [python, *sys.argv], {**os.environ, "CUDRIFT_PEERS": "inside"})
     cudrift_path = binary(args)
+    if args.inside:
+        library()
     equal_terms(args)
     cudrift = Cudrift(cudrift_path)
     versions = dict(line.strip().split("==") for line in PINS.open())
     options = [f"--shapes {','.join(args.shapes)}"] * (args.shapes != list(SHAPES)) + ["--no-train"] * args.no_train
     options += [f"--rounds {args.rounds}"] * (args.rounds != 5) + [f"--malloc {args.malloc}"] * (args.malloc != "keep")
+    options += ["--inside"] * args.inside
     options += [f"--threads {args.threads}"] * (args.threads != 2)
     results = {
         "command": " ".join(["python3 benches/peers/run.py", *options]),
@@ -475,6 +511,8 @@ def main():
             print(table({"rows": {letter: row}}), flush=True)
     if results["rows"]:
         tables = [table(results)] + [table_of_parts(row) for row in results["rows"].values() if "laps_ms" in row]
+        if args.inside:
+            tables.append(table_of_insides(results))
         text = "\n\n".join([*tables, caption(results)])
         print("\n" + text)
         (WORK / "results.json").write_text(json.dumps(results, indent=1) + "\n")

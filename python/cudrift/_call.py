@@ -54,7 +54,8 @@ class Call:
                 continue
             if block.dtype != "float32" or block.strides is not None or tuple(block.shape) != (groups, count):
                 raise _abi.InvalidError(
-                    f"cudrift: weight_{name} is {block.dtype} {list(block.shape)}, expected float32 [{groups}, {count}]"
+                    f"cudrift: weight_{name} is {block.dtype} {list(block.shape)}, expected float32 [{groups}, {count}] "
+                    "without gaps"
                 )
         self.dtype = gen.dtype
         self.groups, self.generated, self.dim = groups, generated, dim

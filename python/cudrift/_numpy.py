@@ -49,6 +49,8 @@ def _block(name, array, weight=False):
         raise _abi.InvalidError(f"cudrift: {name} is {type(array).__name__}, expected numpy.ndarray")
     if weight:
         array = np.ascontiguousarray(array, dtype=np.float32)
+    if not array.flags.aligned:
+        array = array.copy()
     size, strides = array.dtype.itemsize, None
     if not array.dtype.isnative:
         raise _abi.InvalidError(f"cudrift: {name} is {array.dtype.str}, whose bytes are in another order than the machine's")
@@ -75,8 +77,8 @@ def drift(
 ) -> Drift:
     """The drift of generated samples `gen` [B, G, D] towards `pos` [B, P, D], away from one another and from `neg` [B, N, D].
 
-    Samples are float32, float16, bfloat16 (of ml_dtypes) or float64, all of one type; nothing is copied, whatever the strides.
-    float64 goes to the reference, which is exact and slow. Weights [B, n] are 1 where they are None.
+    Samples are float32, float16, bfloat16 (of ml_dtypes) or float64, all of one type, of any strides; those without gaps are
+    not copied. float64 goes to the reference, which is exact and slow. Weights [B, n] are 1 where they are None.
 
     `spec` is a `Spec` or a preset's name (official where it is None); `temperatures` and `kernel` change it.
 
@@ -100,8 +102,10 @@ def drift(
         arrays = {name: np.empty(shape, number) for name, shape in shapes.items()}
     else:
         arrays = dict(out)
+        taken = [owner for _, owner in samples + weights if owner is not None]
         for name, array in arrays.items():
-            _writable(name, array, shapes, number, [owner for _, owner in samples + weights])
+            _writable(name, array, shapes, number, taken)
+            taken.append(array)
     numbers = [np.zeros(len(spec.temperatures), kind) for kind in (np.float64, np.float64, np.uint32)]
     outputs = _abi.Outputs()
     for name, array in arrays.items():
@@ -112,12 +116,12 @@ def drift(
     return Drift(*map(arrays.get, _ARRAYS), outputs.scale, outputs.sigma, *numbers, outputs.nonfinite)
 
 
-def _writable(name, array, shapes, number, inputs):
+def _writable(name, array, shapes, number, taken):
     if name not in shapes:
         raise _abi.InvalidError(f"cudrift: out has {name!r}, expected some of {', '.join(shapes)}")
     fits = isinstance(array, np.ndarray) and array.dtype == number and array.shape == shapes[name]
     if not (fits and array.flags.c_contiguous and array.flags.writeable):
         expected = f"a writable {np.dtype(number).name} array without gaps of shape {list(shapes[name])}"
         raise _abi.InvalidError(f"cudrift: out[{name!r}] is not {expected}")
-    if any(owner is not None and np.may_share_memory(array, owner) for owner in inputs):
-        raise _abi.InvalidError(f"cudrift: out[{name!r}] overlaps an input; results need memory of their own")
+    if any(np.may_share_memory(array, other) for other in taken):
+        raise _abi.InvalidError(f"cudrift: out[{name!r}] overlaps an input or a result; results need memory of their own")

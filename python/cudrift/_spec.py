@@ -118,7 +118,10 @@ def native(spec: Spec) -> _abi.Spec:
             to.temperature_count = len(value)
             to.temperatures[: len(value)] = value
         else:
-            setattr(to, field.name, _number(field.name, value) if field.name in _CHOICES else value)
+            value = _number(field.name, value) if field.name in _CHOICES else value
+            if field.name == "sinkhorn_iterations" and not 0 <= value < 1 << 32:
+                raise _abi.InvalidError(f"cudrift: sinkhorn_iterations is {value}, expected 0 to {(1 << 32) - 1}")
+            setattr(to, field.name, value)
     return to
 
 

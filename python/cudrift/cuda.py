@@ -102,25 +102,32 @@ class Plan:
             [of("gen", gen), of("neg", neg), of("pos", pos)],
             [of("weight_gen", weight_gen), of("weight_neg", weight_neg), of("weight_pos", weight_pos)],
         )
+        for name, array in (("gradient", gradient), ("loss", loss), ("force", force), ("workspace", workspace)):
+            if (getattr(array, "__cuda_array_interface__", None) or {}).get("data", (0, False))[1]:
+                raise _abi.InvalidError(f"cudrift: {name} is read-only")
+        results = {"gradient": of("gradient", gradient), "loss": of("loss", loss), "force": of("force", force)}
+        self.append(call, results, of("workspace", workspace), stream, phase)
+
+    def append(self, call: Call, results: dict, workspace: Block, stream: int, phase: str | None = None) -> None:
+        """As `run`, of blocks."""
         if (call.extents, call.dtype) != (self.shape, self.dtype):
             got, expected = f"{call.dtype} {call.extents}", f"{self.dtype} {self.shape}"
             raise _abi.InvalidError(f"cudrift: samples are {got}, (B, G, N, P, D), and the plan is for {expected}")
         outputs = _abi.CudaOutputs()
         b, g, _, _, d = self.shape
-        for name, array, extents in (("gradient", gradient, (b, g, d)), ("loss", loss, (b,)), ("force", force, (b, g, d))):
-            to = of(name, array)
+        for name, to in results.items():
             if to is None:
                 continue
+            extents = (b,) if name == "loss" else (b, g, d)
             if to.dtype != "float32" or to.strides is not None or tuple(to.shape) != extents:
                 got = f"{to.dtype} {list(to.shape)}"
                 raise _abi.InvalidError(f"cudrift: {name} is {got}, expected float32 {list(extents)} without gaps")
             setattr(outputs, name, to.address)
-        room = of("workspace", workspace)
-        if room.strides is not None or _size(room) < self.workspace_bytes:
+        if workspace.strides is not None or _size(workspace) < self.workspace_bytes:
             raise _abi.InvalidError(
-                f"cudrift: workspace has {_size(room)} bytes, expected {self.workspace_bytes} or more without gaps"
+                f"cudrift: workspace has {_size(workspace)} bytes, expected {self.workspace_bytes} or more without gaps"
             )
-        arguments = (self._handle, byref(call.inputs), byref(outputs), room.address, stream)
+        arguments = (self._handle, byref(call.inputs), byref(outputs), workspace.address, stream)
         if phase is None:
             _abi.lib.cudrift_cuda_plan_run(*arguments)
         elif phase in _abi.PHASES:
@@ -150,6 +157,8 @@ def block(name: str, array, stream: int, held: list, device: int) -> Block:
     """Where an array lies on the device. What keeps it there is appended to `held`."""
     interface = getattr(array, "__cuda_array_interface__", None)
     if interface is not None:
+        if hasattr(array, "__dlpack_device__"):
+            _same_device(name, array, device)
         return _from_interface(name, interface)
     if hasattr(array, "__dlpack__"):
         return _from_dlpack(name, array, stream, held, device)
@@ -157,11 +166,14 @@ def block(name: str, array, stream: int, held: list, device: int) -> Block:
     raise _abi.InvalidError(f"cudrift: {name} is {kind}, which has no __cuda_array_interface__ and no __dlpack__")
 
 
-_TYPES = {"<f4": "float32", "<f2": "float16", "<f8": "float64", "|u1": "uint8", "|i1": "int8"}
+# PyTorch shows bfloat16 as two bytes of anything.
+_TYPES = {"<f4": "float32", "<f2": "float16", "<f8": "float64", "|u1": "uint8", "|i1": "int8", "<V2": "bfloat16"}
 
 
 def _gapless(shape, strides):
     """Whether strides in elements are those of an array without gaps."""
+    if 0 in shape:
+        return True
     expected = 1
     for extent, stride in zip(reversed(shape), reversed(strides)):
         if extent != 1 and stride != expected:
@@ -203,10 +215,14 @@ _capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _capsule_pointer.argtypes, _capsule_pointer.restype = [py_object, c_char_p], c_void_p
 
 
-def _from_dlpack(name, array, stream, held, device):
+def _same_device(name, array, device):
     kind, number = array.__dlpack_device__()
     if int(kind) not in _CUDA or number != device:
         raise _abi.InvalidError(f"cudrift: {name} lies on DLPack's device ({int(kind)}, {number}), expected (2, {device})")
+
+
+def _from_dlpack(name, array, stream, held, device):
+    _same_device(name, array, device)
     # DLPack's number of the default stream is 1.
     capsule = array.__dlpack__(stream=stream or 1)
     held.append(capsule)

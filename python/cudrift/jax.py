@@ -37,7 +37,8 @@ def drift_loss(
     """The loss of generated samples that regress onto themselves plus their drift, as the official `drift_loss` has it.
 
     `gen` is [B, G, D], `fixed_pos` [B, P, D], `fixed_neg` [B, N, D], weights [B, n], all 1 where they are None. Samples are
-    float32, float16, bfloat16 or float64 (by the reference, on the CPU, slow); where types differ they are promoted.
+    float32, float16, bfloat16 or float64 (by the reference, on the CPU, slow, without an axis); where types differ they are
+    promoted.
 
     Gives the loss of each group, [B], of which `gen` alone has a gradient, and for logging `info`, with the mean distance as
     "scale" and the mean square of each temperature's force as "loss_0.02" and so on. Works under jit, grad, vmap and shard_map.
@@ -50,6 +51,8 @@ def drift_loss(
     """
     spec = resolve(spec, R_list)
     dtype = jnp.result_type(*(array for array in (gen, fixed_pos, fixed_neg) if array is not None))
+    if axis_name is not None and dtype == jnp.float64:
+        raise _abi.InvalidError("cudrift: float64 goes to the reference, which has no axis_name; take float32")
     if dtype.name not in DTYPES:
         raise _abi.InvalidError(f"cudrift: samples are {dtype.name}, expected one of {', '.join(DTYPES)}")
     gen, fixed_pos = jnp.asarray(gen, dtype), jnp.asarray(fixed_pos, dtype)
@@ -64,8 +67,9 @@ def drift_loss(
         ("neg", weight_neg, neg.shape[1]),
         ("pos", weight_pos, fixed_pos.shape[1]),
     ):
-        weight = jnp.zeros((groups, 0), jnp.float32) if weight is None else jnp.asarray(weight, jnp.float32)
-        if weight.shape not in ((groups, count), (groups, 0)):
+        none = weight is None
+        weight = jnp.zeros((groups, 0), jnp.float32) if none else jnp.asarray(weight, jnp.float32)
+        if not none and weight.shape != (groups, count):
             raise _abi.InvalidError(f"cudrift: weight_{name} has shape {list(weight.shape)}, expected {[groups, count]}")
         weights.append(weight)
     axes = axis_name if axis_name is None or isinstance(axis_name, str) else tuple(axis_name)
@@ -128,7 +132,7 @@ def _drift(spec, axes, gen, *fixed):
 def _varies_over(array):
     """The axes of a shard_map over which an array varies."""
     kind = jax.typeof(array)
-    # Its name before JAX 0.8 and since.
+    # By either name, of which a version of JAX has one.
     return frozenset(getattr(kind, "vma", None) or getattr(getattr(kind, "mat", None), "varying", ()))
 
 

@@ -16,7 +16,7 @@ from ._spec import Spec, from_text, resolve
 __all__ = ["drift_loss"]
 
 _DOUBLE = ctypes.sizeof(ctypes.c_double)
-_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+_NAMES = {torch.uint8: "uint8", torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
 
 
 def drift_loss(
@@ -34,8 +34,8 @@ def drift_loss(
     """The loss of generated samples that regress onto themselves plus their drift, as the official `drift_loss` has it.
 
     `gen` is [B, G, D], `fixed_pos` [B, P, D], `fixed_neg` [B, N, D], weights [B, n], all 1 where they are None. Samples are
-    float32, float16, bfloat16 or float64 (by the reference, on the CPU, slow); where types differ they are promoted. On the CPU
-    nothing is copied, whatever the strides.
+    float32, float16, bfloat16 or float64 (by the reference, on the CPU, slow, without a process group); where types differ they
+    are promoted. Tensors without gaps are not copied; on CUDA those whose coordinates lie side by side are not.
 
     Gives the loss of each group, [B], of which `gen` alone has a gradient, and for logging `info`, with the mean distance as
     "scale" and the mean square of each temperature's force as "loss_0.02" and so on.
@@ -46,39 +46,62 @@ def drift_loss(
     With a `process_group`, the groups of all its processes are one batch: scale and force norms are theirs, by two all-reduces
     of a few numbers. The loss is that of this process's groups.
     """
-    text, temperatures = _constants(spec.text if isinstance(spec, Spec) else spec, None if R_list is None else tuple(R_list))
-    samples = [gen, fixed_pos] + ([] if fixed_neg is None else [fixed_neg])
-    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in samples))
-    weights = [None if w is None else w.detach().to(torch.float32).contiguous() for w in (weight_gen, weight_pos, weight_neg)]
+    names = None if R_list is None else tuple(R_list)
+    text, temperatures = _constants(spec.text if isinstance(spec, Spec) else spec, names)
+    dtype = gen.dtype
+    for other in (fixed_pos, fixed_neg):
+        if other is not None and other.dtype != dtype:
+            dtype = torch.promote_types(dtype, other.dtype)
     group = ""
     if process_group is not None and process_group.size() > 1:
         group = process_group.group_name
+        if dtype == torch.float64:
+            raise _abi.InvalidError("cudrift: float64 goes to the reference, which has no process group; take float32")
     # The registered operator, for whoever traces; what eager PyTorch takes for it, beyond the call, is several times more.
     drift = torch.ops.cudrift.drift if torch.compiler.is_compiling() else _Drift.apply
     loss, _, numbers = drift(
-        gen.to(dtype),
-        fixed_pos.detach().to(dtype),
-        None if fixed_neg is None else fixed_neg.detach().to(dtype),
-        *weights,
+        _plain(gen, dtype),
+        _fixed(fixed_pos, dtype),
+        _fixed(fixed_neg, dtype),
+        _fixed(weight_gen, torch.float32, whole=True),
+        _fixed(weight_pos, torch.float32, whole=True),
+        _fixed(weight_neg, torch.float32, whole=True),
         text,
         group,
     )
     scale, _, _, *loss_r = numbers.detach().unbind()
     info = {"scale": scale}
-    info.update((f"loss_{r}", f2) for r, f2 in zip(temperatures, loss_r))
+    info.update((f"loss_{r}", f2) for r, f2 in zip(temperatures if names is None else names, loss_r))
     return loss, info
+
+
+# What changes nothing is asked for before it is done: even that takes microseconds.
+
+
+def _plain(tensor, dtype):
+    """A tensor whose memory is what it shows, of this type."""
+    tensor = tensor.resolve_neg()
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def _fixed(tensor, dtype, whole=False):
+    """The same of one that has no gradient, without gaps where it is to be whole."""
+    if tensor is None:
+        return None
+    tensor = _plain(tensor.detach() if tensor.requires_grad else tensor, dtype)
+    return tensor if not whole or tensor.is_contiguous() else tensor.contiguous()
 
 
 @torch.compiler.assume_constant_result
 def _constants(spec, temperatures):
-    """Of a preset's name or a spec's text, and temperatures that change it: the text, and temperatures as they are named."""
+    """Of a preset's name or a spec's text, and temperatures that change it: the text, and its temperatures."""
     return _resolved(spec, temperatures)
 
 
 @functools.lru_cache(maxsize=256)
 def _resolved(spec, temperatures):
     own = resolve(spec if spec is None or spec in _abi.PRESETS else from_text(spec), temperatures)
-    return own.text, own.temperatures if temperatures is None else temperatures
+    return own.text, own.temperatures
 
 
 def _drift(
@@ -174,10 +197,10 @@ def _on_cuda(spec, samples, weights, group):
     workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8, device=gen.device)
     scalars = workspace[: ctypes.sizeof(cuda.Scalars)].view(torch.float64)
     stream = torch.cuda.current_stream(gen.device).cuda_stream
-    run = functools.partial(
-        plan.run, gen, pos, neg, weight_gen=weights[0], weight_neg=weights[1], weight_pos=weights[2],
-        workspace=workspace, gradient=gradient, loss=loss, stream=stream,
-    )
+    # By addresses: PyTorch shows no interface of a tensor that wants a gradient.
+    call = Call([_block(t) for t in samples], [_block(t) for t in weights])
+    results = {"gradient": _block(gradient), "loss": _block(loss)}
+    run = functools.partial(plan.append, call, results, _block(workspace), stream)
 
     def part(first, last):
         return scalars[first.offset // _DOUBLE : (last.offset + last.size) // _DOUBLE]

@@ -44,11 +44,15 @@ class Array:
 
 
 class Interface(Array):
+    read_only = False
+
     @property
     def __cuda_array_interface__(self):
         address = self.memory.value + self.offset
-        data = (address if np.prod(self.shape) else 0, False)
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": data, "strides": self.strides, "version": 3}
+        data = (address if np.prod(self.shape) else 0, self.read_only)
+        # As PyTorch shows bfloat16.
+        name = "<V2" if self.dtype == ml_dtypes.bfloat16 else self.dtype.str
+        return {"shape": self.shape, "typestr": name, "data": data, "strides": self.strides, "version": 3}
 
 
 class DlManaged(ctypes.Structure):
@@ -128,10 +132,10 @@ class Golden(Test):
 
     def test_half_precision(self):
         gen, pos = samples(1, (2, 2, 32, 16))
-        for dtype, name, kinds in ((np.float16, "float16", (Interface, DLPack)), (ml_dtypes.bfloat16, "bfloat16", (DLPack,))):
+        for dtype, name in ((np.float16, "float16"), (ml_dtypes.bfloat16, "bfloat16")):
             x, y = gen.astype(dtype), pos.astype(dtype)
             exact = cudrift.drift(x.astype(np.float64), y.astype(np.float64)).gradient
-            for kind in kinds:
+            for kind in (Interface, DLPack):
                 plan = cuda.Plan(cudrift.Spec.official(), extents(x, y), name)
                 gradient, _, _ = run(plan, kind, {"gen": kind(x), "pos": kind(y)})
                 self.near(gradient.numpy(), exact, 2e-2, name)
@@ -192,7 +196,7 @@ class Refused(Test):
         refused("samples are float64", cuda.Plan, spec, shape, "float64")
         refused("tensor_cores is 'some'", cuda.Plan, spec, shape, "float32", tensor_cores="some")
         refused("G", cuda.Plan, spec, (2, 0, 0, 6, 4), "float32")
-        refused("device 7", cuda.Plan, spec, shape, "float32", 7, kind=cudrift.DeviceError)
+        refused("device 99", cuda.Plan, spec, shape, "float32", 99, kind=cudrift.DeviceError)
         refused("the plan is for", plan.run, gen, gen, gen, workspace=workspace)
         refused("has no __cuda_array_interface__", plan.run, gen, [1.0], workspace=workspace)
         refused("workspace has 8 bytes", plan.run, gen, pos, workspace=Interface(np.zeros(8, np.uint8)))
@@ -206,6 +210,9 @@ class Refused(Test):
         backward = Interface(np.zeros((2, 6, 4), np.float32), offset=92)
         backward.strides = (96, 16, -4)
         refused("side by side", plan.run, backward, pos, workspace=workspace)
+        fixed = Interface(np.zeros(2, np.float32))
+        fixed.read_only = True
+        refused("loss is read-only", plan.run, gen, pos, workspace=workspace, loss=fixed)
         odd = Interface(np.zeros((2, 6, 4), np.float32))
         odd.strides = (97, 16, 4)
         refused("multiples", plan.run, odd, pos, workspace=workspace)

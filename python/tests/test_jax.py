@@ -246,6 +246,7 @@ class Use(Test):
         self.refused("gen has shape [6, 4]", drift_loss, gen[0], pos[0])
         self.refused("samples are int32", drift_loss, gen.astype(int), pos.astype(int))
         self.refused("weight_pos has shape [2, 5]", drift_loss, gen, pos, weight_pos=jnp.ones((2, 5)))
+        self.refused("weight_pos has shape [2, 0]", drift_loss, gen, pos, weight_pos=jnp.ones((2, 0)))
         for call in (drift_loss, jax.jit(drift_loss, static_argnames="R_list")):
             self.refused(
                 "emperature", lambda: jax.block_until_ready(call(gen, pos, R_list=(-1.0,))), kind=jax.errors.JaxRuntimeError

@@ -12,6 +12,10 @@ from common import CASES, Case, Test, growth, microseconds, samples
 from cudrift.torch import drift_loss
 
 
+# Where PyTorch can be, and within what of f64. It takes no simulator for a device.
+DEVICES = {"cpu": 2e-6} | ({"cuda": 1e-5} if torch.cuda.is_available() else {})
+
+
 def tensors(case):
     return [None if array is None else torch.tensor(array) for array in case.arrays]
 
@@ -28,14 +32,14 @@ def random(seed, shape, dtype=torch.float32):
     return torch.tensor(samples(seed, shape, np.float64), dtype=dtype)
 
 
-def worker(rank, size, folder, backend, seed):
+def worker(rank, size, folder, seed):
     """One of the processes of a data-parallel step: a generator that DistributedDataParallel averages."""
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
-    dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    loss, info, gradients = step(seed, rank, size, DistributedDataParallel, dist.group.WORLD)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    loss, info, gradients = step(seed, rank, size, DistributedDataParallel, dist.group.WORLD, compiled=size == 2)
     torch.save([loss, info, gradients], f"{folder}/{rank}")
     dist.destroy_process_group()
 
@@ -61,11 +65,19 @@ class Golden(Test):
         self.near([info[f"loss_{r}"] for r in case.temperatures], case.want["loss_R"], bound, f"{case.name} loss_R")
         self.assertEqual(len(info), 1 + len(case.temperatures))
 
+    def test_temperatures_have_the_names_that_they_are_given(self):
+        gen, pos = random(1, (2, 6, 4)), random(2, (2, 6, 4))
+        for name in (1.0, 1):
+            self.assertEqual(list(drift_loss(gen, pos, R_list=[name])[1]), ["scale", f"loss_{name}"])
+
     def test_the_golden_set(self):
         for path in CASES:
             case = Case(path)
-            gen, *others = tensors(case)
-            self.judge(case, *with_gradient(lambda x: drift_loss(x, *others, case.temperatures), gen), 2e-6)
+            for device, bound in DEVICES.items():
+                gen, *others = (None if t is None else t.to(device) for t in tensors(case))
+                loss, info, gradient = with_gradient(lambda x: drift_loss(x, *others, case.temperatures), gen)
+                info = {name: value.cpu() for name, value in info.items()}
+                self.judge(case, loss.cpu(), info, gradient.cpu(), bound)
 
     def test_the_golden_set_in_f64(self):
         for path in CASES:
@@ -104,6 +116,9 @@ class Tensors(Test):
         self.assertFalse(spread.is_contiguous())
         loss, _, other = with_gradient(lambda x: drift_loss(x, pos.flip(1).flip(1)), spread)
         self.assertTrue(torch.equal(loss, want) and torch.equal(other, gradient))
+        negative = torch.conj(torch.complex(torch.zeros_like(gen), -gen)).imag
+        self.assertTrue(negative.is_neg())
+        self.assertTrue(torch.equal(drift_loss(negative, pos)[0], want))
         shared = pos[:1].expand(3, -1, -1)
         self.assertTrue(torch.equal(drift_loss(gen, shared)[0], drift_loss(gen, shared.contiguous())[0]))
 
@@ -206,7 +221,7 @@ class Processes(Test):
         want_loss, want_info, want = step(11)
         for size in (2, 3, 4):
             with tempfile.TemporaryDirectory() as folder:
-                torch.multiprocessing.spawn(worker, args=(size, folder, "gloo", 11), nprocs=size)
+                torch.multiprocessing.spawn(worker, args=(size, folder, 11), nprocs=size)
                 results = [torch.load(f"{folder}/{rank}") for rank in range(size)]
             self.near(torch.cat([loss for loss, _, _ in results]), want_loss, 1e-6)
             for _, info, gradients in results:

@@ -335,7 +335,7 @@ impl Plan {
             // SAFETY: every array was compared and the table filled; the borrows of this call last as long.
             unsafe { self.launch(kernels, stream, &call, phase) }
         };
-        launch(Phase::Distances)?;
+        let mut appended = launch(Phase::Distances);
         for (sums, phases) in [(0, [Phase::Scale, Phase::Norms]), (1, [Phase::Theta, Phase::Force])] {
             for head in 0..self.heads.len() {
                 let range = self.sums(head)[sums].clone();
@@ -343,11 +343,14 @@ impl Plan {
                 let mut bytes = workspace.slice_mut(range);
                 // SAFETY: they are doubles, written by the phase, at a multiple of their size (`DriftScalars`).
                 let numbers = unsafe { bytes.transmute_mut::<f64>(count) };
-                add_up(&mut numbers.ok_or_else(|| Error::shape(OP, "workspace", [count], [0]))?)?;
+                let numbers = numbers.ok_or_else(|| Error::shape(OP, "workspace", [count], [0]));
+                appended = appended.and_then(|()| add_up(&mut numbers?));
             }
-            phases.into_iter().try_for_each(launch)?;
+            appended = appended.and_then(|()| phases.into_iter().try_for_each(launch));
         }
-        Ok(())
+        // Records the stream's last use of the workspace.
+        drop(workspace.device_ptr_mut(stream));
+        appended
     }
 
     /// Binds the plan to a stream and to arrays, one pair of inputs and outputs a head, in the order of the plan's shapes.

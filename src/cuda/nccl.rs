@@ -7,17 +7,21 @@ use cudarc::driver::{CudaStream, CudaViewMut};
 use cudarc::nccl::result::NcclError;
 use cudarc::nccl::{Comm, Id, ReduceOp, sys};
 
+use super::context::failed;
 use crate::{Error, Result};
 
 /// A communicator of `world` processes or threads, of which this is number `rank`, on the stream that its drifts run on.
 ///
 /// # Errors
-/// [`Error::LibraryMissing`] without libnccl, [`Error::Value`] for a rank that is none, [`Error::Nccl`] where NCCL refuses.
+/// [`Error::LibraryMissing`] without libnccl, [`Error::Value`] for a rank that is none, [`Error::Nccl`] where NCCL refuses,
+/// [`Error::Device`] where the driver does.
 pub fn communicator(stream: &Arc<CudaStream>, rank: usize, world: usize, id: Id) -> Result<Comm> {
     present()?;
     if rank >= world || i32::try_from(world).is_err() {
         return Err(Error::value("NCCL", "rank", format!("less than the world's {world}"), rank));
     }
+    // NCCL takes the thread's current device.
+    stream.context().bind_to_thread().map_err(|error| failed("entering the stream's context", error))?;
     Comm::from_rank(stream.clone(), rank, world, id).map_err(|error| refused("joining the communicator", error))
 }
 

@@ -1,7 +1,9 @@
 //! Plans: one call, or its phases with their sums.
 
 use crate::kept::on_threads;
-use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, CUDRIFT_F64, cudrift_inputs, cudrift_shape, misaligned};
+use crate::points::{
+    CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, CUDRIFT_F64, Place, cudrift_inputs, cudrift_shape, misaligned,
+};
 use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
 use crate::status::{Refusal, borrowed, borrowed_mut, cudrift_status, guarded};
 use drift::cpu::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
@@ -24,7 +26,7 @@ pub struct cudrift_plan {
 struct State {
     workspace: Workspace,
     /// Where the inputs of the last first phase were: the others are of the same.
-    inputs: Option<[usize; 9]>,
+    inputs: Option<Place>,
     /// How near the plans of its second phase came to their marginals.
     convergence: Vec<Convergence>,
 }
@@ -149,7 +151,8 @@ pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
 pub unsafe extern "C" fn cudrift_plan_workspace_bytes(plan: *const cudrift_plan, bytes: *mut usize) -> cudrift_status {
     guarded(|| {
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        *unsafe { borrowed_mut("bytes", bytes) }? = unsafe { borrowed("plan", plan) }?.bytes();
+        let (to, plan) = unsafe { (borrowed_mut("bytes", bytes)?, borrowed("plan", plan)?) };
+        *to = on_threads(|| Ok(plan.bytes()))?;
         Ok(())
     })
 }
@@ -251,22 +254,7 @@ impl Work {
     pub(crate) unsafe fn on(self, plan: &cudrift_plan, inputs: *const cudrift_inputs) -> Result<(), Refusal> {
         // SAFETY: by # Safety, it is null or points to inputs.
         let inputs = unsafe { borrowed("inputs", inputs) }?;
-        // SAFETY: samples are of the plan's type and as many as its shape says, and outputs are nobody else's (# Safety).
-        on_threads(|| unsafe {
-            match plan.dtype {
-                CUDRIFT_F32 => self.typed::<f32>(plan, inputs),
-                CUDRIFT_F16 => self.typed::<f16>(plan, inputs),
-                CUDRIFT_BF16 => self.typed::<bf16>(plan, inputs),
-                _ => self.judge(plan, inputs),
-            }
-        })
-    }
-
-    /// # Safety
-    /// As cudrift_plan_run.
-    unsafe fn typed<T: Element>(self, plan: &cudrift_plan, inputs: &cudrift_inputs) -> Result<(), Refusal> {
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        let gathered = unsafe { inputs.gather::<T>(&plan.shape) }?;
+        // Here and not on a thread of the pool: while it waits for others, that one may take up another call of this plan.
         let mut state = plan.state.lock().unwrap_or_else(|poisoned| {
             // What a panic left half done is forgotten.
             plan.state.clear_poison();
@@ -274,13 +262,39 @@ impl Work {
             (state.workspace, state.inputs) = (plan.plan.workspace(), None);
             state
         });
-        if matches!(self, Self::Whole { .. } | Self::Distances { .. }) {
-            state.inputs = Some(inputs.addresses());
-        } else if state.inputs != Some(inputs.addresses()) {
+        let state = &mut *state;
+        // SAFETY: samples are of the plan's type and as many as its shape says, and outputs are nobody else's (# Safety).
+        on_threads(|| unsafe {
+            match plan.dtype {
+                CUDRIFT_F32 => self.typed::<f32>(plan, state, inputs),
+                CUDRIFT_F16 => self.typed::<f16>(plan, state, inputs),
+                CUDRIFT_BF16 => self.typed::<bf16>(plan, state, inputs),
+                _ => self.judge(plan, inputs),
+            }
+        })
+    }
+
+    /// # Safety
+    /// As cudrift_plan_run.
+    unsafe fn typed<T: Element>(
+        self,
+        plan: &cudrift_plan,
+        state: &mut State,
+        inputs: &cudrift_inputs,
+    ) -> Result<(), Refusal> {
+        let first = matches!(self, Self::Whole { .. } | Self::Distances { .. });
+        // SAFETY: by # Safety, strides are null or point to three numbers.
+        let place = unsafe { inputs.place() };
+        if first {
+            // Until it is done.
+            state.inputs = None;
+        } else if state.inputs != Some(place) {
             return Err(Refusal::order("libcudrift: the first phase was of other inputs; begin with it"));
         }
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        unsafe { self.run(plan, &mut state, &gathered.inputs()?) }
+        unsafe { self.run(plan, state, &inputs.gather::<T>(&plan.shape)?.inputs()?) }?;
+        state.inputs = Some(place);
+        Ok(())
     }
 
     /// The reference's results for samples in f64.

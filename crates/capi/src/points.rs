@@ -74,6 +74,14 @@ impl cudrift_shape {
     }
 }
 
+/// Where the inputs of a call are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    data: [usize; 3],
+    strides: [Option<[i64; 3]>; 3],
+    weights: [usize; 3],
+}
+
 /// The samples of a call, those with gaps gathered.
 pub(crate) struct Gathered<'a, T: Clone> {
     shape: DriftShape,
@@ -82,14 +90,17 @@ pub(crate) struct Gathered<'a, T: Clone> {
 }
 
 impl cudrift_inputs {
-    /// Where everything is.
-    pub(crate) fn addresses(&self) -> [usize; 9] {
-        let [x, n, p] = [&self.generated, &self.negatives, &self.positives];
-        let data = [x.data, n.data, p.data].map(|pointer| pointer as usize);
-        let strides = [x.strides, n.strides, p.strides].map(|pointer| pointer as usize);
-        let weights =
-            [self.weight_generated, self.weight_negatives, self.weight_positives].map(|pointer| pointer as usize);
-        std::array::from_fn(|k| [data, strides, weights][k / 3][k % 3])
+    /// # Safety
+    /// Strides are null or point to three numbers.
+    pub(crate) unsafe fn place(&self) -> Place {
+        let points = [&self.generated, &self.negatives, &self.positives];
+        let weights = [self.weight_generated, self.weight_negatives, self.weight_positives];
+        Place {
+            data: points.map(|points| points.data as usize),
+            // SAFETY: by # Safety.
+            strides: points.map(|points| unsafe { points.strides.cast::<[i64; 3]>().as_ref() }.copied()),
+            weights: weights.map(|pointer| pointer as usize),
+        }
     }
 
     /// # Safety

@@ -52,6 +52,10 @@ impl Refusal {
         Self { status: CUDRIFT_DEVICE, message: message.into() }
     }
 
+    pub(crate) fn memory(message: impl Into<String>) -> Self {
+        Self { status: CUDRIFT_TOO_LARGE, message: message.into() }
+    }
+
     pub(crate) fn order(message: impl Into<String>) -> Self {
         Self { status: CUDRIFT_ORDER, message: message.into() }
     }

@@ -23,7 +23,7 @@ use crate::status::{
 use drift::cuda::Phase;
 use drift::cuda::cudarc::driver::{result, sys};
 use drift::{DriftShape, DriftSpec};
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
@@ -72,8 +72,8 @@ struct Api {
     version: Version,
     internal: *const c_void,
     error_create: unsafe extern "C" fn(*mut ErrorCreate) -> *mut c_void,
-    error_get_message: *const c_void,
-    error_destroy: *const c_void,
+    error_get_message: unsafe extern "C" fn(*mut ErrorMessage),
+    error_destroy: unsafe extern "C" fn(*mut ErrorDestroy),
     handler_register: *const c_void,
     stream_get: unsafe extern "C" fn(*mut StreamGet) -> *mut c_void,
     type_register: *const c_void,
@@ -81,6 +81,7 @@ struct Api {
     state_set: *const c_void,
     state_get: *const c_void,
     memory_allocate: unsafe extern "C" fn(*mut MemoryAllocate) -> *mut c_void,
+    memory_free: unsafe extern "C" fn(*mut MemoryFree) -> *mut c_void,
 }
 
 #[repr(C)]
@@ -88,6 +89,19 @@ struct ErrorCreate {
     head: Head,
     message: *const c_char,
     code: c_int,
+}
+
+#[repr(C)]
+struct ErrorMessage {
+    head: Head,
+    error: *mut c_void,
+    message: *const c_char,
+}
+
+#[repr(C)]
+struct ErrorDestroy {
+    head: Head,
+    error: *mut c_void,
 }
 
 #[repr(C)]
@@ -103,6 +117,14 @@ struct MemoryAllocate {
     context: *mut c_void,
     size: usize,
     alignment: usize,
+    data: *mut c_void,
+}
+
+#[repr(C)]
+struct MemoryFree {
+    head: Head,
+    context: *mut c_void,
+    size: usize,
     data: *mut c_void,
 }
 
@@ -458,7 +480,8 @@ impl<'a> Call<'a> {
     fn on_device(&self) -> Result<(), Refusal> {
         let stream = self.stream()?;
         let plan = cudrift_cuda_plan::new(&self.spec, self.shape, self.dtype, device_of(stream)?, 0)?;
-        let workspace = self.allocate(plan.workspace_bytes())?;
+        let scratch = Scratch::new(self.frame, plan.workspace_bytes())?;
+        let workspace = scratch.start;
         let mut outputs = cudrift_cuda_outputs::default();
         if let [loss, gradient, _] = self.results {
             (outputs.loss, outputs.gradient) = (loss.data.cast(), gradient.data.cast());
@@ -499,20 +522,70 @@ impl<'a> Call<'a> {
         let mut get = StreamGet { head: Head::of::<StreamGet>(), context: self.frame.context, stream: ptr::null_mut() };
         // SAFETY: XLA's function, with the struct that it asks for.
         let error = unsafe { ((*self.frame.api).stream_get)(&mut get) };
-        if error.is_null() { Ok(get.stream) } else { Err(Refusal::device("libcudrift: XLA gives no stream")) }
+        // SAFETY: what the function has just given.
+        unsafe { self.frame.problem(error) }.map_or(Ok(get.stream), |problem| {
+            Err(Refusal::device(format!("libcudrift: XLA gives no stream: {problem}")))
+        })
     }
+}
 
-    /// Device memory until the call is done.
-    fn allocate(&self, size: usize) -> Result<*mut u8, Refusal> {
-        let (context, data) = (self.frame.context, ptr::null_mut());
-        let mut allocate = MemoryAllocate { head: Head::of::<MemoryAllocate>(), context, size, alignment: 256, data };
-        // SAFETY: XLA's function, with the struct that it asks for.
-        let error = unsafe { ((*self.frame.api).memory_allocate)(&mut allocate) };
-        if error.is_null() && !allocate.data.is_null() {
-            return Ok(allocate.data.cast());
+impl CallFrame {
+    /// What an error of XLA's says, which is then given back; nothing where it is null.
+    ///
+    /// # Safety
+    /// A function of the frame's has just given it.
+    unsafe fn problem(&self, error: *mut c_void) -> Option<String> {
+        if error.is_null() {
+            return None;
         }
-        let (op, what) = ("libcudrift", "the workspace");
-        Err(drift::Error::DeviceMemory { op, what, bytes: size }.into())
+        let mut message = ErrorMessage { head: Head::of::<ErrorMessage>(), error, message: ptr::null() };
+        let mut destroy = ErrorDestroy { head: Head::of::<ErrorDestroy>(), error };
+        // SAFETY: XLA's functions, with the structs that they ask for; the message lives as long as the error.
+        unsafe {
+            ((*self.api).error_get_message)(&mut message);
+            let text = if message.message.is_null() { c"no message" } else { CStr::from_ptr(message.message) };
+            let text = text.to_string_lossy().into_owned();
+            ((*self.api).error_destroy)(&mut destroy);
+            Some(text)
+        }
+    }
+}
+
+/// Device memory of XLA's for the work that is appended until this is dropped: XLA hands it out again in the stream's order.
+struct Scratch<'a> {
+    frame: &'a CallFrame,
+    data: *mut c_void,
+    size: usize,
+    /// The first multiple of 256 in it.
+    start: *mut u8,
+}
+
+impl<'a> Scratch<'a> {
+    fn new(frame: &'a CallFrame, bytes: usize) -> Result<Self, Refusal> {
+        // XLA aligns to 16 at most.
+        let (size, alignment, context) = (bytes + 240, 16, frame.context);
+        let head = Head::of::<MemoryAllocate>();
+        let mut allocate = MemoryAllocate { head, context, size, alignment, data: ptr::null_mut() };
+        // SAFETY: XLA's function, with the struct that it asks for, and what it has just given.
+        let problem = unsafe { frame.problem(((*frame.api).memory_allocate)(&mut allocate)) };
+        let data = allocate.data;
+        if problem.is_some() || data.is_null() {
+            let problem = problem.unwrap_or_else(|| "no address".to_owned());
+            return Err(Refusal::memory(format!(
+                "libcudrift: XLA has no room for a workspace of {bytes} bytes: {problem}"
+            )));
+        }
+        let start = data.cast::<u8>().wrapping_add((data as usize).next_multiple_of(256) - data as usize);
+        Ok(Self { frame, data, size, start })
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        let Self { frame, data, size, .. } = *self;
+        let mut free = MemoryFree { head: Head::of::<MemoryFree>(), context: frame.context, size, data };
+        // SAFETY: XLA's function, with the struct that it asks for; what it gave is given back once, in the stream's order.
+        unsafe { frame.problem(((*frame.api).memory_free)(&mut free)) };
     }
 }
 

@@ -254,6 +254,18 @@ static void what_cannot_be(void) {
     cudrift_inputs others = inputs;
     others.generated.data = gradient;
     refused(cudrift_plan_coefficients(plan, &others, &scale, &force), CUDRIFT_ORDER, "other inputs");
+    /* A first phase that is refused is none; the same strides elsewhere are the same inputs, others are not. */
+    int64_t here[3] = {6, 2, 1}, there[3] = {6, 2, 1};
+    others = inputs;
+    others.generated.strides = here;
+    refused(cudrift_plan_distances(plan, &others, NULL), CUDRIFT_INVALID, "sums is a null");
+    refused(cudrift_plan_coefficients(plan, &others, &scale, &force), CUDRIFT_ORDER, "other inputs");
+    OK(cudrift_plan_distances(plan, &others, &scale));
+    others.generated.strides = there;
+    OK(cudrift_plan_coefficients(plan, &others, &scale, &force));
+    there[0] = 4;
+    refused(cudrift_plan_coefficients(plan, &others, &scale, &force), CUDRIFT_ORDER, "other inputs");
+    OK(cudrift_plan_distances(plan, &inputs, &scale));
     cudrift_scale_sums forgotten = scale;
     forgotten.groups = 0;
     refused(cudrift_plan_coefficients(plan, &inputs, &forgotten, &force), CUDRIFT_INVALID, "scale.groups is 0");
@@ -354,10 +366,55 @@ static void ten_thousand_calls(void) {
     cudrift_plan_free(plan);
 }
 
+typedef struct {
+    const golden *c;
+    cudrift_plan *plan;
+} shared_plan;
+
+static void *work_shared(void *argument) {
+    const shared_plan *own = argument;
+    const int64_t elements = own->c->shape.groups * own->c->shape.generated * own->c->shape.dim;
+    float *gradient = room(elements, sizeof(float));
+    for (int round = 0; round < 40; round++) {
+        cudrift_outputs outputs = {.gradient = gradient};
+        OK(cudrift_plan_run(own->plan, &own->c->inputs, &outputs));
+        expect(error_of(gradient, own->c->gradient, elements) <= BOUND, "a child's thread's result");
+    }
+    free(gradient);
+    return NULL;
+}
+
+/* A child of a process that has only asked for a size, and threads of the child that share a plan. */
+static void forked(const char *path) {
+    golden c = read_case(path);
+    cudrift_plan *plan = NULL;
+    size_t bytes = 0;
+    OK(cudrift_plan_new(&c.spec, &c.shape, CUDRIFT_F32, &plan));
+    OK(cudrift_plan_workspace_bytes(plan, &bytes));
+    const pid_t child = fork();
+    expect(child >= 0, "a child");
+    if (child == 0) {
+        alarm(120);
+        pthread_t threads[4];
+        shared_plan own = {&c, plan};
+        for (int k = 0; k < 4; k++) {
+            expect(pthread_create(&threads[k], NULL, work_shared, &own) == 0, "a thread");
+        }
+        for (int k = 0; k < 4; k++) {
+            pthread_join(threads[k], NULL);
+        }
+        _exit(0);
+    }
+    int status = 1;
+    expect(waitpid(child, &status, 0) == child && status == 0, "the child with threads");
+    cudrift_plan_free(plan);
+}
+
 int main(int argc, char **argv) {
     printf("libcudrift %s, %s\n", cudrift_version(), cudrift_instruction_set());
     expect(*cudrift_message() == '\0', "no message before a failure");
     for (int k = 1; k < argc; k++) {
+        forked(argv[k]); /* the first before anything else, the others after it */
         run(argv[k]);
     }
     what_cannot_be();

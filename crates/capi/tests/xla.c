@@ -11,7 +11,9 @@ static XLA_FFI_Error *error_create(XLA_FFI_Error_Create_Args *args) {
     return (XLA_FFI_Error *)message;
 }
 
-static void *current_stream, *allocated;
+static void *current_stream;
+static char *allocated;
+static size_t allocated_bytes;
 
 static XLA_FFI_Error *stream_get(XLA_FFI_Stream_Get_Args *args) {
     expect(args->struct_size >= XLA_FFI_Stream_Get_Args_STRUCT_SIZE, "Stream_Get's struct");
@@ -21,17 +23,43 @@ static XLA_FFI_Error *stream_get(XLA_FFI_Stream_Get_Args *args) {
 
 static XLA_FFI_Error *memory_allocate(XLA_FFI_DeviceMemory_Allocate_Args *args) {
     expect(args->struct_size >= XLA_FFI_DeviceMemory_Allocate_Args_STRUCT_SIZE, "Allocate's struct");
-    allocated = on_device(NULL, (int64_t)args->size);
-    args->data = allocated;
+    /* XLA's own limit. */
+    expect(args->alignment <= 16, "Allocate's alignment");
+    expect(allocated == NULL, "one workspace at a time");
+    allocated = on_device(NULL, (int64_t)args->size + 16);
+    allocated_bytes = args->size;
+    args->data = allocated + 16;
     return NULL;
 }
 
-static const XLA_FFI_Api api = {
+static XLA_FFI_Error *memory_free(XLA_FFI_DeviceMemory_Free_Args *args) {
+    expect(args->struct_size >= XLA_FFI_DeviceMemory_Free_Args_STRUCT_SIZE, "Free's struct");
+    expect(args->data == allocated + 16 && args->size == allocated_bytes, "what was allocated is freed");
+    /* XLA hands it out again in the stream's order; here the stream comes first. */
+    DRIVER(wait(current_stream));
+    given_back(allocated);
+    allocated = NULL;
+    return NULL;
+}
+
+/* What XLA answers where it has no more. */
+static int destroyed;
+static XLA_FFI_Error *no_memory(XLA_FFI_DeviceMemory_Allocate_Args *args) {
+    (void)args;
+    return (XLA_FFI_Error *)&destroyed;
+}
+static void get_message(XLA_FFI_Error_GetMessage_Args *args) { args->message = "none is left"; }
+static void destroy(XLA_FFI_Error_Destroy_Args *args) { *(int *)args->error += 1; }
+
+static XLA_FFI_Api api = {
     .struct_size = XLA_FFI_Api_STRUCT_SIZE,
     .api_version = {XLA_FFI_Api_Version_STRUCT_SIZE, NULL, XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR},
     .XLA_FFI_Error_Create = error_create,
     .XLA_FFI_Stream_Get = stream_get,
+    .XLA_FFI_Error_GetMessage = get_message,
+    .XLA_FFI_Error_Destroy = destroy,
     .XLA_FFI_DeviceMemory_Allocate = memory_allocate,
+    .XLA_FFI_DeviceMemory_Free = memory_free,
 };
 
 typedef void *handler(void *);
@@ -136,8 +164,8 @@ static void run_case(const char *path, handler *by, int device) {
             const char *problem = make(&c, by, &g.spec, sizeof(g.spec), phase);
             expect(problem == NULL, problem ? problem : "");
             if (device) {
+                expect(allocated == NULL, "the workspace is freed");
                 DRIVER(wait(current_stream));
-                given_back(allocated);
             }
         }
         if (device) {
@@ -202,6 +230,22 @@ static void what_cannot_be(handler *by) {
     }
 }
 
+static void no_more_memory(void) {
+    const float x[6] = {0, 0, 1, 0, 0.5f, -1};
+    const cudrift_shape shape = {1, 3, 0, 3, 2};
+    const cudrift_inputs inputs = {.generated = {x, NULL}, .positives = {x, NULL}};
+    double sums[5];
+    cudrift_spec spec;
+    OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
+    call c = {.operand_count = 0};
+    add_inputs(&c, &shape, &inputs);
+    add(&c, 1, sums, XLA_FFI_DataType_U32, 2, 5, 2, 0);
+    api.XLA_FFI_DeviceMemory_Allocate = no_memory;
+    const char *problem = make(&c, cudrift_xla_cuda, &spec, sizeof(spec), 1);
+    expect(problem != NULL && strncmp(problem, "8 ", 2) == 0 && strstr(problem, "none is left") != NULL, "no memory");
+    expect(destroyed == 1, "XLA's error is given back");
+}
+
 int main(int argc, char **argv) {
     const int device = argc > 1 && strcmp(argv[1], "cuda") == 0;
     handler *by = device ? cudrift_xla_cuda : cudrift_xla;
@@ -214,6 +258,9 @@ int main(int argc, char **argv) {
         run_case(argv[k], by, device);
     }
     what_cannot_be(by);
+    if (device) {
+        no_more_memory();
+    }
     printf("%d cases\n", argc - 2);
     return 0;
 }
