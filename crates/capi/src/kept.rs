@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// Plans that wait for their next call, the latest last.
-static IDLE: Mutex<Vec<Box<cudrift_plan>>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Vec<cudrift_plan>> = Mutex::new(Vec::new());
 /// How many wait at most, and with how many bytes of workspace beside the latest's.
 const MOST: usize = 32;
 const MOST_BYTES: usize = 256 << 20;
@@ -59,13 +59,13 @@ pub(crate) fn with_plan<T>(
     });
     let plan = match kept {
         Some(plan) => plan,
-        None => Box::new(cudrift_plan::new(spec, shape, dtype)?),
+        None => cudrift_plan::new(spec, shape, dtype)?,
     };
     let result = work(&plan);
     // What a panic left half done does not come back.
     let mut dropped = Vec::new();
     if let Ok(mut idle) = IDLE.try_lock() {
-        let mut bytes: usize = idle.iter().map(|plan| plan.bytes()).sum();
+        let mut bytes: usize = idle.iter().map(cudrift_plan::bytes).sum();
         let many = (idle.len() + 1).saturating_sub(MOST);
         let least = idle.iter().take_while(|plan| {
             let over = bytes > MOST_BYTES;
