@@ -158,9 +158,12 @@ fn installed_and_found() {
     // cargo is not to build for this test's own target.
     output(Command::new(env!("CARGO")).args(["xtask", "install", "--debug"]).arg(&prefix).current_dir(root()));
     let tools = root().join("target/python/bin");
+    // By Python: scripts in there name the folder that the environment was made in.
     let tool = |name: &str| {
         assert!(tools.join(name).is_file(), "{name} is not in {}; `cargo xtask test` installs it", tools.display());
-        Command::new(tools.join(name))
+        let mut command = Command::new(tools.join("python"));
+        command.args(["-m", name]);
+        command
     };
 
     let flags = |arguments: &[&str]| {
