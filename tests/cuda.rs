@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Barrier, Mutex};
 
-use common::bench::{Arrays, Bench, Call, Loaded, dialects, judge, operands};
+use common::bench::{Arrays, Bench, Call, Loaded, Outcome, dialects, judge, operands};
 use common::{Case, Convert, check, device, elsewhere, golden_files, read_npz, relative_error};
 use cudarc::driver::{CudaSlice, CudaViewMut, DeviceRepr, sys};
 use cudrift::cuda::{self, Inputs, Options, Phase, Plan, Samples, cudarc};
@@ -578,6 +578,19 @@ fn samples_within_larger_arrays() {
     }
 }
 
+/// The results of workers one after the other; every one has the statistics of all.
+fn joined(results: impl IntoIterator<Item = Outcome>) -> Outcome {
+    let mut results = results.into_iter();
+    let mut all = results.next().unwrap();
+    for rest in results {
+        assert_eq!(all.statistics, rest.statistics);
+        all.force.extend(rest.force);
+        all.gradient.extend(rest.gradient);
+        all.loss.extend(rest.loss);
+    }
+    all
+}
+
 /// Two workers have half of the groups each, and add their sums between the phases.
 #[test]
 fn a_head_on_two_workers() {
@@ -607,11 +620,7 @@ fn a_head_on_two_workers() {
         }
     }
     loaded.iter_mut().for_each(|worker| phase(worker, Phase::Force));
-    let [mut got, rest] = loaded.each_ref().map(|worker| bench.read(worker));
-    assert_eq!(got.statistics, rest.statistics);
-    got.force.extend(rest.force);
-    got.gradient.extend(rest.gradient);
-    got.loss.extend(rest.loss);
+    let got = joined(loaded.iter().map(|worker| bench.read(worker)));
     judge::<f32>("two workers", &spec, &case, &got, false, 5e-6);
 }
 
@@ -649,11 +658,7 @@ fn a_call_spread_over_threads() {
             });
         }
     });
-    let [mut got, rest] = loaded.each_ref().map(|worker| bench.read(worker));
-    assert_eq!(got.statistics, rest.statistics);
-    got.force.extend(rest.force);
-    got.gradient.extend(rest.gradient);
-    got.loss.extend(rest.loss);
+    let got = joined(loaded.iter().map(|worker| bench.read(worker)));
     judge::<f32>("two threads", &spec, &case, &got, false, 5e-6);
 }
 
@@ -693,13 +698,7 @@ fn a_call_spread_by_nccl() {
             .collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
-    let mut results = results.into_iter();
-    let mut got = results.next().unwrap();
-    for rest in results {
-        got.force.extend(rest.force);
-        got.gradient.extend(rest.gradient);
-        got.loss.extend(rest.loss);
-    }
+    let got = joined(results);
     judge::<f32>("all devices", &spec, &case, &got, false, 5e-6);
 }
 

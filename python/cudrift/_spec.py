@@ -61,10 +61,7 @@ class Spec:
     """All of it, as a compiler can take it for a constant."""
 
     def __post_init__(self):
-        temperatures = self.temperatures
-        if isinstance(temperatures, (int, float)):
-            temperatures = (temperatures,)
-        object.__setattr__(self, "temperatures", tuple(float(r) for r in temperatures))
+        object.__setattr__(self, "temperatures", _floats(self.temperatures))
         object.__setattr__(self, "text", bytes(native(self)).hex())
 
     @staticmethod
@@ -93,6 +90,10 @@ class Spec:
         numbers = (_number("coupling", coupling), _number("form", form))
         _abi.lib.cudrift_spec_couple(byref(spec), *numbers)
         return from_native(spec)
+
+
+def _floats(temperatures):
+    return tuple(map(float, (temperatures,) if isinstance(temperatures, (int, float)) else temperatures))
 
 
 def _fields():
@@ -157,6 +158,11 @@ def _preset(name, changes):
 
 def resolve(spec: Spec | str | None, temperatures=None, kernel=None) -> Spec:
     """The spec of a call: a spec or a preset's name, and what the call changes in it."""
+    return _resolved(spec, None if temperatures is None else _floats(temperatures), kernel)
+
+
+@functools.lru_cache(maxsize=256)
+def _resolved(spec, temperatures, kernel):
     if spec is None or isinstance(spec, str):
         if spec is not None and spec not in _abi.PRESETS:
             raise _abi.InvalidError(f"cudrift: the preset is {spec!r}, expected one of {', '.join(_abi.PRESETS)}")

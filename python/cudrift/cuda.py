@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 from ctypes import byref, c_char_p, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint64, c_void_p, py_object
 
 from . import _abi
@@ -147,10 +148,7 @@ _SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "uint8": 1, "
 
 
 def _size(block):
-    size = _SIZES.get(block.dtype, 1)
-    for extent in block.shape:
-        size *= extent
-    return size
+    return math.prod(block.shape, start=_SIZES.get(block.dtype, 1))
 
 
 def block(name: str, array, stream: int, held: list, device: int) -> Block:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from . import _abi, cuda
-from ._call import Block, Call, plan_of
+from ._call import DTYPES, Block, Call, plan_of
 from ._spec import Spec, from_text, resolve
 
 __all__ = ["drift_loss"]
 
 _DOUBLE = ctypes.sizeof(ctypes.c_double)
-_NAMES = {torch.uint8: "uint8", torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+_NAMES = {getattr(torch, name): name for name in ("uint8", *DTYPES)}
 
 
 def drift_loss(
@@ -95,11 +95,6 @@ def _fixed(tensor, dtype, whole=False):
 @torch.compiler.assume_constant_result
 def _constants(spec, temperatures):
     """Of a preset's name or a spec's text, and temperatures that change it: the text, and its temperatures."""
-    return _resolved(spec, temperatures)
-
-
-@functools.lru_cache(maxsize=256)
-def _resolved(spec, temperatures):
     own = resolve(spec if spec is None or spec in _abi.PRESETS else from_text(spec), temperatures)
     return own.text, own.temperatures
 
@@ -130,13 +125,7 @@ _operator = torch.library.custom_op("cudrift::drift", _drift, mutates_args=())
 
 @_operator.register_fake
 def _(gen, pos, neg, weight_gen, weight_pos, weight_neg, spec, group):
-    number = torch.float64 if gen.dtype == torch.float64 else torch.float32
-    temperatures = len(from_text(spec).temperatures)
-    return (
-        gen.new_empty(gen.shape[0], dtype=number),
-        gen.new_empty(gen.shape, dtype=number),
-        gen.new_empty(3 + temperatures, dtype=torch.float64),
-    )
+    return (*_results(gen), gen.new_empty(3 + len(from_text(spec).temperatures), dtype=torch.float64))
 
 
 def _block(tensor):
@@ -146,14 +135,15 @@ def _block(tensor):
     return Block(tensor.data_ptr(), tensor.shape, strides, _NAMES.get(tensor.dtype, str(tensor.dtype)))
 
 
-def _results(gen, groups, shape):
+def _results(gen):
+    """Loss and gradient, to be written."""
     number = torch.float64 if gen.dtype == torch.float64 else torch.float32
-    return gen.new_empty(groups, dtype=number), gen.new_empty(shape, dtype=number)
+    return gen.new_empty(gen.shape[0], dtype=number), gen.new_empty(gen.shape, dtype=number)
 
 
 def _on_cpu(spec, samples, weights, group):
     call = Call([_block(t) for t in samples], [_block(t) for t in weights])
-    loss, gradient = _results(samples[0], call.groups, samples[0].shape)
+    loss, gradient = _results(samples[0])
     numbers = (ctypes.c_double * (3 + len(spec.temperatures)))()
     loss_r = ctypes.addressof(numbers) + 3 * _DOUBLE
     outputs = _abi.Outputs(gradient=gradient.data_ptr(), loss=loss.data_ptr(), loss_r=loss_r)
@@ -189,16 +179,15 @@ _plan = functools.lru_cache(maxsize=64)(cuda.Plan)
 def _on_cuda(spec, samples, weights, group):
     # Coordinates lie side by side on a device.
     samples = [t if t is None or t.stride(-1) == 1 or t.shape[-1] == 1 else t.contiguous() for t in samples]
-    gen, neg, pos = samples
-    shape = (gen.shape[0], gen.shape[1], 0 if neg is None else neg.shape[1], pos.shape[1], gen.shape[2])
-    plan = _plan(spec, shape, _NAMES.get(gen.dtype, str(gen.dtype)), gen.get_device())
-    loss, gradient = _results(gen, shape[0], gen.shape)
+    gen = samples[0]
+    # By addresses: PyTorch shows no interface of a tensor that wants a gradient.
+    call = Call([_block(t) for t in samples], [_block(t) for t in weights])
+    plan = _plan(spec, call.extents, call.dtype, gen.get_device())
+    loss, gradient = _results(gen)
     # Given back to PyTorch at the end of this function, which hands it out again in the order of the stream alone.
     workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8, device=gen.device)
     scalars = workspace[: ctypes.sizeof(cuda.Scalars)].view(torch.float64)
     stream = torch.cuda.current_stream(gen.device).cuda_stream
-    # By addresses: PyTorch shows no interface of a tensor that wants a gradient.
-    call = Call([_block(t) for t in samples], [_block(t) for t in weights])
     results = {"gradient": _block(gradient), "loss": _block(loss)}
     run = functools.partial(plan.append, call, results, _block(workspace), stream)
 

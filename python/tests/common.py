@@ -2,6 +2,7 @@
 
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,12 @@ def microseconds(call, count=10000):
     for _ in range(count):
         call()
     return 1e6 * (time.perf_counter() - start) / count
+
+
+def in_threads(work, count):
+    """What `work(0)` to `work(count - 1)` give, by as many threads."""
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(work, range(count)))
 
 
 def samples(seed, shape, dtype=np.float32):

@@ -6,14 +6,13 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import functools  # noqa: E402
-import threading  # noqa: E402
 import unittest  # noqa: E402
 
 import cudrift  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from common import CASES, Case, Test, error, growth, microseconds, samples  # noqa: E402
+from common import CASES, Case, Test, error, growth, in_threads, microseconds, samples  # noqa: E402
 from cudrift.jax import _halves, _numbers, drift_loss  # noqa: E402
 from jax.sharding import Mesh, PartitionSpec  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
@@ -219,16 +218,7 @@ class Use(Test):
         inputs = [tuple(map(jnp.asarray, samples(seed, (2, 2, 20, 12)))) for seed in range(4)]
         call = jax.jit(lambda x, y: drift_loss(x, y)[0])
         want = [np.asarray(call(*pair)) for pair in inputs]
-        got = [None] * 4
-
-        def work(k):
-            got[k] = [np.asarray(call(*inputs[k])) for _ in range(20)]
-
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        got = in_threads(lambda k: [np.asarray(call(*inputs[k])) for _ in range(20)], 4)
         for results, expected in zip(got, want):
             for result in results:
                 np.testing.assert_array_equal(result, expected)

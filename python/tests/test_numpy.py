@@ -3,12 +3,11 @@
 import dataclasses
 import multiprocessing
 import os
-import threading
 import unittest
 
 import cudrift
 import numpy as np
-from common import CASES, Case, Test, growth, microseconds, samples
+from common import CASES, Case, Test, growth, in_threads, microseconds, samples
 
 
 def drift(case, **named):
@@ -91,16 +90,7 @@ class Workers(Test):
     def test_threads(self):
         inputs = [samples(seed, (2, 2, 40, 12)) for seed in range(4)]
         want = [cudrift.drift(*pair).gradient for pair in inputs]
-        got = [[] for _ in inputs]
-
-        def work(k):
-            got[k] = [cudrift.drift(*inputs[k]).gradient for _ in range(20)]
-
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(len(inputs))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        got = in_threads(lambda k: [cudrift.drift(*inputs[k]).gradient for _ in range(20)], len(inputs))
         for results, expected in zip(got, want):
             for result in results:
                 np.testing.assert_array_equal(result, expected)

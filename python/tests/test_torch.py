@@ -2,13 +2,12 @@
 
 import os
 import tempfile
-import threading
 import unittest
 
 import cudrift
 import numpy as np
 import torch
-from common import CASES, Case, Test, growth, microseconds, samples
+from common import CASES, Case, Test, growth, in_threads, microseconds, samples
 from cudrift.torch import drift_loss
 
 
@@ -146,17 +145,12 @@ class Tensors(Test):
     def test_threads(self):
         inputs = [(random(seed, (2, 20, 12)), random(seed + 9, (2, 20, 12))) for seed in range(4)]
         want = [with_gradient(lambda x: drift_loss(x, y), x)[2] for x, y in inputs]
-        got = [None] * 4
 
         def work(k):
             x, y = inputs[k]
-            got[k] = [with_gradient(lambda x: drift_loss(x, y), x)[2] for _ in range(20)]
+            return [with_gradient(lambda x: drift_loss(x, y), x)[2] for _ in range(20)]
 
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        got = in_threads(work, 4)
         self.assertTrue(all(torch.equal(g, w) for results, w in zip(got, want) for g in results))
 
     def test_twenty_thousand_calls_leave_nothing(self):

@@ -344,7 +344,7 @@ pub(super) fn name(error: DriverError) -> String {
 }
 
 /// What the driver answers to an operation in a context.
-pub(super) fn failed(op: &'static str, error: DriverError) -> Error {
+pub fn failed(op: &'static str, error: DriverError) -> Error {
     let text = error.error_string().map_or_else(|_| String::new(), |text| format!(" ({})", text.to_string_lossy()));
     Error::Device { op, problem: name(error) + &text }
 }

@@ -30,6 +30,8 @@ mod sliced;
 mod transport;
 
 pub use call::{Call, Pointers};
+#[doc(hidden)]
+pub use context::failed;
 pub use context::{Context, Gpu, probe};
 pub use cudarc;
 pub use device::{Device, DeviceArray, DeviceData, DeviceDrift};

@@ -70,8 +70,12 @@ fn python(full: bool) -> bool {
 
 /// Builds libcudrift, with the kernels, and gives the folder of both libraries.
 fn libcudrift(release: bool) -> Option<PathBuf> {
-    let mut build = cargo(&["build", "--lib", "--package", "cudrift-capi"]);
-    if !(cuda() && run(build.args(release.then_some("--release")))) {
+    let mut build = match release {
+        true => cargo(&["build", "--release", "--lib", "--package", "cudrift-capi"]),
+        // As the tests have it built.
+        false => cargo(&["build", "--workspace", "--lib", "--tests"]),
+    };
+    if !(cuda() && run(&mut build)) {
         return None;
     }
     let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(target, PathBuf::from);

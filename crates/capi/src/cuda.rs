@@ -1,12 +1,13 @@
 //! The drift on CUDA devices: the caller's arrays, workspace and stream.
 
+use crate::plan::{freed, planned};
 use crate::points::{
     CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, cudrift_inputs, cudrift_points, cudrift_shape, misaligned,
 };
 use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
 use crate::status::{Refusal, borrowed, borrowed_mut, cudrift_status, guarded, null};
-use drift::cuda::cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
-use drift::cuda::{DriftScalars, Gpu, Kernels, Options, Phase, Plan, Pointers};
+use drift::cuda::cudarc::driver::{CudaContext, CudaStream, result, sys};
+use drift::cuda::{DriftScalars, Gpu, Kernels, Options, Phase, Plan, Pointers, failed};
 use drift::{DriftShape, DriftSpec, Dtype};
 use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
@@ -136,7 +137,8 @@ struct Current(Option<sys::CUcontext>);
 
 impl Current {
     fn keep() -> Result<Self, Refusal> {
-        result::ctx::get_current().map(Self).map_err(|error| refused("asking for the current context", error))
+        let current = result::ctx::get_current().map(Self);
+        current.map_err(|error| failed("asking for the current context", error).into())
     }
 }
 
@@ -147,21 +149,19 @@ impl Drop for Current {
     }
 }
 
-pub(crate) fn refused(what: &str, error: DriverError) -> Refusal {
-    let name = error.error_name().map_or_else(|_| format!("{:?}", error.0), |name| name.to_string_lossy().into_owned());
-    Refusal::device(format!("libcudrift: {what}: the CUDA driver answers {name}"))
-}
-
 impl Device {
     fn of(ordinal: i32) -> Result<Arc<Self>, Refusal> {
         let mut devices = DEVICES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some((_, device)) = devices.iter().find(|(number, _)| *number == ordinal) {
             return Ok(device.clone());
         }
-        let context = usize::try_from(ordinal).ok().map(CudaContext::new);
-        let context =
-            context.ok_or_else(|| Refusal::invalid(format!("libcudrift: device is {ordinal}, expected 0 or more")))?;
-        let context = context.map_err(|error| refused(&format!("opening device {ordinal}"), error))?;
+        let count = CudaContext::device_count().map_err(|error| failed("counting the devices", error))?;
+        let number = usize::try_from(ordinal)
+            .map_err(|_| Refusal::invalid(format!("libcudrift: device is {ordinal}, expected 0 or more")))?;
+        if ordinal >= count {
+            return Err(Refusal::device(format!("libcudrift: there is no device {ordinal}, of {count}")));
+        }
+        let context = CudaContext::new(number).map_err(|error| failed("opening the device", error))?;
         let device = Arc::new(Self { kernels: Kernels::load(&context)?, context });
         devices.push((ordinal, device.clone()));
         Ok(device)
@@ -175,7 +175,7 @@ impl Device {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudrift_cuda_probe(gpu: *mut cudrift_cuda_gpu) -> cudrift_status {
     guarded(|| {
-        // SAFETY: by # Safety.
+        // SAFETY: it is null or points to a struct that nothing else reads or writes meanwhile (# Safety).
         let to = unsafe { borrowed_mut("gpu", gpu) }?;
         let Gpu { name, capability: (major, minor), memory, driver: (driver_major, driver_minor), simulated, .. } =
             drift::cuda::probe()?;
@@ -202,15 +202,10 @@ pub unsafe extern "C" fn cudrift_cuda_plan_new(
     tensor_cores: u32,
     plan: *mut *mut cudrift_cuda_plan,
 ) -> cudrift_status {
-    guarded(|| {
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
-        let to = unsafe { borrowed_mut("plan", plan) }?;
-        *to = std::ptr::null_mut();
-        // SAFETY: as above.
-        let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
-        *to = Box::into_raw(Box::new(cudrift_cuda_plan::new(&spec, shape, dtype, device, tensor_cores)?));
-        Ok(())
-    })
+    // SAFETY: by # Safety.
+    unsafe {
+        planned(spec, shape, plan, |spec, shape| cudrift_cuda_plan::new(&spec, shape, dtype, device, tensor_cores))
+    }
 }
 
 /// Frees a plan; null is nothing. Work that it has appended to a stream goes on.
@@ -219,13 +214,8 @@ pub unsafe extern "C" fn cudrift_cuda_plan_new(
 /// `plan` is null or comes from cudrift_cuda_plan_new, and is not used hereafter.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudrift_cuda_plan_free(plan: *mut cudrift_cuda_plan) {
-    if !plan.is_null() {
-        guarded(|| {
-            // SAFETY: not null, made by Box::into_raw in cudrift_cuda_plan_new, and not used hereafter (# Safety).
-            drop(unsafe { Box::from_raw(plan) });
-            Ok(())
-        });
-    }
+    // SAFETY: it is null or comes from `planned`, and is not used hereafter (# Safety).
+    unsafe { freed(plan) }
 }
 
 /// How many bytes of device memory a call of the plan needs as its workspace; it begins at a multiple of 256.
@@ -259,14 +249,8 @@ pub unsafe extern "C" fn cudrift_cuda_plan_run(
     workspace: *mut c_void,
     stream: *mut c_void,
 ) -> cudrift_status {
-    guarded(|| {
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type.
-        let (plan, inputs) = unsafe { (borrowed("plan", plan)?, borrowed("inputs", inputs)?) };
-        // SAFETY: as above.
-        let outputs = unsafe { borrowed("outputs", outputs) }?;
-        // SAFETY: by # Safety.
-        unsafe { plan.append(inputs, outputs, workspace, stream, &Phase::RUN) }
-    })
+    // SAFETY: by # Safety.
+    guarded(|| unsafe { appended(plan, inputs, outputs, workspace, stream, &Phase::RUN) })
 }
 
 /// Appends one phase to a stream, CUDRIFT_PHASE_DISTANCES and so on. In between, sums of several devices are added in the
@@ -285,15 +269,29 @@ pub unsafe extern "C" fn cudrift_cuda_plan_phase(
 ) -> cudrift_status {
     guarded(|| {
         const PHASES: [Phase; 5] = [Phase::Distances, Phase::Scale, Phase::Norms, Phase::Theta, Phase::Force];
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type.
-        let (plan, inputs) = unsafe { (borrowed("plan", plan)?, borrowed("inputs", inputs)?) };
-        // SAFETY: as above.
-        let outputs = unsafe { borrowed("outputs", outputs) }?;
         let own = PHASES.get(phase as usize);
         let own = own.ok_or_else(|| Refusal::invalid(format!("libcudrift: phase is {phase}, expected 0 to 4")))?;
         // SAFETY: by # Safety.
-        unsafe { plan.append(inputs, outputs, workspace, stream, &[*own]) }
+        unsafe { appended(plan, inputs, outputs, workspace, stream, &[*own]) }
     })
+}
+
+/// # Safety
+/// As cudrift_cuda_plan_phase.
+unsafe fn appended(
+    plan: *const cudrift_cuda_plan,
+    inputs: *const cudrift_inputs,
+    outputs: *const cudrift_cuda_outputs,
+    workspace: *mut c_void,
+    stream: *mut c_void,
+    phases: &[Phase],
+) -> Result<(), Refusal> {
+    // SAFETY: each pointer is null or points to a live value of its type (# Safety).
+    let (plan, inputs) = unsafe { (borrowed("plan", plan)?, borrowed("inputs", inputs)?) };
+    // SAFETY: as above, of the outputs' struct, which is read alone.
+    let outputs = unsafe { borrowed("outputs", outputs) }?;
+    // SAFETY: arrays, workspace and stream are as the header says (# Safety).
+    unsafe { plan.append(inputs, outputs, workspace, stream, phases) }
 }
 
 /// Waits for a stream and copies the scalars of a workspace to the host.
@@ -317,9 +315,10 @@ pub unsafe extern "C" fn cudrift_cuda_plan_scalars(
         let bytes = std::slice::from_mut(to);
         // SAFETY: the workspace begins with them (# Safety); the stream is waited for below, before the borrow ends.
         unsafe { result::memcpy_dtoh_async(bytes, workspace as u64, stream.cast()) }
-            .map_err(|error| refused("reading the scalars", error))?;
+            .map_err(|error| failed("reading the scalars", error))?;
         // SAFETY: a stream of this device (# Safety).
-        unsafe { result::stream::synchronize(stream.cast()) }.map_err(|error| refused("waiting for the stream", error))
+        let waited = unsafe { result::stream::synchronize(stream.cast()) };
+        waited.map_err(|error| failed("waiting for the stream", error).into())
     })
 }
 
@@ -363,7 +362,7 @@ impl cudrift_cuda_plan {
     /// Makes the device's context current, until what it gives is dropped.
     fn enter(&self) -> Result<Current, Refusal> {
         let current = Current::keep()?;
-        self.device.context.bind_to_thread().map_err(|error| refused("entering the device's context", error))?;
+        self.device.context.bind_to_thread().map_err(|error| failed("entering the device's context", error))?;
         Ok(current)
     }
 

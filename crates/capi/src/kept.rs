@@ -63,20 +63,16 @@ pub(crate) fn with_plan<T>(
     };
     let result = work(&plan);
     // What a panic left half done does not come back.
-    let mut dropped = Vec::new();
     if let Ok(mut idle) = IDLE.try_lock() {
         let mut bytes: usize = idle.iter().map(cudrift_plan::bytes).sum();
-        let many = (idle.len() + 1).saturating_sub(MOST);
-        let least = idle.iter().take_while(|plan| {
-            let over = bytes > MOST_BYTES;
-            bytes -= if over { plan.bytes() } else { 0 };
-            over
-        });
-        let count = least.count().max(many);
-        dropped.extend(idle.drain(..count));
+        let mut oldest = 0;
+        while oldest < idle.len() && (idle.len() - oldest >= MOST || bytes > MOST_BYTES) {
+            bytes -= idle[oldest].bytes();
+            oldest += 1;
+        }
+        idle.drain(..oldest);
         idle.push(plan);
     }
-    drop(dropped);
     result
 }
 
@@ -104,6 +100,10 @@ pub(crate) fn on_threads<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result
     static OWN: AtomicPtr<Own> = AtomicPtr::new(ptr::null_mut());
     let process = std::process::id();
     let first = FIRST.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|first| first);
+    if first == 0 {
+        // Until every thread has started: a child forked off while one does would wait for it, in what they all share.
+        rayon::broadcast(|_| ());
+    }
     if first == 0 || first == process {
         return work();
     }

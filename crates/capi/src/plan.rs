@@ -117,15 +117,43 @@ pub unsafe extern "C" fn cudrift_plan_new(
     dtype: u32,
     plan: *mut *mut cudrift_plan,
 ) -> cudrift_status {
+    // SAFETY: by # Safety.
+    unsafe { planned(spec, shape, plan, |spec, shape| cudrift_plan::new(spec, shape, dtype)) }
+}
+
+/// Makes a plan of whatever kind, and puts it where `plan` points to.
+///
+/// # Safety
+/// Each pointer is null or points to what its type says.
+pub(crate) unsafe fn planned<T>(
+    spec: *const cudrift_spec,
+    shape: *const cudrift_shape,
+    plan: *mut *mut T,
+    make: impl FnOnce(DriftSpec, DriftShape) -> Result<T, Refusal>,
+) -> cudrift_status {
     guarded(|| {
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+        // SAFETY: it is null or points to a pointer that nothing else reads or writes meanwhile (# Safety).
         let to = unsafe { borrowed_mut("plan", plan) }?;
         *to = std::ptr::null_mut();
-        // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
+        // SAFETY: each is null or points to a live value of its type (# Safety).
         let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
-        *to = Box::into_raw(Box::new(cudrift_plan::new(spec, shape, dtype)?));
+        *to = Box::into_raw(Box::new(make(spec, shape)?));
         Ok(())
     })
+}
+
+/// Frees a plan of whatever kind; null is nothing.
+///
+/// # Safety
+/// It is null or comes from [`planned`], and is not used hereafter.
+pub(crate) unsafe fn freed<T>(plan: *mut T) {
+    if !plan.is_null() {
+        guarded(|| {
+            // SAFETY: not null, made by Box::into_raw in `planned`, and not used hereafter (# Safety).
+            drop(unsafe { Box::from_raw(plan) });
+            Ok(())
+        });
+    }
 }
 
 /// Frees a plan; null is nothing.
@@ -134,13 +162,8 @@ pub unsafe extern "C" fn cudrift_plan_new(
 /// `plan` is null or comes from cudrift_plan_new, and is not used hereafter.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudrift_plan_free(plan: *mut cudrift_plan) {
-    if !plan.is_null() {
-        guarded(|| {
-            // SAFETY: not null, made by Box::into_raw in cudrift_plan_new, and not used hereafter (# Safety).
-            drop(unsafe { Box::from_raw(plan) });
-            Ok(())
-        });
-    }
+    // SAFETY: it is null or comes from `planned`, and is not used hereafter (# Safety).
+    unsafe { freed(plan) }
 }
 
 /// How many bytes the plan's workspace takes from its first call on; 0 for CUDRIFT_F64, which makes room as it goes.

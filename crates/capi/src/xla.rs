@@ -12,7 +12,7 @@
 //! | 2, coefficients | sums | squares [8, 2] |
 //! | 3, contraction | sums, squares | as 0 |
 
-use crate::cuda::{cudrift_cuda_outputs, cudrift_cuda_plan, cudrift_cuda_scalars, refused};
+use crate::cuda::{cudrift_cuda_outputs, cudrift_cuda_plan, cudrift_cuda_scalars};
 use crate::kept::with_plan;
 use crate::plan::{Work, cudrift_force_sums, cudrift_outputs, cudrift_scale_sums};
 use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, CUDRIFT_F64, cudrift_inputs, cudrift_points};
@@ -20,8 +20,8 @@ use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
 use crate::status::{
     CUDRIFT_DEVICE, CUDRIFT_INVALID, CUDRIFT_NO_DEVICE, CUDRIFT_TOO_LARGE, Refusal, cudrift_message, guarded, null,
 };
-use drift::cuda::Phase;
 use drift::cuda::cudarc::driver::{result, sys};
+use drift::cuda::{Phase, failed};
 use drift::{DriftShape, DriftSpec};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::offset_of;
@@ -202,6 +202,9 @@ const INVALID_ARGUMENT: c_int = 3;
 const RESOURCE_EXHAUSTED: c_int = 8;
 const INTERNAL: c_int = 13;
 const UNAVAILABLE: c_int = 14;
+
+/// Numbers of a cudrift_scale_sums.
+const SUMS: usize = size_of::<cudrift_scale_sums>() / size_of::<f64>();
 
 /// The drift on the CPU as a handler of XLA's foreign function interface (an XLA_FFI_Handler).
 ///
@@ -384,11 +387,11 @@ impl<'a> Call<'a> {
         }
         let temperatures = spec.temperatures.len() as i64;
         let squares = CUDRIFT_MAX_TEMPERATURES as i64;
-        for (operand, count) in operands[6..].iter().zip([5, squares]) {
+        for (operand, count) in operands[6..].iter().zip([SUMS as i64, squares]) {
             expect("sums", operand, U32, &[count, 2])?;
         }
         match phase {
-            1 => expect("result", results[0], U32, &[5, 2])?,
+            1 => expect("result", results[0], U32, &[SUMS as i64, 2])?,
             2 => expect("result", results[0], U32, &[squares, 2])?,
             _ => {
                 expect("loss", results[0], number, &[b])?;
@@ -446,7 +449,7 @@ impl<'a> Call<'a> {
             if self.phase == 1 {
                 return Ok(());
             }
-            // SAFETY: `read` has compared its extents: five numbers of eight bytes.
+            // SAFETY: `read` has compared its extents: so many numbers of eight bytes.
             scale = unsafe { self.operands[6].data.cast::<cudrift_scale_sums>().read_unaligned() };
             on(Work::Coefficients { scale: &scale, sums: &mut force })?;
             if self.phase == 2 {
@@ -463,10 +466,8 @@ impl<'a> Call<'a> {
             unsafe { ptr::copy_nonoverlapping(numbers.as_ptr().cast::<u8>(), to.cast(), size_of_val(numbers)) };
         };
         match self.phase {
-            1 => {
-                let cudrift_scale_sums { weighted_distance, weight, any_weight, nonfinite, groups } = scale;
-                write(0, &[weighted_distance, weight, any_weight, nonfinite, groups]);
-            }
+            // SAFETY: `read` has compared its extents: so many numbers of eight bytes.
+            1 => unsafe { self.results[0].data.cast::<cudrift_scale_sums>().write_unaligned(scale) },
             2 => write(0, &force.squares),
             _ => {
                 let mut numbers = vec![outputs.scale, outputs.sigma, outputs.nonfinite as f64];
@@ -492,8 +493,8 @@ impl<'a> Call<'a> {
         let copy = |to: u64, from: u64, count: usize| -> Result<(), Refusal> {
             let bytes = count * size_of::<f64>();
             // SAFETY: `read` compared the extents of XLA's side; the other lies in the workspace, which begins with scalars.
-            unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cast()) }
-                .map_err(|error| refused("copying sums", error))
+            let copied = unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cast()) };
+            copied.map_err(|error| failed("copying sums", error).into())
         };
         let scalar = |offset: usize| workspace as u64 + offset as u64;
         let squares = scalar(offset_of!(cudrift_cuda_scalars, squares));
@@ -502,9 +503,9 @@ impl<'a> Call<'a> {
         } else {
             append(&[Phase::Distances])?;
             if self.phase == 1 {
-                return copy(self.results[0].data as u64, scalar(0), 5);
+                return copy(self.results[0].data as u64, scalar(0), SUMS);
             }
-            copy(scalar(0), self.operands[6].data as u64, 5)?;
+            copy(scalar(0), self.operands[6].data as u64, SUMS)?;
             append(&[Phase::Scale, Phase::Norms])?;
             if self.phase == 2 {
                 return copy(self.results[0].data as u64, squares, CUDRIFT_MAX_TEMPERATURES);
@@ -592,7 +593,7 @@ impl Drop for Scratch<'_> {
 /// The number of a stream's device.
 fn device_of(stream: *mut c_void) -> Result<i32, Refusal> {
     drift::cuda::probe()?;
-    let asked = |error| refused("asking for the stream's device", error);
+    let asked = |error| failed("asking for the stream's device", error);
     let mut context = ptr::null_mut();
     let mut device = 0;
     // SAFETY: XLA's stream, and live variables for the answers; the context is left as it was found.

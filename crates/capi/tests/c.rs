@@ -11,12 +11,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A C compiler with this header and every warning an error.
-fn compiler(folder: &Path) -> Command {
+/// A C compiler.
+fn plain_compiler(folder: &Path) -> Command {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cc::Build::new();
     build.target(&target).host(&target).opt_level(1).out_dir(folder).cargo_metadata(false);
-    let mut command = build.get_compiler().to_command();
+    build.get_compiler().to_command()
+}
+
+/// A C compiler with this header and every warning an error.
+fn compiler(folder: &Path) -> Command {
+    let mut command = plain_compiler(folder);
     command.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wredundant-decls", "-Werror"]);
     command.arg("-I").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"));
     // XLA's header, which is jaxlib's.
@@ -155,7 +160,6 @@ fn the_golden_set_through_xla_s_interface() {
 fn installed_and_found() {
     let folder = tempfile::tempdir().unwrap();
     let [prefix, build] = ["prefix", "build"].map(|name| folder.path().join(name));
-    // cargo is not to build for this test's own target.
     output(Command::new(env!("CARGO")).args(["xtask", "install", "--debug"]).arg(&prefix).current_dir(root()));
     let tools = root().join("target/python/bin");
     // By Python: scripts in there name the folder that the environment was made in.
@@ -171,11 +175,8 @@ fn installed_and_found() {
         output(pkgconf.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).args(arguments).arg("cudrift"))
     };
     assert_eq!(flags(&["--modversion"]).trim(), env!("CARGO_PKG_VERSION"));
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut cc = cc::Build::new();
-    cc.target(&target).host(&target).opt_level(1).out_dir(folder.path()).cargo_metadata(false);
     let program = folder.path().join("program");
-    let mut compiler = cc.get_compiler().to_command();
+    let mut compiler = plain_compiler(folder.path());
     compiler.arg(root().join("examples/cmake/host.c")).arg("-o").arg(&program);
     compiler.args(flags(&["--cflags", "--libs"]).split_whitespace());
     output(compiler.arg(format!("-Wl,-rpath,{}", prefix.join("lib").display())));

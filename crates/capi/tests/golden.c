@@ -185,13 +185,6 @@ static void run(const char *path) {
     in_doubles(&c);
 }
 
-static void refused(cudrift_status got, cudrift_status want, const char *says) {
-    if (got != want || strstr(cudrift_message(), says) == NULL || strchr(cudrift_message(), '\n') != NULL) {
-        fprintf(stderr, "status %u, expected %u with \"%s\"", got, want, says);
-        fail("");
-    }
-}
-
 static void what_cannot_be(void) {
     cudrift_spec spec;
     cudrift_plan *plan = NULL;

@@ -108,3 +108,11 @@ static inline void *room(int64_t count, size_t size) {
     expect(place != NULL, "memory");
     return place;
 }
+
+/* A call is refused by this status and one line that says this. */
+static inline void refused(cudrift_status got, cudrift_status want, const char *says) {
+    if (got != want || strstr(cudrift_message(), says) == NULL || strchr(cudrift_message(), '\n') != NULL) {
+        fprintf(stderr, "status %u, expected %u with \"%s\"", got, want, says);
+        fail("");
+    }
+}

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{libraries, output, root};
+use common::{libraries, output, outputs, root};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -22,7 +22,9 @@ fn python(environment: &str) -> Command {
 /// Runs a module of python/tests, in which no test is skipped.
 fn module(environment: &str, name: &str) {
     let mut command = python(environment);
-    let printed = output(command.args(["-m", "unittest", "-v", name]).current_dir(root().join("python/tests")));
+    // unittest reports to its standard error.
+    let printed =
+        outputs(command.args(["-m", "unittest", "-v", name]).current_dir(root().join("python/tests"))).concat();
     print!("{printed}");
     assert!(printed.contains("\nOK\n") && !printed.contains("skipped"), "{printed}");
 }

@@ -19,19 +19,25 @@ pub fn libraries() -> PathBuf {
     let folder = profile();
     let release = folder.file_name().is_some_and(|name| name == "release");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--lib", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    // With the features of a run of all tests: alone, without their dependencies, it would compile the crate once more.
+    cargo.args(["build", "--quiet", "--workspace", "--lib", "--tests"]).current_dir(root());
     cargo.arg("--target-dir").arg(folder.parent().unwrap()).args(release.then_some("--release"));
     assert!(cargo.status().unwrap().success());
     folder
 }
 
-/// Runs `command`, and gives what it printed, errors last.
+/// Runs `command`, and gives what it printed.
 pub fn output(command: &mut Command) -> String {
+    let [out, _] = outputs(command);
+    out
+}
+
+/// As [`output`], with what it wrote to its standard error.
+pub fn outputs(command: &mut Command) -> [String; 2] {
     let output = command.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(output.status.success(), "{command:?}\n{out}\n{err}");
-    // unittest reports to the second.
-    out.into_owned() + &err
+    [out, err]
 }
 
 /// Is there a CUDA device, or the simulator that `cargo xtask test` puts in its place? Where one is required there is.
