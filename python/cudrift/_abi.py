@@ -168,6 +168,7 @@ _STATUS = {
         POINTER(ForceSums),
         POINTER(Outputs),
     ],
+    "cudrift_borrow_threads": [c_void_p, c_uint32],
     "cudrift_cuda_probe": [POINTER(CudaGpu)],
     "cudrift_cuda_plan_new": [POINTER(Spec), POINTER(Shape), c_uint32, c_int32, c_uint32, POINTER(c_void_p)],
     "cudrift_cuda_plan_workspace_bytes": [c_void_p, POINTER(c_size_t)],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import os
 from typing import Optional, Sequence
 
 import torch
@@ -141,19 +143,44 @@ def _results(gen):
     return gen.new_empty(gen.shape[0], dtype=number), gen.new_empty(gen.shape, dtype=number)
 
 
+@functools.cache
+def _parallel():
+    """OpenMP's function that PyTorch's own loops go through, where it is built with OpenMP."""
+    try:
+        library = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
+        return ctypes.cast(ctypes.CDLL(library, os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel, ctypes.c_void_p)
+    except (OSError, AttributeError):
+        return None
+
+
+@contextlib.contextmanager
+def _threads():
+    """Meanwhile calls of this thread run on PyTorch's threads, as many as it is set to."""
+    parallel = _parallel()
+    if parallel is None:
+        yield
+        return
+    _abi.lib.cudrift_borrow_threads(parallel, torch.get_num_threads())
+    try:
+        yield
+    finally:
+        _abi.lib.cudrift_borrow_threads(None, 0)
+
+
 def _on_cpu(spec, samples, weights, group):
     call = Call([_block(t) for t in samples], [_block(t) for t in weights])
     loss, gradient = _results(samples[0])
     numbers = (ctypes.c_double * (3 + len(spec.temperatures)))()
     loss_r = ctypes.addressof(numbers) + 3 * _DOUBLE
     outputs = _abi.Outputs(gradient=gradient.data_ptr(), loss=loss.data_ptr(), loss_r=loss_r)
-    if group:
-        plan = plan_of(spec, call)
-        scale = _added_up(plan.distances(call), group)
-        force = _added_up(plan.coefficients(call, scale), group)
-        plan.contraction(call, scale, force, outputs)
-    else:
-        call.run(spec, outputs)
+    with _threads():
+        if group:
+            plan = plan_of(spec, call)
+            scale = _added_up(plan.distances(call), group)
+            force = _added_up(plan.coefficients(call, scale), group)
+            plan.contraction(call, scale, force, outputs)
+        else:
+            call.run(spec, outputs)
     numbers[0], numbers[1], numbers[2] = outputs.scale, outputs.sigma, outputs.nonfinite
     return loss, gradient, torch.frombuffer(numbers, dtype=torch.float64)
 

@@ -153,6 +153,23 @@ class Tensors(Test):
         got = in_threads(work, 4)
         self.assertTrue(all(torch.equal(g, w) for results, w in zip(got, want) for g in results))
 
+    def test_work_is_done_by_pytorchs_threads(self):
+        def running():
+            return len(os.listdir("/proc/self/task"))
+
+        gen, pos = random(1, (4, 64, 80)), random(2, (4, 64, 80))
+        want, set_to = drift_loss(gen, pos)[0], torch.get_num_threads()
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                torch.ones(1 << 20).sum()  # what PyTorch starts for itself
+                before = running()
+                for _ in range(5):
+                    self.assertTrue(torch.equal(drift_loss(gen, pos)[0], want))
+                self.assertEqual(running(), before)
+        finally:
+            torch.set_num_threads(set_to)
+
     def test_twenty_thousand_calls_leave_nothing(self):
         gen, pos = random(5, (1, 4, 2)).requires_grad_(), random(6, (1, 4, 2))
 

@@ -365,6 +365,10 @@ typedef struct cudrift_force_sums {
   double groups;
 } cudrift_force_sums;
 
+// Runs `job(data)` on as many threads at once as it has, up to `threads`, the caller's among them, and returns when all are
+// through. `flags` is 0: GOMP_parallel of any OpenMP runtime is such a function.
+typedef void (*cudrift_parallel)(void (*job)(void*), void *data, uint32_t threads, uint32_t flags);
+
 // It is done.
 #define CUDRIFT_OK 0
 
@@ -548,6 +552,15 @@ cudrift_status cudrift_spec_couple(struct cudrift_spec *spec, uint32_t coupling,
 
 // What was wrong with the last call of this thread that failed: one line, empty before. It lives until the next.
 const char *cudrift_message(void);
+
+// From now on calls of this thread run on `threads` threads that `parallel` lends, instead of libcudrift's own; null ends
+// that. Threads of two runtimes get into one another's way: one's wait for work by spinning for milliseconds, which the
+// other's would need. Results are the same bits for any number of threads.
+//
+// # Safety
+// `parallel` is null or such a function, as long as it is lent.
+cudrift_status cudrift_borrow_threads(cudrift_parallel parallel,
+                                      uint32_t threads);
 
 // The drift on the CPU as a handler of XLA's foreign function interface (an XLA_FFI_Handler).
 //

@@ -1,13 +1,11 @@
-//! The drift in one call: plans that are kept for the next, and threads that outlive a fork.
+//! The drift in one call, by plans that are kept for the next.
 
 use crate::plan::{cudrift_outputs, cudrift_plan, run};
 use crate::points::{cudrift_inputs, cudrift_shape};
 use crate::spec::cudrift_spec;
 use crate::status::{Refusal, borrowed, cudrift_status, guarded};
 use drift::{DriftShape, DriftSpec};
-use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// Plans that wait for their next call, the latest last.
 static IDLE: Mutex<Vec<cudrift_plan>> = Mutex::new(Vec::new());
@@ -74,50 +72,4 @@ pub(crate) fn with_plan<T>(
         idle.push(plan);
     }
     result
-}
-
-/// A pool of threads of a process that was forked off.
-struct Own {
-    process: u32,
-    pool: rayon::ThreadPool,
-}
-
-/// Lets one thread's pointers be used by another, while the first waits.
-struct Lent<T>(T);
-// SAFETY: `on_threads` alone makes one, whose closure runs on one thread at a time, while its caller waits.
-unsafe impl<T> Send for Lent<T> {}
-
-impl<T> Lent<T> {
-    fn take(self) -> T {
-        self.0
-    }
-}
-
-/// Runs `work` where there are threads: a child that was forked off after the first call has none of its parent's, and makes
-/// its own.
-pub(crate) fn on_threads<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    static FIRST: AtomicU32 = AtomicU32::new(0);
-    static OWN: AtomicPtr<Own> = AtomicPtr::new(ptr::null_mut());
-    let process = std::process::id();
-    let first = FIRST.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|first| first);
-    if first == 0 {
-        // Until every thread has started: a child forked off while one does would wait for it, in what they all share.
-        rayon::broadcast(|_| ());
-    }
-    if first == 0 || first == process {
-        return work();
-    }
-    // SAFETY: null, or leaked below and never changed.
-    let own = match unsafe { OWN.load(Ordering::Acquire).as_ref() } {
-        Some(own) if own.process == process => own,
-        _ => {
-            let pool = rayon::ThreadPoolBuilder::new().build();
-            let pool = pool.map_err(|error| Refusal::internal(format!("libcudrift: no threads: {error}")))?;
-            let own: &Own = Box::leak(Box::new(Own { process, pool }));
-            OWN.store(ptr::from_ref(own).cast_mut(), Ordering::Release);
-            own
-        }
-    };
-    let lent = Lent(work);
-    own.pool.install(move || Lent(lent.take()())).take()
 }

@@ -11,6 +11,7 @@ mod plan;
 mod points;
 mod spec;
 mod status;
+mod threads;
 mod xla;
 
 pub use cuda::*;
@@ -19,6 +20,7 @@ pub use plan::*;
 pub use points::*;
 pub use spec::*;
 pub use status::*;
+pub use threads::{cudrift_borrow_threads, cudrift_parallel};
 pub use xla::{cudrift_xla, cudrift_xla_cuda};
 
 use std::ffi::{CStr, c_char};

@@ -1,11 +1,11 @@
 //! Plans: one call, or its phases with their sums.
 
-use crate::kept::on_threads;
 use crate::points::{
     CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, CUDRIFT_F64, Place, cudrift_inputs, cudrift_shape, misaligned,
 };
 use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
 use crate::status::{Refusal, borrowed, borrowed_mut, cudrift_status, guarded};
+use crate::threads::on_threads;
 use drift::cpu::{ForceNorms, ForceSums, Plan, ScaleSums, Workspace};
 use drift::{Convergence, DriftShape, DriftSpec, Element, Scale, bf16, f16};
 use std::ffi::c_void;

@@ -79,6 +79,92 @@ static void in_doubles(const golden *c) {
     near("sigma in double", &outputs.sigma, c->sigma, 1);
 }
 
+typedef struct {
+    void (*job)(void *);
+    void *data;
+} lent;
+
+static void *lend_one(void *argument) {
+    const lent *own = argument;
+    own->job(own->data);
+    return NULL;
+}
+
+static int times_lent; /* by the main thread alone */
+
+/* As many threads as are asked for. */
+static void lend(void (*job)(void *), void *data, uint32_t threads, uint32_t flags) {
+    expect(threads <= 8 && flags == 0, "what is asked of the lender");
+    pthread_t others[8];
+    lent own = {job, data};
+    times_lent++;
+    for (uint32_t k = 1; k < threads; k++) {
+        expect(pthread_create(&others[k], NULL, lend_one, &own) == 0, "a thread");
+    }
+    job(data);
+    for (uint32_t k = 1; k < threads; k++) {
+        pthread_join(others[k], NULL);
+    }
+}
+
+/* Fewer threads than are asked for, as OpenMP lends within a parallel region. */
+static void lend_itself(void (*job)(void *), void *data, uint32_t threads, uint32_t flags) {
+    (void)threads, (void)flags;
+    times_lent++;
+    job(data);
+}
+
+static void lend_nothing(void (*job)(void *), void *data, uint32_t threads, uint32_t flags) {
+    (void)job, (void)data, (void)threads, (void)flags;
+}
+
+/* Threads that the program lends give the bits that libcudrift's own did. */
+static void borrowed(const golden *c, const cudrift_plan *plan) {
+    const struct {
+        cudrift_parallel parallel;
+        uint32_t threads;
+    } lenders[] = {{lend, 1}, {lend, 2}, {lend, 5}, {lend_itself, 4}};
+    const int64_t elements = c->shape.groups * c->shape.generated * c->shape.dim;
+    float *gradient = room(elements, sizeof(float)), *own = room(elements, sizeof(float));
+    cudrift_outputs outputs = {.gradient = own};
+    OK(cudrift_plan_run(plan, &c->inputs, &outputs));
+    outputs.gradient = gradient;
+    for (int k = 0; k < 4; k++) {
+        OK(cudrift_borrow_threads(lenders[k].parallel, lenders[k].threads));
+        for (int round = 0; round < 10; round++) {
+            const int before = times_lent;
+            memset(gradient, 0, (size_t)elements * sizeof(float));
+            OK(cudrift_plan_run(plan, &c->inputs, &outputs));
+            expect(times_lent == before + 1, "the program's threads, once");
+            expect(memcmp(gradient, own, (size_t)elements * sizeof(float)) == 0, "lent threads change nothing");
+        }
+    }
+    /* Refusals come back from there, and a lender that does nothing is found out. */
+    cudrift_inputs wrong = c->inputs;
+    wrong.generated.data = NULL;
+    refused(cudrift_plan_run(plan, &wrong, &outputs), CUDRIFT_INVALID, "generated");
+    refused(cudrift_borrow_threads(lend, 0), CUDRIFT_INVALID, "threads is 0");
+    OK(cudrift_borrow_threads(lend_nothing, 2));
+    refused(cudrift_plan_run(plan, &c->inputs, &outputs), CUDRIFT_INTERNAL, "ran nothing");
+    OK(cudrift_borrow_threads(lend, 2));
+    /* A child has no threads of its parent's. */
+    const int before = times_lent;
+    const pid_t child = fork();
+    expect(child >= 0, "a child");
+    if (child == 0) {
+        OK(cudrift_plan_run(plan, &c->inputs, &outputs));
+        expect(memcmp(gradient, own, (size_t)elements * sizeof(float)) == 0, "a child's result");
+        _exit(times_lent == before ? 0 : 1);
+    }
+    int status = 1;
+    expect(waitpid(child, &status, 0) == child && status == 0, "the child's own threads");
+    OK(cudrift_borrow_threads(NULL, 0));
+    OK(cudrift_plan_run(plan, &c->inputs, &outputs));
+    expect(times_lent == before, "nothing is borrowed any more");
+    free(gradient);
+    free(own);
+}
+
 static void run(const char *path) {
     golden c = read_case(path);
     const cudrift_shape s = c.shape;
@@ -108,6 +194,7 @@ static void run(const char *path) {
     outputs = (cudrift_outputs){.gradient = again, .goal = goal};
     OK(cudrift_plan_run(plan, &gaps, &outputs));
     expect(memcmp(gradient, again, (size_t)elements * sizeof(float)) == 0, "strides change nothing");
+    borrowed(&c, plan);
 
     /* Two workers with a part of the groups each, who add up their sums. */
     if (s.groups > 1) {
