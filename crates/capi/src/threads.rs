@@ -126,10 +126,10 @@ impl Lender {
         let mut result: Option<Result<_, Box<dyn Any + Send>>> = None;
         {
             let to = &mut result;
-            let job: Box<dyn FnOnce()> = Box::new(|| *to = Some(catch_unwind(AssertUnwindSafe(work))));
+            let job: Box<dyn FnOnce() + '_> = Box::new(|| *to = Some(catch_unwind(AssertUnwindSafe(work))));
             // SAFETY: only its lifetime changes. The pool's threads run it, who are through when `parallel` returns below;
             // where none ever sits down, nobody runs it.
-            let job: Lent<Box<dyn FnOnce() + 'static>> = Lent(unsafe { std::mem::transmute(job) });
+            let job = Lent(unsafe { std::mem::transmute::<Box<dyn FnOnce() + '_>, Box<dyn FnOnce()>>(job) });
             pool.spawn(move || job.take()());
             // Threads leave when the job is done.
             drop(pool);
