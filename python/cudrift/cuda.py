@@ -46,7 +46,7 @@ Scalars = _abi.CudaScalars
 class Plan:
     """A drift of one spec, shape and type on a device.
 
-    It owns nothing there: a call takes a `workspace` of `workspace_bytes` bytes, which begins at a multiple of 256. A plan may
+    It owns nothing there: a call takes a `workspace` of `workspace_bytes` bytes, which begins at a multiple of 16. A plan may
     be used from several threads and on several streams at a time, with a workspace for each.
 
     `shape` is (B, G, N, P, D) and `dtype` the samples' type, "float32", "float16" or "bfloat16". `tensor_cores` is "auto" (for

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _abi
+from . import _abi, cuda
 from ._call import DTYPES
 from ._spec import Spec, native, resolve
 
@@ -119,11 +119,13 @@ def _drift(spec, axes, gen, *fixed):
     if axes is None:
         loss, gradient, numbers = call(_WHOLE, results)
     else:
-        [scale] = call(_DISTANCES, [_doubles(len(_abi.ScaleSums._fields_))])
+        # What the phases leave to one another, in one place.
+        state = _state(spec, gen, *fixed[:2])
+        scale, left = call(_DISTANCES, [_doubles(len(_abi.ScaleSums._fields_)), state])
         scale = _added_up(_vary(scale, varying), axes)
-        [squares] = call(_COEFFICIENTS, [_doubles(_abi.MAX_TEMPERATURES)], scale)
+        squares, left = call(_COEFFICIENTS, [_doubles(_abi.MAX_TEMPERATURES), state], scale, _vary(left, varying))
         squares = _added_up(_vary(squares, varying), axes)
-        loss, gradient, numbers = call(_CONTRACTION, results, scale, squares)
+        loss, gradient, numbers, _ = call(_CONTRACTION, [*results, state], scale, squares, _vary(left, varying))
     everywhere = () if axes is None else (axes,) if isinstance(axes, str) else axes
     numbers = _vary(numbers, varying.difference(everywhere))
     return _vary(loss, varying), _vary(gradient, varying), _numbers(numbers).astype(number)
@@ -148,10 +150,28 @@ def _doubles(count):
     return jax.ShapeDtypeStruct((count, 2), jnp.uint32)
 
 
-def _call(spec, gen, neg, pos, weight_gen, weight_neg, weight_pos, phase, results, *sums):
-    operands = (gen, neg, pos, weight_gen, weight_neg, weight_pos, *sums)
+def _state(spec, gen, neg, pos):
+    """The number of a call on the CPU, the workspace on a device, where there may be one."""
+    (groups, generated, dim), counts = gen.shape, (neg.shape[1], pos.shape[1])
+    nbytes = 8
+    if _has_cuda():
+        nbytes = cuda.Plan(spec, (groups, generated, *counts, dim), gen.dtype.name, 0).workspace_bytes
+    return jax.ShapeDtypeStruct((nbytes,), jnp.uint8)
+
+
+def _has_cuda():
+    try:
+        return bool(jax.local_devices(backend="cuda"))
+    except RuntimeError:
+        return False
+
+
+def _call(spec, gen, neg, pos, weight_gen, weight_neg, weight_pos, phase, results, *more):
+    operands = (gen, neg, pos, weight_gen, weight_neg, weight_pos, *more)
     attributes = {"spec": np.frombuffer(bytes(native(spec)), np.uint8), "phase": np.int64(phase)}
-    call = jax.ffi.ffi_call(_NAME, results, vmap_method="sequential")
+    # The state is the last of either; the first phase begins it.
+    aliases = {len(operands) - 1: len(results) - 1} if len(more) > 1 else {}
+    call = jax.ffi.ffi_call(_NAME, results, vmap_method="sequential", input_output_aliases=aliases)
     return call(*operands, **attributes)
 
 

@@ -415,7 +415,7 @@ impl Plan {
     /// # Safety
     /// `call` is this plan's, of addresses of arrays with its extents, in the memory of the stream's context, that stay
     /// alive until the stream has passed; outputs and workspace alias nothing; with several heads, [`Call::table`] lies
-    /// at [`Plan::table_offset`] in the workspace, which begins at a multiple of 256; the phases before have run on the same workspace.
+    /// at [`Plan::table_offset`] in the workspace, which begins at a multiple of 16; the phases before have run on the same workspace.
     pub unsafe fn launch(&self, kernels: &Kernels, stream: &CudaStream, call: &Call, phase: Phase) -> Result<()> {
         if self.options.shared_bytes > kernels.shared_bytes {
             return Err(Error::value(

@@ -425,7 +425,7 @@ cudrift_status cudrift_cuda_plan_new(const struct cudrift_spec *spec,
 // `plan` is null or comes from cudrift_cuda_plan_new, and is not used hereafter.
 void cudrift_cuda_plan_free(struct cudrift_cuda_plan *plan);
 
-// How many bytes of device memory a call of the plan needs as its workspace; it begins at a multiple of 256.
+// How many bytes of device memory a call of the plan needs as its workspace; it begins at a multiple of 16.
 //
 // # Safety
 // Each pointer is null or points to what its type says.

@@ -218,7 +218,7 @@ pub unsafe extern "C" fn cudrift_cuda_plan_free(plan: *mut cudrift_cuda_plan) {
     unsafe { freed(plan) }
 }
 
-/// How many bytes of device memory a call of the plan needs as its workspace; it begins at a multiple of 256.
+/// How many bytes of device memory a call of the plan needs as its workspace; it begins at a multiple of 16.
 ///
 /// # Safety
 /// Each pointer is null or points to what its type says.
@@ -382,8 +382,9 @@ impl cudrift_cuda_plan {
         if workspace.is_null() {
             return Err(null("workspace"));
         }
-        if !(workspace as usize).is_multiple_of(256) {
-            return Err(misaligned("workspace", 256));
+        // What the kernels read and write at once.
+        if !(workspace as usize).is_multiple_of(16) {
+            return Err(misaligned("workspace", 16));
         }
         let _current = self.enter()?;
         // SAFETY: a stream of this device (# Safety), not used after this call by us.

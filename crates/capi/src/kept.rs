@@ -6,9 +6,10 @@ use crate::spec::cudrift_spec;
 use crate::status::{Refusal, borrowed, cudrift_status, guarded};
 use drift::{DriftShape, DriftSpec};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Plans that wait for their next call, the latest last.
-static IDLE: Mutex<Vec<cudrift_plan>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 /// How many wait at most, and with how many bytes of workspace beside the latest's.
 const MOST: usize = 32;
 const MOST_BYTES: usize = 256 << 20;
@@ -28,8 +29,12 @@ pub unsafe extern "C" fn cudrift_drift(
     guarded(|| {
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type.
         let (spec, shape) = unsafe { (borrowed("spec", spec)?.spec()?, borrowed("shape", shape)?.shape()?) };
+        let kept = Kept::take(spec, shape, dtype, None)?;
         // SAFETY: as cudrift_plan_run (# Safety).
-        with_plan(spec, shape, dtype, |plan| unsafe { run(plan, inputs, outputs) })
+        let result = unsafe { run(&kept.plan, inputs, outputs) };
+        // What a panic left half done does not come back.
+        kept.keep();
+        result
     })
 }
 
@@ -43,33 +48,56 @@ pub extern "C" fn cudrift_forget() {
     });
 }
 
-/// Does `work` with a plan that nobody else has meanwhile.
-pub(crate) fn with_plan<T>(
-    spec: DriftSpec,
-    shape: DriftShape,
-    dtype: u32,
-    work: impl FnOnce(&cudrift_plan) -> Result<T, Refusal>,
-) -> Result<T, Refusal> {
-    // Never waits: in a child that was forked off meanwhile, nobody would let go of the lock.
-    let kept = IDLE.try_lock().ok().and_then(|mut idle| {
-        let at = idle.iter().rposition(|plan| plan.is_of(&spec, &shape, dtype))?;
-        Some(idle.remove(at))
-    });
-    let plan = match kept {
-        Some(plan) => plan,
-        None => cudrift_plan::new(spec, shape, dtype)?,
-    };
-    let result = work(&plan);
-    // What a panic left half done does not come back.
-    if let Ok(mut idle) = IDLE.try_lock() {
-        let mut bytes: usize = idle.iter().map(cudrift_plan::bytes).sum();
+/// A call in phases that stands between two of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    /// Its number, of this process.
+    pub(crate) call: u64,
+    /// The phase that is done.
+    pub(crate) done: i64,
+}
+
+impl Open {
+    /// A number that no call had.
+    pub(crate) fn number() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// A plan that nobody else has meanwhile.
+pub(crate) struct Kept {
+    pub(crate) plan: cudrift_plan,
+    /// The call that it was in the middle of when it was kept.
+    pub(crate) open: Option<Open>,
+}
+
+impl Kept {
+    /// A plan that waits, or a new one: the one that is in the middle of a call, where that is asked for and it is still there,
+    /// else one that is not.
+    pub(crate) fn take(spec: DriftSpec, shape: DriftShape, dtype: u32, open: Option<Open>) -> Result<Self, Refusal> {
+        // Never waits: in a child that was forked off meanwhile, nobody would let go of the lock.
+        let kept = IDLE.try_lock().ok().and_then(|mut idle| {
+            let find = |open| idle.iter().rposition(|kept| kept.open == open && kept.plan.is_of(&spec, &shape, dtype));
+            let at = find(open).or_else(|| find(None))?;
+            Some(idle.remove(at))
+        });
+        match kept {
+            Some(kept) => Ok(kept),
+            None => Ok(Self { plan: cudrift_plan::new(spec, shape, dtype)?, open: None }),
+        }
+    }
+
+    /// Lets it wait for the next call.
+    pub(crate) fn keep(self) {
+        let Ok(mut idle) = IDLE.try_lock() else { return };
+        let mut bytes: usize = idle.iter().map(|kept| kept.plan.bytes()).sum();
         let mut oldest = 0;
         while oldest < idle.len() && (idle.len() - oldest >= MOST || bytes > MOST_BYTES) {
-            bytes -= idle[oldest].bytes();
+            bytes -= idle[oldest].plan.bytes();
             oldest += 1;
         }
         idle.drain(..oldest);
-        idle.push(plan);
+        idle.push(self);
     }
-    result
 }

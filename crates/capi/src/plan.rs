@@ -100,6 +100,16 @@ impl cudrift_plan {
         self.dtype == dtype && self.shape == *shape && self.spec == *spec
     }
 
+    /// Whether its last first phase was of these inputs.
+    ///
+    /// # Safety
+    /// Strides of the inputs are null or point to three numbers.
+    pub(crate) unsafe fn began_with(&self, inputs: &cudrift_inputs) -> bool {
+        // SAFETY: by # Safety.
+        let place = unsafe { inputs.place() };
+        self.state.lock().is_ok_and(|state| state.inputs == Some(place))
+    }
+
     /// Of its workspace.
     pub(crate) fn bytes(&self) -> usize {
         if self.dtype == CUDRIFT_F64 { 0 } else { self.plan.workspace_bytes() }

@@ -2,18 +2,19 @@
 //!
 //! A call has the operands generated [B, G, D], negatives [B, N, D], positives [B, P, D], their three weights, each without
 //! elements where all are 1, the attributes `spec` (the bytes of a cudrift_spec) and `phase`, and results by the phase.
-//! Custom calls keep nothing from one to the next, so a later phase does the earlier ones again. Numbers of eight bytes are
-//! u32 [..., 2], the low half first, because JAX has f64 only where it is asked to.
+//! Numbers of eight bytes are u32 [..., 2], the low half first, because JAX has f64 only where it is asked to. The state, u8
+//! `[S]`, goes from phase to phase, best in one place (input_output_aliases): on a device it is the workspace, on the CPU the
+//! number of the call, by which a later phase finds the plan of the earlier ones; where that is gone it does them again.
 //!
 //! | phase | further operands | results |
 //! |---|---|---|
 //! | 0, the whole | | loss `[B]`, gradient [B, G, D], numbers [3 + R, 2]: scale, sigma, nonfinite, loss_r |
-//! | 1, distances | | sums [5, 2] |
-//! | 2, coefficients | sums | squares [8, 2] |
-//! | 3, contraction | sums, squares | as 0 |
+//! | 1, distances | | sums [5, 2], state |
+//! | 2, coefficients | sums, state | squares [8, 2], state |
+//! | 3, contraction | sums, squares, state | as 0, state |
 
 use crate::cuda::{cudrift_cuda_outputs, cudrift_cuda_plan, cudrift_cuda_scalars};
-use crate::kept::with_plan;
+use crate::kept::{Kept, Open};
 use crate::plan::{Work, cudrift_force_sums, cudrift_outputs, cudrift_scale_sums};
 use crate::points::{CUDRIFT_BF16, CUDRIFT_F16, CUDRIFT_F32, CUDRIFT_F64, cudrift_inputs, cudrift_points};
 use crate::spec::{CUDRIFT_MAX_TEMPERATURES, cudrift_spec};
@@ -271,7 +272,11 @@ struct Call<'a> {
     inputs: cudrift_inputs,
     operands: &'a [&'a Buffer],
     results: &'a [&'a Buffer],
+    /// Among the results of phases.
+    state: Option<&'a Buffer>,
 }
+
+const NO_STATE: &str = "libcudrift: the custom call's state is to be bytes, eight or more";
 
 impl Buffer {
     fn extents(&self) -> &[i64] {
@@ -350,9 +355,9 @@ impl<'a> Call<'a> {
         let (operands, results) = unsafe { (frame.operands.all(), frame.results.all()) };
         let counts = match phase {
             0 => (6, 3),
-            1 => (6, 1),
-            2 => (7, 1),
-            3 => (8, 3),
+            1 => (6, 2),
+            2 => (8, 2),
+            3 => (9, 4),
             _ => {
                 return Err(Refusal::invalid(format!(
                     "libcudrift: the custom call's phase is {phase}, expected 0 to 3"
@@ -387,8 +392,19 @@ impl<'a> Call<'a> {
         }
         let temperatures = spec.temperatures.len() as i64;
         let squares = CUDRIFT_MAX_TEMPERATURES as i64;
-        for (operand, count) in operands[6..].iter().zip([SUMS as i64, squares]) {
-            expect("sums", operand, U32, &[count, 2])?;
+        let sums = if phase == 3 { &[SUMS as i64, squares][..] } else { &[SUMS as i64] };
+        for (operand, count) in operands[6..].iter().zip(sums) {
+            expect("sums", operand, U32, &[*count, 2])?;
+        }
+        let state = if phase == 0 { None } else { results.last().copied() };
+        if let Some(state) = state {
+            let &[bytes] = state.extents() else { return Err(Refusal::invalid(NO_STATE)) };
+            if bytes < size_of::<u64>() as i64 {
+                return Err(Refusal::invalid(NO_STATE));
+            }
+            for state in results.last().iter().chain(operands[6..].last().iter()) {
+                expect("state", state, U8, &[bytes])?;
+            }
         }
         match phase {
             1 => expect("result", results[0], U32, &[SUMS as i64, 2])?,
@@ -417,7 +433,13 @@ impl<'a> Call<'a> {
             },
             operands,
             results,
+            state,
         })
+    }
+
+    /// The state that the phase before has left.
+    fn left(&self) -> Option<&'a Buffer> {
+        self.operands[6..].last().copied()
     }
 
     fn on_cpu(&self) -> Result<(), Refusal> {
@@ -436,30 +458,43 @@ impl<'a> Call<'a> {
             sigma: 0.0,
             nonfinite: 0,
         };
-        if let [loss, gradient, _] = self.results {
+        if let [loss, gradient, _, ..] = self.results {
             (outputs.loss, outputs.gradient) = (loss.data, gradient.data);
         }
-        with_plan(self.spec.clone(), self.shape, self.dtype, |plan| {
-            // SAFETY: `read` compared every buffer with the shape; results are nobody else's (XLA's promise).
-            let on = |work: Work| unsafe { work.on(plan, &self.inputs) };
-            if self.phase == 0 {
-                return on(Work::Whole { outputs: &mut outputs });
-            }
+        // SAFETY: `read` has compared the extents of the state: eight bytes or more.
+        let number = |state: &Buffer| unsafe { state.data.cast::<u64>().read_unaligned() };
+        let open = self.left().map(|state| Open { call: number(state), done: self.phase - 1 });
+        let mut kept = Kept::take(self.spec.clone(), self.shape, self.dtype, open)?;
+        // SAFETY: there are no strides.
+        let open = kept.open.take().filter(|_| unsafe { kept.plan.began_with(&self.inputs) });
+        let done = open.map_or(0, |open| open.done);
+        // SAFETY: `read` compared every buffer with the shape; results are nobody else's (XLA's promise).
+        let on = |work: Work| unsafe { work.on(&kept.plan, &self.inputs) };
+        if self.phase == 0 {
+            on(Work::Whole { outputs: &mut outputs })?;
+        } else if done == 0 {
             on(Work::Distances { sums: &mut scale })?;
-            if self.phase == 1 {
-                return Ok(());
-            }
+        }
+        if self.phase >= 2 {
             // SAFETY: `read` has compared its extents: so many numbers of eight bytes.
             scale = unsafe { self.operands[6].data.cast::<cudrift_scale_sums>().read_unaligned() };
-            on(Work::Coefficients { scale: &scale, sums: &mut force })?;
-            if self.phase == 2 {
-                return Ok(());
+            if done < 2 {
+                on(Work::Coefficients { scale: &scale, sums: &mut force })?;
             }
+        }
+        if self.phase == 3 {
             // SAFETY: likewise, a number for each temperature that there can be.
             force.squares = unsafe { self.operands[7].data.cast::<[f64; CUDRIFT_MAX_TEMPERATURES]>().read_unaligned() };
             force.groups = scale.groups;
-            on(Work::Contraction { scale: &scale, force: &force, outputs: &mut outputs })
-        })?;
+            on(Work::Contraction { scale: &scale, force: &force, outputs: &mut outputs })?;
+        }
+        if let Some(state) = self.state {
+            let call = open.map_or_else(Open::number, |open| open.call);
+            // SAFETY: `read` has compared its extents: eight bytes or more.
+            unsafe { state.data.cast::<u64>().write_unaligned(call) };
+            kept.open = (self.phase < 3).then_some(Open { call, done: self.phase });
+        }
+        kept.keep();
         let write = |at: usize, numbers: &[f64]| {
             let to = self.results[at].data;
             // SAFETY: `read` has compared the extents of the result: so many numbers of eight bytes.
@@ -481,37 +516,55 @@ impl<'a> Call<'a> {
     fn on_device(&self) -> Result<(), Refusal> {
         let stream = self.stream()?;
         let plan = cudrift_cuda_plan::new(&self.spec, self.shape, self.dtype, device_of(stream)?, 0)?;
-        let scratch = Scratch::new(self.frame, plan.workspace_bytes())?;
-        let workspace = scratch.start;
+        let bytes = plan.workspace_bytes();
+        // Of the whole, until it is appended.
+        let scratch;
+        let workspace = match self.state {
+            None => {
+                scratch = Scratch::new(self.frame, bytes)?;
+                scratch.data
+            }
+            Some(state) if state.extents().iter().product::<i64>() >= bytes as i64 => state.data,
+            Some(state) => {
+                let got = state.extents();
+                return Err(Refusal::invalid(format!(
+                    "libcudrift: the custom call's state is {got:?}, expected {bytes}: JAX's first device is of another kind"
+                )));
+            }
+        };
         let mut outputs = cudrift_cuda_outputs::default();
-        if let [loss, gradient, _] = self.results {
+        if let [loss, gradient, _, ..] = self.results {
             (outputs.loss, outputs.gradient) = (loss.data.cast(), gradient.data.cast());
         }
         // SAFETY: `read` compared every buffer with the shape; XLA keeps them until its stream has come so far.
         let append =
             |phases: &[Phase]| unsafe { plan.append(&self.inputs, &outputs, workspace.cast(), stream, phases) };
-        let copy = |to: u64, from: u64, count: usize| -> Result<(), Refusal> {
-            let bytes = count * size_of::<f64>();
+        let copy_bytes = |to: u64, from: u64, bytes: usize| -> Result<(), Refusal> {
             // SAFETY: `read` compared the extents of XLA's side; the other lies in the workspace, which begins with scalars.
             let copied = unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cast()) };
             copied.map_err(|error| failed("copying sums", error).into())
         };
+        let copy = |to: u64, from: u64, count: usize| copy_bytes(to, from, count * size_of::<f64>());
         let scalar = |offset: usize| workspace as u64 + offset as u64;
         let squares = scalar(offset_of!(cudrift_cuda_scalars, squares));
-        if self.phase == 0 {
-            append(&Phase::RUN)?;
-        } else {
-            append(&[Phase::Distances])?;
-            if self.phase == 1 {
+        if let Some(left) = self.left().filter(|left| left.data != workspace) {
+            copy_bytes(workspace as u64, left.data as u64, bytes)?;
+        }
+        match self.phase {
+            0 => append(&Phase::RUN)?,
+            1 => {
+                append(&[Phase::Distances])?;
                 return copy(self.results[0].data as u64, scalar(0), SUMS);
             }
-            copy(scalar(0), self.operands[6].data as u64, SUMS)?;
-            append(&[Phase::Scale, Phase::Norms])?;
-            if self.phase == 2 {
+            2 => {
+                copy(scalar(0), self.operands[6].data as u64, SUMS)?;
+                append(&[Phase::Scale, Phase::Norms])?;
                 return copy(self.results[0].data as u64, squares, CUDRIFT_MAX_TEMPERATURES);
             }
-            copy(squares, self.operands[7].data as u64, CUDRIFT_MAX_TEMPERATURES)?;
-            append(&[Phase::Theta, Phase::Force])?;
+            _ => {
+                copy(squares, self.operands[7].data as u64, CUDRIFT_MAX_TEMPERATURES)?;
+                append(&[Phase::Theta, Phase::Force])?;
+            }
         }
         let numbers = self.results[2].data as u64;
         copy(numbers, scalar(offset_of!(cudrift_cuda_scalars, scale)), 2)?;
@@ -557,14 +610,12 @@ struct Scratch<'a> {
     frame: &'a CallFrame,
     data: *mut c_void,
     size: usize,
-    /// The first multiple of 256 in it.
-    start: *mut u8,
 }
 
 impl<'a> Scratch<'a> {
     fn new(frame: &'a CallFrame, bytes: usize) -> Result<Self, Refusal> {
-        // XLA aligns to 16 at most.
-        let (size, alignment, context) = (bytes + 240, 16, frame.context);
+        // XLA aligns to 16 at most, which is enough.
+        let (size, alignment, context) = (bytes, 16, frame.context);
         let head = Head::of::<MemoryAllocate>();
         let mut allocate = MemoryAllocate { head, context, size, alignment, data: ptr::null_mut() };
         // SAFETY: XLA's function, with the struct that it asks for, and what it has just given.
@@ -576,14 +627,13 @@ impl<'a> Scratch<'a> {
                 "libcudrift: XLA has no room for a workspace of {bytes} bytes: {problem}"
             )));
         }
-        let start = data.cast::<u8>().wrapping_add((data as usize).next_multiple_of(256) - data as usize);
-        Ok(Self { frame, data, size, start })
+        Ok(Self { frame, data, size })
     }
 }
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        let Self { frame, data, size, .. } = *self;
+        let Self { frame, data, size } = *self;
         let mut free = MemoryFree { head: Head::of::<MemoryFree>(), context: frame.context, size, data };
         // SAFETY: XLA's function, with the struct that it asks for; what it gave is given back once, in the stream's order.
         unsafe { frame.problem(((*frame.api).memory_free)(&mut free)) };

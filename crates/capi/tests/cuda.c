@@ -123,7 +123,7 @@ static void what_cannot_be(void) {
     refused(cudrift_cuda_plan_run(plan, NULL, &outputs, workspace, NULL), CUDRIFT_INVALID, "inputs is a null");
     refused(cudrift_cuda_plan_run(plan, &inputs, NULL, workspace, NULL), CUDRIFT_INVALID, "outputs is a null");
     refused(cudrift_cuda_plan_run(plan, &inputs, &outputs, NULL, NULL), CUDRIFT_INVALID, "workspace is a null");
-    refused(cudrift_cuda_plan_run(plan, &inputs, &outputs, workspace + 8, NULL), CUDRIFT_INVALID, "multiple of 256");
+    refused(cudrift_cuda_plan_run(plan, &inputs, &outputs, workspace + 8, NULL), CUDRIFT_INVALID, "multiple of 16");
     refused(cudrift_cuda_plan_phase(plan, &inputs, &outputs, workspace, NULL, 5), CUDRIFT_INVALID, "phase is 5");
     refused(cudrift_cuda_plan_scalars(plan, workspace, NULL, NULL), CUDRIFT_INVALID, "scalars is a null");
     inputs.generated.data = NULL;

@@ -64,12 +64,12 @@ static XLA_FFI_Api api = {
 
 typedef void *handler(void *);
 
-enum { kMost = 8 };
+enum { kMost = 9 };
 
-/* A call in the making: up to eight operands and three results. */
+/* A call in the making. */
 typedef struct {
-    XLA_FFI_Buffer operands[kMost], results[3];
-    int64_t extents[kMost + 3][3];
+    XLA_FFI_Buffer operands[kMost], results[4];
+    int64_t extents[kMost + 4][3];
     int operand_count, result_count;
 } call;
 
@@ -88,9 +88,9 @@ static void add(call *c, int result, void *data, XLA_FFI_DataType type, int64_t 
 
 /* Null where it went well, or the message. */
 static const char *make(call *c, handler *by, const cudrift_spec *spec, size_t spec_bytes, int64_t phase) {
-    void *operands[kMost], *results[3];
+    void *operands[kMost], *results[4];
     XLA_FFI_ArgType arg_types[kMost];
-    XLA_FFI_RetType ret_types[3];
+    XLA_FFI_RetType ret_types[4];
     for (int k = 0; k < c->operand_count; k++) {
         operands[k] = &c->operands[k];
         arg_types[k] = XLA_FFI_ArgType_BUFFER;
@@ -127,6 +127,15 @@ static void add_inputs(call *c, const cudrift_shape *s, const cudrift_inputs *in
     }
 }
 
+static int64_t workspace_of(const golden *g) {
+    cudrift_cuda_plan *plan = NULL;
+    size_t bytes = 0;
+    OK(cudrift_cuda_plan_new(&g->spec, &g->shape, CUDRIFT_F32, 0, CUDRIFT_TENSOR_CORES_AUTO, &plan));
+    OK(cudrift_cuda_plan_workspace_bytes(plan, &bytes));
+    cudrift_cuda_plan_free(plan);
+    return (int64_t)bytes;
+}
+
 static void run_case(const char *path, handler *by, int device) {
     golden g = read_case(path);
     const cudrift_shape s = g.shape;
@@ -142,15 +151,26 @@ static void run_case(const char *path, handler *by, int device) {
     double zeros[CUDRIFT_MAX_TEMPERATURES] = {0}, scale_here[5] = {0}, squares_here[CUDRIFT_MAX_TEMPERATURES] = {0};
     void *scale = device ? on_device(zeros, sizeof(scale_here)) : scale_here;
     void *squares = device ? on_device(zeros, sizeof(squares_here)) : squares_here;
-    for (int phases = 0; phases < 2; phases++) {
+    /* The state in one place, and passed on by copies as XLA may. */
+    const int64_t state_bytes = device ? workspace_of(&g) : 8;
+    char *states[2];
+    for (int k = 0; k < 2; k++) {
+        states[k] = device ? (char *)on_device(NULL, state_bytes + 16) + 16 : room(1, 8);
+    }
+    for (int phases = 0; phases < (device ? 3 : 4); phases++) {
+        uint64_t number = 0; /* of a call on the CPU */
         for (int64_t phase = phases ? 1 : 0; phase <= (phases ? 3 : 0); phase++) {
             call c = {.operand_count = 0};
+            char *before = states[phases == 2 ? phase % 2 : 0], *after = states[phases == 2 ? (phase + 1) % 2 : 0];
             add_inputs(&c, &s, &inputs);
             if (phase >= 2) {
                 add(&c, 0, scale, XLA_FFI_DataType_U32, 2, 5, 2, 0);
             }
             if (phase == 3) {
                 add(&c, 0, squares, XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
+            }
+            if (phase >= 2) {
+                add(&c, 0, before, XLA_FFI_DataType_U8, 1, state_bytes, 0, 0);
             }
             if (phase == 1) {
                 add(&c, 1, scale, XLA_FFI_DataType_U32, 2, 5, 2, 0);
@@ -161,11 +181,22 @@ static void run_case(const char *path, handler *by, int device) {
                 add(&c, 1, to_gradient, XLA_FFI_DataType_F32, 3, s.groups, s.generated, s.dim);
                 add(&c, 1, to_values, XLA_FFI_DataType_U32, 2, numbers, 2, 0);
             }
+            if (phase >= 1) {
+                add(&c, 1, after, XLA_FFI_DataType_U8, 1, state_bytes, 0, 0);
+            }
+            if (phases == 3) {
+                cudrift_forget(); /* a later phase does the earlier ones again */
+            }
             const char *problem = make(&c, by, &g.spec, sizeof(g.spec), phase);
             expect(problem == NULL, problem ? problem : "");
             if (device) {
                 expect(allocated == NULL, "the workspace is freed");
                 DRIVER(wait(current_stream));
+            } else if (phase >= 1) {
+                uint64_t now;
+                memcpy(&now, after, sizeof(now));
+                expect(phase == 1 || (now == number) == (phases < 3), "a phase goes on where the one before was");
+                number = now;
             }
         }
         if (device) {
@@ -178,7 +209,8 @@ static void run_case(const char *path, handler *by, int device) {
         for (int64_t k = 0; k < elements; k++) {
             goal[k] = (float)(((const float *)g.inputs.generated.data)[k] / sigma + factor * gradient[k]);
         }
-        judge(phases ? "  by phases" : path, &g, gradient, goal, loss, values + 3, values[0], values[1]);
+        static const char *const names[] = {"  by phases", "  by copies", "  again"};
+        judge(phases ? names[phases - 1] : path, &g, gradient, goal, loss, values + 3, values[0], values[1]);
         expect(values[2] == 0, "finite inputs");
         memset(gradient, 0, (size_t)elements * 4);
     }
@@ -189,6 +221,31 @@ static void run_case(const char *path, handler *by, int device) {
         given_back(to_values);
         given_back(scale);
         given_back(squares);
+        given_back(states[0] - 16);
+        given_back(states[1] - 16);
+    } else {
+        free(states[0]);
+        free(states[1]);
+    }
+}
+
+static void no_state(void) {
+    const float x[6] = {0, 0, 1, 0, 0.5f, -1};
+    const cudrift_shape shape = {1, 3, 0, 3, 2};
+    const cudrift_inputs inputs = {.generated = {x, NULL}, .positives = {x, NULL}};
+    double scale[5], squares[CUDRIFT_MAX_TEMPERATURES];
+    cudrift_spec spec;
+    OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
+    for (int wrong = 0; wrong < 2; wrong++) {
+        char state[8] = {0};
+        call c = {.operand_count = 0};
+        add_inputs(&c, &shape, &inputs);
+        add(&c, 0, scale, XLA_FFI_DataType_U32, 2, 5, 2, 0);
+        add(&c, 0, state, XLA_FFI_DataType_U8, 1, wrong ? 7 : 8, 0, 0);
+        add(&c, 1, squares, XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
+        add(&c, 1, state, XLA_FFI_DataType_U8, 1, 7, 0, 0);
+        const char *problem = make(&c, cudrift_xla, &spec, sizeof(spec), 2);
+        expect(problem != NULL && strncmp(problem, "3 ", 2) == 0 && strstr(problem, "state") != NULL, "a short state");
     }
 }
 
@@ -234,14 +291,17 @@ static void no_more_memory(void) {
     const float x[6] = {0, 0, 1, 0, 0.5f, -1};
     const cudrift_shape shape = {1, 3, 0, 3, 2};
     const cudrift_inputs inputs = {.generated = {x, NULL}, .positives = {x, NULL}};
-    double sums[5];
+    float loss[1], gradient[6];
+    double values[6];
     cudrift_spec spec;
     OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
     call c = {.operand_count = 0};
     add_inputs(&c, &shape, &inputs);
-    add(&c, 1, sums, XLA_FFI_DataType_U32, 2, 5, 2, 0);
+    add(&c, 1, loss, XLA_FFI_DataType_F32, 1, 1, 0, 0);
+    add(&c, 1, gradient, XLA_FFI_DataType_F32, 3, 1, 3, 2);
+    add(&c, 1, values, XLA_FFI_DataType_U32, 2, 6, 2, 0);
     api.XLA_FFI_DeviceMemory_Allocate = no_memory;
-    const char *problem = make(&c, cudrift_xla_cuda, &spec, sizeof(spec), 1);
+    const char *problem = make(&c, cudrift_xla_cuda, &spec, sizeof(spec), 0);
     expect(problem != NULL && strncmp(problem, "8 ", 2) == 0 && strstr(problem, "none is left") != NULL, "no memory");
     expect(destroyed == 1, "XLA's error is given back");
 }
@@ -258,6 +318,7 @@ int main(int argc, char **argv) {
         run_case(argv[k], by, device);
     }
     what_cannot_be(by);
+    no_state();
     if (device) {
         no_more_memory();
     }
