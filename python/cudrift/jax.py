@@ -152,18 +152,13 @@ def _doubles(count):
 
 def _state(spec, gen, neg, pos):
     """The number of a call on the CPU, the workspace on a device, where there may be one."""
-    (groups, generated, dim), counts = gen.shape, (neg.shape[1], pos.shape[1])
-    nbytes = 8
-    if _has_cuda():
-        nbytes = cuda.Plan(spec, (groups, generated, *counts, dim), gen.dtype.name, 0).workspace_bytes
-    return jax.ShapeDtypeStruct((nbytes,), jnp.uint8)
-
-
-def _has_cuda():
+    groups, generated, dim = gen.shape
     try:
-        return bool(jax.local_devices(backend="cuda"))
-    except RuntimeError:
-        return False
+        device = jax.local_devices(backend="cuda")[0].local_hardware_id
+        shape = (groups, generated, neg.shape[1], pos.shape[1], dim)
+        return jax.ShapeDtypeStruct((cuda.Plan(spec, shape, gen.dtype.name, device).workspace_bytes,), jnp.uint8)
+    except (RuntimeError, _abi.Error):  # JAX has none, or libcudrift cannot use it: whoever calls it there is told
+        return jax.ShapeDtypeStruct((8,), jnp.uint8)
 
 
 def _call(spec, gen, neg, pos, weight_gen, weight_neg, weight_pos, phase, results, *more):

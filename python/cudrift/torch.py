@@ -146,17 +146,26 @@ def _results(gen):
 @functools.cache
 def _parallel():
     """OpenMP's function that PyTorch's own loops go through, where it is built with OpenMP."""
-    try:
-        library = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
-        return ctypes.cast(ctypes.CDLL(library, os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel, ctypes.c_void_p)
-    except (OSError, AttributeError):
-        return None
+    own = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
+    for library in (None, own):  # as the loader looks for it
+        try:
+            function = ctypes.CDLL(library, os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel
+            return ctypes.cast(function, ctypes.c_void_p)
+        except (OSError, AttributeError):
+            pass
+    return None
+
+
+_PROCESS = os.getpid()
 
 
 @contextlib.contextmanager
 def _threads():
-    """Meanwhile calls of this thread run on PyTorch's threads, as many as it is set to."""
-    parallel = _parallel()
+    """Meanwhile calls of this thread run on PyTorch's threads, as many as it is set to.
+
+    Not in a child that was forked off, which has none of them: there OpenMP would wait for them for ever.
+    """
+    parallel = _parallel() if os.getpid() == _PROCESS else None
     if parallel is None:
         yield
         return

@@ -1,5 +1,6 @@
 """PyTorch's tensors: the golden set, compiled, mixed precision, several processes, derivatives, and what is refused."""
 
+import multiprocessing
 import os
 import tempfile
 import unittest
@@ -54,6 +55,32 @@ def step(seed, rank=0, size=1, wrap=lambda net: net, group=None, compiled=False)
     loss, info = call(model(noise[own]), pos[own], neg[own], *(w[own] for w in weights), process_group=group)
     loss.mean().backward()
     return loss.detach(), info, [p.grad for p in net.parameters()]
+
+
+def count_threads():
+    """The first drifts of a process start no threads, but for the two that PyTorch has; then those of its child."""
+    torch.set_num_threads(2)
+    torch.ones(1 << 20).sum()
+
+    def running():
+        return len(os.listdir("/proc/self/task"))
+
+    before = running()
+    pairs = [(random(1, (4, count, 80)), random(2, (4, 64, 80))) for count in (64, 32)]
+    want = [drift_loss(*pair)[0] for pair in pairs]
+    assert running() == before, f"{before} threads, then {running()}"
+
+    def child():
+        for pair, loss in zip(pairs, want):
+            assert torch.equal(drift_loss(*pair)[0], loss)
+        assert cudrift.drift(*(array.numpy() for array in pairs[0])).loss.shape == (4,)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    if process.exitcode is None:
+        process.kill()
+    assert process.exitcode == 0, f"the child ended with {process.exitcode}"
 
 
 class Golden(Test):
@@ -154,21 +181,19 @@ class Tensors(Test):
         self.assertTrue(all(torch.equal(g, w) for results, w in zip(got, want) for g in results))
 
     def test_work_is_done_by_pytorchs_threads(self):
-        def running():
-            return len(os.listdir("/proc/self/task"))
-
         gen, pos = random(1, (4, 64, 80)), random(2, (4, 64, 80))
         want, set_to = drift_loss(gen, pos)[0], torch.get_num_threads()
         try:
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                torch.ones(1 << 20).sum()  # what PyTorch starts for itself
-                before = running()
-                for _ in range(5):
-                    self.assertTrue(torch.equal(drift_loss(gen, pos)[0], want))
-                self.assertEqual(running(), before)
+                self.assertTrue(torch.equal(drift_loss(gen, pos)[0], want))
         finally:
             torch.set_num_threads(set_to)
+        # In a process that has no threads of cudrift's from before.
+        alone = multiprocessing.get_context("spawn").Process(target=count_threads)
+        alone.start()
+        alone.join(300)
+        self.assertEqual(alone.exitcode, 0)
 
     def test_twenty_thousand_calls_leave_nothing(self):
         gen, pos = random(5, (1, 4, 2)).requires_grad_(), random(6, (1, 4, 2))

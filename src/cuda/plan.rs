@@ -15,7 +15,7 @@ const MAX_COLUMNS: usize = params::kMaxColumns as usize;
 /// Targets of a contraction's tile where not all of them are one tile: its coefficients and stages take 84 KiB
 /// in f32.
 const WIDTH: usize = 160;
-/// Where arrays begin in the workspace, bytes; what `cuMemAlloc` guarantees of its start.
+/// Where arrays begin in the workspace, bytes from its start, which is what `cuMemAlloc` gives or another multiple of 16.
 const ALIGN: usize = 256;
 /// Shared memory that kernels take beside what the plan gives them, and the driver's own KiB.
 pub(super) const STATIC_SHARED: usize = 6 << 10;

@@ -12,7 +12,8 @@
  * Threads: any function may be called from any thread. Calls of one plan wait for one another; phases in between of other
  * inputs are refused with CUDRIFT_ORDER, so let one thread at a time go through the phases of a plan. A drift takes as many
  * threads as there are cores, or as RAYON_NUM_THREADS says; they stay until the process ends, so the library is not to be
- * closed by dlclose. A child that is forked off makes threads of its own; CUDA works in no child of a process that used it.
+ * closed by dlclose. With cudrift_borrow_threads it takes the program's instead. A child that is forked off makes threads of
+ * its own; CUDA works in no child of a process that used it.
  *
  * Bits: the same call gives the same bits on the same machine, whatever the threads and strides; a gradient that is asked
  * for alone may differ in its last digits from one beside force or goal.
@@ -555,7 +556,8 @@ const char *cudrift_message(void);
 
 // From now on calls of this thread run on `threads` threads that `parallel` lends, instead of libcudrift's own; null ends
 // that. Threads of two runtimes get into one another's way: one's wait for work by spinning for milliseconds, which the
-// other's would need. Results are the same bits for any number of threads.
+// other's would need. Results are the same bits for any number of threads. A child that is forked off has no such threads,
+// and its calls run on threads of its own; of an OpenMP runtime that its parent has used it must borrow none.
 //
 // # Safety
 // `parallel` is null or such a function, as long as it is lent.

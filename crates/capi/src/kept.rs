@@ -5,14 +5,27 @@ use crate::points::{cudrift_inputs, cudrift_shape};
 use crate::spec::cudrift_spec;
 use crate::status::{Refusal, borrowed, cudrift_status, guarded};
 use drift::{DriftShape, DriftSpec};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// Plans that wait for their next call, the latest last.
 static IDLE: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 /// How many wait at most, and with how many bytes of workspace beside the latest's.
 const MOST: usize = 32;
 const MOST_BYTES: usize = 256 << 20;
+
+/// The plans that wait, or nothing where they cannot be had soon: in a child that was forked off while another thread had
+/// them, nobody ever lets go of the lock.
+fn idle() -> Option<MutexGuard<'static, Vec<Kept>>> {
+    for _ in 0..100 {
+        match IDLE.try_lock() {
+            Ok(idle) => return Some(idle),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
+    None
+}
 
 /// The drift of a call, as cudrift_plan_run, by a plan that is kept for the next call of the same spec, shape and type.
 ///
@@ -42,7 +55,7 @@ pub unsafe extern "C" fn cudrift_drift(
 #[unsafe(no_mangle)]
 pub extern "C" fn cudrift_forget() {
     guarded(|| {
-        let kept = IDLE.try_lock().map(|mut idle| std::mem::take(&mut *idle));
+        let kept = idle().map(|mut idle| std::mem::take(&mut *idle));
         drop(kept);
         Ok(())
     });
@@ -76,8 +89,7 @@ impl Kept {
     /// A plan that waits, or a new one: the one that is in the middle of a call, where that is asked for and it is still there,
     /// else one that is not.
     pub(crate) fn take(spec: DriftSpec, shape: DriftShape, dtype: u32, open: Option<Open>) -> Result<Self, Refusal> {
-        // Never waits: in a child that was forked off meanwhile, nobody would let go of the lock.
-        let kept = IDLE.try_lock().ok().and_then(|mut idle| {
+        let kept = idle().and_then(|mut idle| {
             let find = |open| idle.iter().rposition(|kept| kept.open == open && kept.plan.is_of(&spec, &shape, dtype));
             let at = find(open).or_else(|| find(None))?;
             Some(idle.remove(at))
@@ -90,14 +102,17 @@ impl Kept {
 
     /// Lets it wait for the next call.
     pub(crate) fn keep(self) {
-        let Ok(mut idle) = IDLE.try_lock() else { return };
-        let mut bytes: usize = idle.iter().map(|kept| kept.plan.bytes()).sum();
+        let Some(mut idle) = idle() else { return };
+        let mut bytes: usize = idle.iter().map(|kept| kept.plan.held()).sum();
         let mut oldest = 0;
         while oldest < idle.len() && (idle.len() - oldest >= MOST || bytes > MOST_BYTES) {
-            bytes -= idle[oldest].plan.bytes();
+            bytes -= idle[oldest].plan.held();
             oldest += 1;
         }
-        idle.drain(..oldest);
+        let old: Vec<Self> = idle.drain(..oldest).collect();
         idle.push(self);
+        // Others need not wait for memory that is given back.
+        drop(idle);
+        drop(old);
     }
 }

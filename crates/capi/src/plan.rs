@@ -29,6 +29,8 @@ struct State {
     inputs: Option<Place>,
     /// How near the plans of its second phase came to their marginals.
     convergence: Vec<Convergence>,
+    /// Of the workspace.
+    bytes: usize,
 }
 
 /// What the first phase sums up over its groups: doubles only. Sums of several workers, whose groups together are the call,
@@ -91,13 +93,22 @@ impl cudrift_plan {
             return Err(Refusal::invalid(format!("libcudrift: dtype is {dtype}, expected 0 to {CUDRIFT_F64}")));
         }
         let plan = Plan::new(&spec, shape)?;
-        let state = Mutex::new(State { workspace: plan.workspace(), inputs: None, convergence: Vec::new() });
+        let state = Mutex::new(State { workspace: plan.workspace(), inputs: None, convergence: Vec::new(), bytes: 0 });
         Ok(Self { spec, shape, dtype, plan, state })
     }
 
     /// Whether it is the plan that [`Self::new`] would make.
     pub(crate) fn is_of(&self, spec: &DriftSpec, shape: &DriftShape, dtype: u32) -> bool {
         self.dtype == dtype && self.shape == *shape && self.spec == *spec
+    }
+
+    /// Threads that are worth waiting for.
+    fn most_threads(&self) -> u32 {
+        /// Pairs by coordinates, and 32 more for their exponentials: some 50 microseconds on one thread.
+        const SHORT: usize = 1 << 19;
+        let DriftShape { groups, generated, dim, .. } = self.shape;
+        let pairs = groups.saturating_mul(generated).saturating_mul(self.shape.targets());
+        if pairs.saturating_mul(dim.saturating_add(32)) <= SHORT { 1 } else { u32::MAX }
     }
 
     /// Whether its last first phase was of these inputs.
@@ -110,9 +121,14 @@ impl cudrift_plan {
         self.state.lock().is_ok_and(|state| state.inputs == Some(place))
     }
 
-    /// Of its workspace.
-    pub(crate) fn bytes(&self) -> usize {
+    /// Of its workspace, on the threads of the pool that asks.
+    fn bytes(&self) -> usize {
         if self.dtype == CUDRIFT_F64 { 0 } else { self.plan.workspace_bytes() }
+    }
+
+    /// Of its workspace as its last call was done, without a pool.
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().map_or(0, |state| state.bytes)
     }
 }
 
@@ -185,7 +201,7 @@ pub unsafe extern "C" fn cudrift_plan_workspace_bytes(plan: *const cudrift_plan,
     guarded(|| {
         // SAFETY: by # Safety, each pointer is null or points to a live value of its type, and outputs are nobody else's.
         let (to, plan) = unsafe { (borrowed_mut("bytes", bytes)?, borrowed("plan", plan)?) };
-        *to = on_threads(|| Ok(plan.bytes()))?;
+        *to = on_threads(plan.most_threads(), || Ok(plan.bytes()))?;
         Ok(())
     })
 }
@@ -296,13 +312,16 @@ impl Work {
             state
         });
         let state = &mut *state;
-        // SAFETY: samples are of the plan's type and as many as its shape says, and outputs are nobody else's (# Safety).
-        on_threads(|| unsafe {
-            match plan.dtype {
-                CUDRIFT_F32 => self.typed::<f32>(plan, state, inputs),
-                CUDRIFT_F16 => self.typed::<f16>(plan, state, inputs),
-                CUDRIFT_BF16 => self.typed::<bf16>(plan, state, inputs),
-                _ => self.judge(plan, inputs),
+        on_threads(plan.most_threads(), || {
+            state.bytes = plan.bytes();
+            // SAFETY: samples are of the plan's type and as many as its shape says, outputs are nobody else's (# Safety).
+            unsafe {
+                match plan.dtype {
+                    CUDRIFT_F32 => self.typed::<f32>(plan, state, inputs),
+                    CUDRIFT_F16 => self.typed::<f16>(plan, state, inputs),
+                    CUDRIFT_BF16 => self.typed::<bf16>(plan, state, inputs),
+                    _ => self.judge(plan, inputs),
+                }
             }
         })
     }

@@ -29,7 +29,9 @@ thread_local! {
 
 /// From now on calls of this thread run on `threads` threads that `parallel` lends, instead of libcudrift's own; null ends
 /// that. Threads of two runtimes get into one another's way: one's wait for work by spinning for milliseconds, which the
-/// other's would need. Results are the same bits for any number of threads.
+/// other's would need. Short calls take one thread alone, because `parallel` waits for all of them. Results are the same bits
+/// for any number of threads. A child that is forked off has no such threads,
+/// and its calls run on threads of its own; of an OpenMP runtime that its parent has used it must borrow none.
 ///
 /// # Safety
 /// `parallel` is null or such a function, as long as it is lent.
@@ -63,14 +65,14 @@ impl<T> Lent<T> {
     }
 }
 
-/// Runs `work` where there are threads: a child that was forked off after the first call has none of its parent's, and makes
-/// its own.
-pub(crate) fn on_threads<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+/// Runs `work` where there are threads, of lent ones on `most` at most: a child that was forked off after the first call has
+/// none of its parent's, and makes its own.
+pub(crate) fn on_threads<T>(most: u32, work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     static FIRST: AtomicU32 = AtomicU32::new(0);
     static OWN: AtomicPtr<Own> = AtomicPtr::new(ptr::null_mut());
     let process = std::process::id();
     if let Some(lender) = LENDER.get().filter(|lender| lender.process == process) {
-        return lender.run(work);
+        return Lender { threads: lender.threads.min(most), ..lender }.run(work);
     }
     let first = FIRST.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|first| first);
     if first == 0 {
@@ -128,7 +130,7 @@ impl Lender {
             let to = &mut result;
             let job: Box<dyn FnOnce() + '_> = Box::new(|| *to = Some(catch_unwind(AssertUnwindSafe(work))));
             // SAFETY: only its lifetime changes. The pool's threads run it, who are through when `parallel` returns below;
-            // where none ever sits down, nobody runs it.
+            // where none ever sits down, nobody runs it, and pool and job are never freed.
             let job = Lent(unsafe { std::mem::transmute::<Box<dyn FnOnce() + '_>, Box<dyn FnOnce()>>(job) });
             pool.spawn(move || job.take()());
             // Threads leave when the job is done.

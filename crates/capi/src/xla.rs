@@ -528,7 +528,7 @@ impl<'a> Call<'a> {
             Some(state) => {
                 let got = state.extents();
                 return Err(Refusal::invalid(format!(
-                    "libcudrift: the custom call's state is {got:?}, expected {bytes}: JAX's first device is of another kind"
+                    "libcudrift: the custom call's state is {got:?}, expected {bytes}: it was lowered where there was no such device"
                 )));
             }
         };

@@ -1,4 +1,5 @@
 /* Runs golden cases through libcudrift on the CPU, and what it should refuse. */
+#include <dirent.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -91,6 +92,8 @@ static void *lend_one(void *argument) {
 }
 
 static int times_lent; /* by the main thread alone */
+static uint32_t last_asked;
+static int short_calls, long_calls; /* by one thread, and by all */
 
 /* As many threads as are asked for. */
 static void lend(void (*job)(void *), void *data, uint32_t threads, uint32_t flags) {
@@ -98,6 +101,7 @@ static void lend(void (*job)(void *), void *data, uint32_t threads, uint32_t fla
     pthread_t others[8];
     lent own = {job, data};
     times_lent++;
+    last_asked = threads;
     for (uint32_t k = 1; k < threads; k++) {
         expect(pthread_create(&others[k], NULL, lend_one, &own) == 0, "a thread");
     }
@@ -136,6 +140,10 @@ static void borrowed(const golden *c, const cudrift_plan *plan) {
             memset(gradient, 0, (size_t)elements * sizeof(float));
             OK(cudrift_plan_run(plan, &c->inputs, &outputs));
             expect(times_lent == before + 1, "the program's threads, once");
+            if (lenders[k].parallel == lend && lenders[k].threads > 1) {
+                expect(last_asked == 1 || last_asked == lenders[k].threads, "one thread or all");
+                *(last_asked == 1 ? &short_calls : &long_calls) += 1;
+            }
             expect(memcmp(gradient, own, (size_t)elements * sizeof(float)) == 0, "lent threads change nothing");
         }
     }
@@ -490,13 +498,59 @@ static void forked(const char *path) {
     cudrift_plan_free(plan);
 }
 
+static int threads_of_this_process(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    int count = -2; /* . and .. */
+    expect(tasks != NULL, "/proc/self/task");
+    while (readdir(tasks) != NULL) {
+        count++;
+    }
+    closedir(tasks);
+    return count;
+}
+
+/* A process that has only borrowed threads has none of libcudrift's, and its child makes its own. */
+static void only_borrowed(const char *path) {
+    golden c = read_case(path);
+    const int64_t elements = c.shape.groups * c.shape.generated * c.shape.dim;
+    const pid_t child = fork();
+    expect(child >= 0, "a child");
+    if (child == 0) {
+        alarm(120);
+        cudrift_shape other = c.shape;
+        other.dim--;
+        float *gradient = room(elements, sizeof(float));
+        cudrift_outputs outputs = {.gradient = gradient};
+        OK(cudrift_borrow_threads(lend, 2));
+        OK(cudrift_drift(&c.spec, &other, CUDRIFT_F32, &c.inputs, &outputs));
+        OK(cudrift_drift(&c.spec, &c.shape, CUDRIFT_F32, &c.inputs, &outputs));
+        expect(error_of(gradient, c.gradient, elements) <= BOUND, "a result by lent threads");
+        expect(threads_of_this_process() == 1, "no threads of its own");
+        const pid_t grandchild = fork();
+        expect(grandchild >= 0, "a child's child");
+        if (grandchild == 0) {
+            alarm(120);
+            memset(gradient, 0, (size_t)elements * sizeof(float));
+            OK(cudrift_drift(&c.spec, &c.shape, CUDRIFT_F32, &c.inputs, &outputs));
+            _exit(error_of(gradient, c.gradient, elements) <= BOUND ? 0 : 1);
+        }
+        int status = 1;
+        expect(waitpid(grandchild, &status, 0) == grandchild && status == 0, "the child's child");
+        _exit(0);
+    }
+    int status = 1;
+    expect(waitpid(child, &status, 0) == child && status == 0, "the child that borrows");
+}
+
 int main(int argc, char **argv) {
     printf("libcudrift %s, %s\n", cudrift_version(), cudrift_instruction_set());
     expect(*cudrift_message() == '\0', "no message before a failure");
     for (int k = 1; k < argc; k++) {
-        forked(argv[k]); /* the first before anything else, the others after it */
+        only_borrowed(argv[k]); /* the first before anything else, the others after it */
+        forked(argv[k]);
         run(argv[k]);
     }
+    expect(short_calls > 0 && long_calls > 0, "one thread for short calls, several for others");
     what_cannot_be();
     ten_thousand_calls();
     printf("%d cases\n", argc - 1);

@@ -229,24 +229,83 @@ static void run_case(const char *path, handler *by, int device) {
     }
 }
 
-static void no_state(void) {
+/* What phases say of a state that is none. */
+static void no_state(handler *by, int device) {
     const float x[6] = {0, 0, 1, 0, 0.5f, -1};
     const cudrift_shape shape = {1, 3, 0, 3, 2};
     const cudrift_inputs inputs = {.generated = {x, NULL}, .positives = {x, NULL}};
+    const int64_t bytes[4][2] = {{7, 7}, {16, 8}, {8, 16}, {8, 8}};
     double scale[5], squares[CUDRIFT_MAX_TEMPERATURES];
     cudrift_spec spec;
     OK(cudrift_spec_preset(CUDRIFT_OFFICIAL, &spec));
-    for (int wrong = 0; wrong < 2; wrong++) {
-        char state[8] = {0};
+    for (int wrong = 0; wrong < 4 + device; wrong++) {
+        const int at = wrong < 4 ? wrong : 3;
+        char state[16] = {0};
         call c = {.operand_count = 0};
         add_inputs(&c, &shape, &inputs);
         add(&c, 0, scale, XLA_FFI_DataType_U32, 2, 5, 2, 0);
-        add(&c, 0, state, XLA_FFI_DataType_U8, 1, wrong ? 7 : 8, 0, 0);
+        add(&c, 0, state, wrong == 3 ? XLA_FFI_DataType_S8 : XLA_FFI_DataType_U8, 1, bytes[at][0], 0, 0);
         add(&c, 1, squares, XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
-        add(&c, 1, state, XLA_FFI_DataType_U8, 1, 7, 0, 0);
-        const char *problem = make(&c, cudrift_xla, &spec, sizeof(spec), 2);
-        expect(problem != NULL && strncmp(problem, "3 ", 2) == 0 && strstr(problem, "state") != NULL, "a short state");
+        add(&c, 1, state, XLA_FFI_DataType_U8, 1, bytes[at][1], 0, 0);
+        const char *problem = make(&c, by, &spec, sizeof(spec), 2);
+        expect(problem != NULL && strncmp(problem, "3 ", 2) == 0 && strstr(problem, "state") != NULL, "no state");
     }
+}
+
+/* Two calls of one spec and shape whose phases come in turns, as those of several devices do. */
+static void in_turns(const char *path) {
+    golden g = read_case(path);
+    const cudrift_shape s = g.shape;
+    const int64_t elements = s.groups * s.generated * s.dim;
+    const int order[6] = {0, 1, 0, 1, 1, 0};
+    float *gradient[2], *loss = room(s.groups, sizeof(float));
+    double scale[2][5], squares[2][CUDRIFT_MAX_TEMPERATURES], values[3 + CUDRIFT_MAX_TEMPERATURES];
+    uint64_t state[2], number[2];
+    cudrift_inputs inputs[2] = {g.inputs, g.inputs};
+    /* The other's samples are its own: the same, elsewhere. */
+    float *own = room(elements, sizeof(float));
+    memcpy(own, g.inputs.generated.data, (size_t)elements * sizeof(float));
+    inputs[1].generated.data = own;
+    int64_t phase[2] = {0, 0};
+    for (int w = 0; w < 2; w++) {
+        gradient[w] = room(elements, sizeof(float));
+    }
+    for (int k = 0; k < 6; k++) {
+        const int w = order[k];
+        phase[w]++;
+        call c = {.operand_count = 0};
+        add_inputs(&c, &s, &inputs[w]);
+        if (phase[w] >= 2) {
+            add(&c, 0, scale[w], XLA_FFI_DataType_U32, 2, 5, 2, 0);
+        }
+        if (phase[w] == 3) {
+            add(&c, 0, squares[w], XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
+        }
+        if (phase[w] >= 2) {
+            add(&c, 0, &state[w], XLA_FFI_DataType_U8, 1, 8, 0, 0);
+        }
+        if (phase[w] == 1) {
+            add(&c, 1, scale[w], XLA_FFI_DataType_U32, 2, 5, 2, 0);
+        } else if (phase[w] == 2) {
+            add(&c, 1, squares[w], XLA_FFI_DataType_U32, 2, CUDRIFT_MAX_TEMPERATURES, 2, 0);
+        } else {
+            add(&c, 1, loss, XLA_FFI_DataType_F32, 1, s.groups, 0, 0);
+            add(&c, 1, gradient[w], XLA_FFI_DataType_F32, 3, s.groups, s.generated, s.dim);
+            add(&c, 1, values, XLA_FFI_DataType_U32, 2, 3 + g.temperatures, 2, 0);
+        }
+        add(&c, 1, &state[w], XLA_FFI_DataType_U8, 1, 8, 0, 0);
+        const char *problem = make(&c, cudrift_xla, &g.spec, sizeof(g.spec), phase[w]);
+        expect(problem == NULL, problem ? problem : "");
+        expect(phase[w] == 1 || state[w] == number[w], "each goes on where it was");
+        number[w] = state[w];
+    }
+    expect(number[0] != number[1], "calls have numbers of their own");
+    for (int w = 0; w < 2; w++) {
+        expect(error_of(gradient[w], g.gradient, elements) <= BOUND, "a result in turns");
+        free(gradient[w]);
+    }
+    free(loss);
+    free(own);
 }
 
 static void registered(handler *by) {
@@ -316,9 +375,12 @@ int main(int argc, char **argv) {
     registered(by);
     for (int k = 2; k < argc; k++) {
         run_case(argv[k], by, device);
+        if (!device) {
+            in_turns(argv[k]);
+        }
     }
     what_cannot_be(by);
-    no_state();
+    no_state(by, device);
     if (device) {
         no_more_memory();
     }
