@@ -184,10 +184,8 @@ pub(crate) fn panel_product(isa: Isa, m: usize, a: (&[f32], usize), panel: &[f32
 /// `C = A B` for `a` [m, k] by rows, packed `b` [k, n] and `c` [m, n] by rows.
 pub(crate) fn product(isa: Isa, [m, k, n]: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
     let whole = n / LANES * LANES;
-    for at in (0..whole).step_by(TOGETHER * LANES) {
-        let count = TOGETHER.min((whole - at) / LANES);
-        panels_product(isa, m, (a, k), (&b[at * k..], k * LANES, k, count), (&mut c[at..], n, LANES));
-    }
+    // All panels before it goes on along k: what is long comes by once, and rows of A stay near.
+    panels_product(isa, m, (a, k), (b, k * LANES, k, whole / LANES), (&mut *c, n, LANES));
     if whole < n {
         // The last panel is wider than what is left of C.
         let mut edge = vec![0.0; m * LANES];
@@ -251,22 +249,22 @@ per_isa! {
     /// [depth][LANES]; zeros beyond `count` rows.
     fn pack_rows(count: usize, rows: &[f32], stride: usize, depth: usize, panel: &mut [f32]) {
         let (panel, _) = panel[..depth * LANES].as_chunks_mut::<LANES>();
-        if count >= LANES {
-            let mut lanes: [&[f32]; LANES] = [&[]; LANES];
-            for l in 0..LANES {
-                lanes[l] = &rows[l * stride..][..depth];
+        let (squares, last) = panel.as_chunks_mut::<LANES>();
+        for (at, out) in squares.iter_mut().enumerate() {
+            let mut square = [V::zero(); LANES];
+            for (l, row) in square.iter_mut().enumerate().take(count) {
+                let lanes = rows[l * stride..][..depth][at * LANES..].first_chunk::<LANES>();
+                *row = V::load(lanes.expect("a square has LANES columns"));
             }
-            for (k, out) in panel.iter_mut().enumerate() {
-                for l in 0..LANES {
-                    out[l] = lanes[l][k];
-                }
+            for (out, row) in out.iter_mut().zip(V::transpose(square)) {
+                row.store(out);
             }
-        } else {
-            for (k, out) in panel.iter_mut().enumerate() {
-                *out = [0.0; LANES];
-                for l in 0..count {
-                    out[l] = rows[l * stride + k];
-                }
+        }
+        let done = squares.len() * LANES;
+        for (k, out) in (done..).zip(last) {
+            *out = [0.0; LANES];
+            for l in 0..count {
+                out[l] = rows[l * stride + k];
             }
         }
     }
@@ -287,21 +285,33 @@ pub(crate) fn pack(isa: Isa, b: &[f32], k: usize, n: usize, packed: &mut [f32]) 
     });
 }
 
-/// Writes the transpose [n, k] of `b` [k, n].
-pub(crate) fn transpose(isa: Isa, b: &[f32], k: usize, n: usize, out: &mut [f32]) {
-    // A lane block of columns at a time is a panel [k][LANES]; its transpose are whole rows of the result.
-    out.par_chunks_mut(k * LANES).enumerate().for_each_init(Vec::new, |panel, (at, rows)| {
-        panel.resize(k * LANES, 0.0);
-        pack_columns(isa, b, n, at * LANES, k * LANES, &[0.0; LANES], panel);
-        for (first, block) in panel.chunks(LANES * LANES).enumerate() {
-            let depth = block.len() / LANES;
-            for (l, row) in rows.chunks_exact_mut(k).enumerate() {
-                for (i, out) in row[first * LANES..][..depth].iter_mut().enumerate() {
-                    *out = block[i * LANES + l];
-                }
+per_isa! {
+    /// Columns of a matrix `b` [k, n] by rows from `at` on, as rows of `out` [at most LANES, k].
+    fn transpose_columns(b: &[f32], n: usize, at: usize, k: usize, out: &mut [f32]) {
+        let count = out.len() / k;
+        let whole = if count == LANES { k / LANES * LANES } else { 0 };
+        for first in (0..whole).step_by(LANES) {
+            let mut square = [V::zero(); LANES];
+            for (i, row) in square.iter_mut().enumerate() {
+                let lanes = b[(first + i) * n + at..].first_chunk::<LANES>();
+                *row = V::load(lanes.expect("a square has LANES columns"));
+            }
+            for (l, row) in V::transpose(square).into_iter().enumerate() {
+                let to = out[l * k + first..].first_chunk_mut::<LANES>();
+                row.store(to.expect("a square has LANES rows"));
             }
         }
-    });
+        for (l, out) in out.chunks_exact_mut(k).enumerate() {
+            for (i, out) in out.iter_mut().enumerate().skip(whole) {
+                *out = b[i * n + at + l];
+            }
+        }
+    }
+}
+
+/// Writes the transpose [n, k] of `b` [k, n].
+pub(crate) fn transpose(isa: Isa, b: &[f32], k: usize, n: usize, out: &mut [f32]) {
+    out.par_chunks_mut(k * LANES).enumerate().for_each(|(at, rows)| transpose_columns(isa, b, n, at * LANES, k, rows));
 }
 
 #[cfg(test)]

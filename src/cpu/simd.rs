@@ -47,6 +47,8 @@ pub trait Simd: Copy {
     fn power_of_two(self) -> Self;
     /// The sum of the lanes, pairwise.
     fn sum(self) -> f32;
+    /// Lane `l` of number `k` becomes lane `k` of number `l`.
+    fn transpose(square: [Self; LANES]) -> [Self; LANES];
 
     fn wide_zero() -> Self::Wide;
     /// `sum + self * other` in f64.
@@ -200,6 +202,16 @@ impl<const FMA: bool> Simd for Plain<FMA> {
         pairwise(self.0)
     }
     #[inline(always)]
+    fn transpose(square: [Self; LANES]) -> [Self; LANES] {
+        let mut out = square;
+        for k in 0..LANES {
+            for l in 0..LANES {
+                out[l].0[k] = square[k].0[l];
+            }
+        }
+        out
+    }
+    #[inline(always)]
     fn wide_zero() -> [f64; LANES] {
         [0.0; LANES]
     }
@@ -315,6 +327,11 @@ macro_rules! registers {
                 pairwise(bytemuck::cast::<_, [f32; LANES]>(self.0))
             }
             #[inline(always)]
+            fn transpose(square: [Self; LANES]) -> [Self; LANES] {
+                // SAFETY: see above.
+                unsafe { transpose(square.map(|row| row.0)) }.map(Self)
+            }
+            #[inline(always)]
             fn wide_zero() -> Self::Wide {
                 bytemuck::cast([0.0f64; LANES])
             }
@@ -379,6 +396,39 @@ mod avx2 {
         ));
     }
 
+    /// # Safety
+    /// The instruction set must be there.
+    #[inline(always)]
+    unsafe fn transpose(square: [[__m256; 2]; LANES]) -> [[__m256; 2]; LANES] {
+        let mut out = square;
+        for (rows, columns) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            // SAFETY: the caller's promise.
+            unsafe {
+                // Pairs, then fours: number 4i + c has column c of rows 4i to 4i + 3, and column 4 + c in its upper half.
+                let mut fours = [_mm256_setzero_ps(); 8];
+                for i in 0..2 {
+                    let row = |k: usize| square[8 * rows + 4 * i + k][columns];
+                    let pairs = [
+                        _mm256_unpacklo_ps(row(0), row(1)),
+                        _mm256_unpackhi_ps(row(0), row(1)),
+                        _mm256_unpacklo_ps(row(2), row(3)),
+                        _mm256_unpackhi_ps(row(2), row(3)),
+                    ]
+                    .map(|pair| _mm256_castps_pd(pair));
+                    fours[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[0], pairs[2]));
+                    fours[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[0], pairs[2]));
+                    fours[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[1], pairs[3]));
+                    fours[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[1], pairs[3]));
+                }
+                for c in 0..4 {
+                    out[8 * columns + c][rows] = _mm256_permute2f128_ps::<0x20>(fours[c], fours[4 + c]);
+                    out[8 * columns + 4 + c][rows] = _mm256_permute2f128_ps::<0x31>(fours[c], fours[4 + c]);
+                }
+            }
+        }
+        out
+    }
+
     /// The lower or the upper half, as f64.
     ///
     /// # Safety
@@ -423,6 +473,48 @@ mod avx512 {
             _mm512_slli_epi32::<23>(_mm512_castps_si512(a)),
             _mm512_set1_epi32(127 << 23),
         ));
+    }
+
+    /// # Safety
+    /// The instruction set must be there.
+    #[inline(always)]
+    unsafe fn transpose(square: [[__m512; 1]; LANES]) -> [[__m512; 1]; LANES] {
+        let mut out = square;
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Pairs, then fours: number 4i + c has column 4q + c of rows 4i to 4i + 3 in its quarter q.
+            let mut fours = [_mm512_setzero_ps(); LANES];
+            for i in 0..4 {
+                let row = |k: usize| square[4 * i + k][0];
+                let pairs = [
+                    _mm512_unpacklo_ps(row(0), row(1)),
+                    _mm512_unpackhi_ps(row(0), row(1)),
+                    _mm512_unpacklo_ps(row(2), row(3)),
+                    _mm512_unpackhi_ps(row(2), row(3)),
+                ]
+                .map(|pair| _mm512_castps_pd(pair));
+                fours[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[2]));
+                fours[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[2]));
+                fours[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
+                fours[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
+            }
+            for c in 0..4 {
+                // The quarters of even number and of odd number, of two fours each.
+                let even = [
+                    _mm512_shuffle_f32x4::<0x88>(fours[c], fours[4 + c]),
+                    _mm512_shuffle_f32x4::<0x88>(fours[8 + c], fours[12 + c]),
+                ];
+                let odd = [
+                    _mm512_shuffle_f32x4::<0xdd>(fours[c], fours[4 + c]),
+                    _mm512_shuffle_f32x4::<0xdd>(fours[8 + c], fours[12 + c]),
+                ];
+                out[c] = [_mm512_shuffle_f32x4::<0x88>(even[0], even[1])];
+                out[4 + c] = [_mm512_shuffle_f32x4::<0x88>(odd[0], odd[1])];
+                out[8 + c] = [_mm512_shuffle_f32x4::<0xdd>(even[0], even[1])];
+                out[12 + c] = [_mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1])];
+            }
+        }
+        out
     }
 
     /// The lower or the upper half, as f64.
