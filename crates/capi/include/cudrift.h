@@ -556,7 +556,8 @@ const char *cudrift_message(void);
 
 // From now on calls of this thread run on `threads` threads that `parallel` lends, instead of libcudrift's own; null ends
 // that. Threads of two runtimes get into one another's way: one's wait for work by spinning for milliseconds, which the
-// other's would need. Results are the same bits for any number of threads. A child that is forked off has no such threads,
+// other's would need. Short calls take one thread alone, because `parallel` waits for all of them. Results are the same bits
+// for any number of threads. A child that is forked off has no such threads,
 // and its calls run on threads of its own; of an OpenMP runtime that its parent has used it must borrow none.
 //
 // # Safety
