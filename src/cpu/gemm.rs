@@ -244,6 +244,17 @@ per_isa! {
     }
 }
 
+/// The transpose of the first LANES columns of `count` rows (at most LANES; stride `stride`); zeros beyond `count`.
+#[inline(always)]
+fn turned<V: Simd>(count: usize, rows: &[f32], stride: usize) -> [V; LANES] {
+    let mut square = [V::zero(); LANES];
+    for (l, row) in square.iter_mut().enumerate().take(count) {
+        let lanes = rows[l * stride..].first_chunk::<LANES>();
+        *row = V::load(lanes.expect("a square has LANES columns"));
+    }
+    V::transpose(square)
+}
+
 per_isa! {
     /// The transpose of `count` rows (at most LANES; stride `stride`, `depth` elements each), as a panel
     /// [depth][LANES]; zeros beyond `count` rows.
@@ -251,12 +262,7 @@ per_isa! {
         let (panel, _) = panel[..depth * LANES].as_chunks_mut::<LANES>();
         let (squares, last) = panel.as_chunks_mut::<LANES>();
         for (at, out) in squares.iter_mut().enumerate() {
-            let mut square = [V::zero(); LANES];
-            for (l, row) in square.iter_mut().enumerate().take(count) {
-                let lanes = rows[l * stride..][..depth][at * LANES..].first_chunk::<LANES>();
-                *row = V::load(lanes.expect("a square has LANES columns"));
-            }
-            for (out, row) in out.iter_mut().zip(V::transpose(square)) {
+            for (out, row) in out.iter_mut().zip(turned::<V>(count, &rows[at * LANES..], stride)) {
                 row.store(out);
             }
         }
@@ -291,12 +297,7 @@ per_isa! {
         let count = out.len() / k;
         let whole = if count == LANES { k / LANES * LANES } else { 0 };
         for first in (0..whole).step_by(LANES) {
-            let mut square = [V::zero(); LANES];
-            for (i, row) in square.iter_mut().enumerate() {
-                let lanes = b[(first + i) * n + at..].first_chunk::<LANES>();
-                *row = V::load(lanes.expect("a square has LANES columns"));
-            }
-            for (l, row) in V::transpose(square).into_iter().enumerate() {
+            for (l, row) in turned::<V>(LANES, &b[first * n + at..], n).into_iter().enumerate() {
                 let to = out[l * k + first..].first_chunk_mut::<LANES>();
                 row.store(to.expect("a square has LANES rows"));
             }

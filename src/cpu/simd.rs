@@ -238,6 +238,19 @@ macro_rules! registers {
         #[derive(Clone, Copy)]
         pub(crate) struct $name([$float; $n]);
 
+        /// Four rows turned within each four columns: number c has column 4q + c of all four in its q-th quarter or half.
+        ///
+        /// # Safety
+        /// The instruction set must be there.
+        #[inline(always)]
+        unsafe fn fours([a, b, c, d]: [$float; 4]) -> [$float; 4] {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| [pairs_low(a, b), pairs_high(a, b)]);
+                [twos_low(ab[0], cd[0]), twos_high(ab[0], cd[0]), twos_low(ab[1], cd[1]), twos_high(ab[1], cd[1])]
+            }
+        }
+
         // SAFETY (of every block below): the intrinsics need instructions that were detected before a function
         // generic over this type was called; `per_isa` and `Block::run` see to it.
         impl Simd for $name {
@@ -383,6 +396,12 @@ mod avx2 {
         div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
         min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
         max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        pairs_low(a: __m256, b: __m256) -> __m256 = _mm256_unpacklo_ps(a, b);
+        twos_low(a: __m256, b: __m256) -> __m256 =
+            _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+        pairs_high(a: __m256, b: __m256) -> __m256 = _mm256_unpackhi_ps(a, b);
+        twos_high(a: __m256, b: __m256) -> __m256 =
+            _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
         sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
         abs(a: __m256) -> __m256 = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
         mul_add(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
@@ -404,25 +423,11 @@ mod avx2 {
         for (rows, columns) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             // SAFETY: the caller's promise.
             unsafe {
-                // Pairs, then fours: number 4i + c has column c of rows 4i to 4i + 3, and column 4 + c in its upper half.
-                let mut fours = [_mm256_setzero_ps(); 8];
-                for i in 0..2 {
-                    let row = |k: usize| square[8 * rows + 4 * i + k][columns];
-                    let pairs = [
-                        _mm256_unpacklo_ps(row(0), row(1)),
-                        _mm256_unpackhi_ps(row(0), row(1)),
-                        _mm256_unpacklo_ps(row(2), row(3)),
-                        _mm256_unpackhi_ps(row(2), row(3)),
-                    ]
-                    .map(|pair| _mm256_castps_pd(pair));
-                    fours[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[0], pairs[2]));
-                    fours[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[0], pairs[2]));
-                    fours[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[1], pairs[3]));
-                    fours[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[1], pairs[3]));
-                }
+                let four = |i: usize| fours(std::array::from_fn(|k| square[8 * rows + 4 * i + k][columns]));
+                let fours = [four(0), four(1)];
                 for c in 0..4 {
-                    out[8 * columns + c][rows] = _mm256_permute2f128_ps::<0x20>(fours[c], fours[4 + c]);
-                    out[8 * columns + 4 + c][rows] = _mm256_permute2f128_ps::<0x31>(fours[c], fours[4 + c]);
+                    out[8 * columns + c][rows] = _mm256_permute2f128_ps::<0x20>(fours[0][c], fours[1][c]);
+                    out[8 * columns + 4 + c][rows] = _mm256_permute2f128_ps::<0x31>(fours[0][c], fours[1][c]);
                 }
             }
         }
@@ -462,6 +467,12 @@ mod avx512 {
         div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
         min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        pairs_low(a: __m512, b: __m512) -> __m512 = _mm512_unpacklo_ps(a, b);
+        twos_low(a: __m512, b: __m512) -> __m512 =
+            _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+        pairs_high(a: __m512, b: __m512) -> __m512 = _mm512_unpackhi_ps(a, b);
+        twos_high(a: __m512, b: __m512) -> __m512 =
+            _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
         sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
         abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
         mul_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
@@ -482,31 +493,17 @@ mod avx512 {
         let mut out = square;
         // SAFETY: the caller's promise.
         unsafe {
-            // Pairs, then fours: number 4i + c has column 4q + c of rows 4i to 4i + 3 in its quarter q.
-            let mut fours = [_mm512_setzero_ps(); LANES];
-            for i in 0..4 {
-                let row = |k: usize| square[4 * i + k][0];
-                let pairs = [
-                    _mm512_unpacklo_ps(row(0), row(1)),
-                    _mm512_unpackhi_ps(row(0), row(1)),
-                    _mm512_unpacklo_ps(row(2), row(3)),
-                    _mm512_unpackhi_ps(row(2), row(3)),
-                ]
-                .map(|pair| _mm512_castps_pd(pair));
-                fours[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[2]));
-                fours[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[2]));
-                fours[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
-                fours[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
-            }
+            let four = |i: usize| fours(std::array::from_fn(|k| square[4 * i + k][0]));
+            let fours = [four(0), four(1), four(2), four(3)];
             for c in 0..4 {
                 // The quarters of even number and of odd number, of two fours each.
                 let even = [
-                    _mm512_shuffle_f32x4::<0x88>(fours[c], fours[4 + c]),
-                    _mm512_shuffle_f32x4::<0x88>(fours[8 + c], fours[12 + c]),
+                    _mm512_shuffle_f32x4::<0x88>(fours[0][c], fours[1][c]),
+                    _mm512_shuffle_f32x4::<0x88>(fours[2][c], fours[3][c]),
                 ];
                 let odd = [
-                    _mm512_shuffle_f32x4::<0xdd>(fours[c], fours[4 + c]),
-                    _mm512_shuffle_f32x4::<0xdd>(fours[8 + c], fours[12 + c]),
+                    _mm512_shuffle_f32x4::<0xdd>(fours[0][c], fours[1][c]),
+                    _mm512_shuffle_f32x4::<0xdd>(fours[2][c], fours[3][c]),
                 ];
                 out[c] = [_mm512_shuffle_f32x4::<0x88>(even[0], even[1])];
                 out[4 + c] = [_mm512_shuffle_f32x4::<0x88>(odd[0], odd[1])];

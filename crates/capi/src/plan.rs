@@ -116,7 +116,7 @@ impl cudrift_plan {
     /// # Safety
     /// Strides of the inputs are null or point to three numbers.
     pub(crate) unsafe fn began_with(&self, inputs: &cudrift_inputs) -> bool {
-        // SAFETY: by # Safety.
+        // SAFETY: strides are null or point to three numbers (# Safety).
         let place = unsafe { inputs.place() };
         self.state.lock().is_ok_and(|state| state.inputs == Some(place))
     }

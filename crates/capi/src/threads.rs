@@ -108,7 +108,7 @@ type Seats = Mutex<Vec<rayon::ThreadBuilder>>;
 /// # Safety
 /// `seats` points to [`Seats`].
 unsafe extern "C" fn sit(seats: *mut c_void) {
-    // SAFETY: by # Safety; nothing of it is changed but by its lock.
+    // SAFETY: seats of the caller of `parallel` (# Safety), who waits for this; nothing of them is changed but by their lock.
     let seats = unsafe { &*seats.cast::<Seats>() };
     let seat = seats.lock().unwrap_or_else(PoisonError::into_inner).pop();
     if let Some(seat) = seat {
