@@ -45,6 +45,30 @@ impl<'a, T> Points<'a, T> {
     }
 }
 
+/// The targets of one group in order: generated, negatives, positives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Targets<'a, T> {
+    /// Each [n, D].
+    pub(crate) blocks: [&'a [T]; 3],
+    pub(crate) dim: usize,
+}
+
+impl<'a, T> Targets<'a, T> {
+    /// The coordinates of target `j`, `[D]`.
+    #[inline(always)]
+    pub(crate) fn row(&self, j: usize) -> &'a [T] {
+        let [first, second, third] = self.blocks;
+        let (mut block, mut at) = (first, j * self.dim);
+        if at >= block.len() {
+            (block, at) = (second, at - block.len());
+            if at >= block.len() {
+                (block, at) = (third, at - block.len());
+            }
+        }
+        &block[at..][..self.dim]
+    }
+}
+
 /// The extents of one call (spec, notation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DriftShape {
@@ -226,23 +250,17 @@ impl<'a, T: Copy> DriftInputs<'a, T> {
         ]
     }
 
-    /// The three blocks of targets of group `b` in target order, each [n, D].
-    pub(crate) fn target_blocks(&self, b: usize) -> [&'a [T]; 3] {
-        [self.generated.group(b), self.negatives.map_or(&[][..], |n| n.group(b)), self.positives.group(b)]
+    /// The targets of group `b`; none where there is no such group.
+    pub(crate) fn targets(&self, b: usize) -> Targets<'a, T> {
+        let [groups, _, dim] = self.generated.shape;
+        let all = [Some(self.generated), self.negatives, Some(self.positives)];
+        let blocks = all.map(|points| points.filter(|_| b < groups).map_or(&[][..], |points| points.group(b)));
+        Targets { blocks, dim }
     }
 
     /// The coordinates of target `j` of group `b`, `[D]`.
     pub(crate) fn target(&self, b: usize, j: usize) -> &'a [T] {
-        let d = self.shape().dim;
-        let shape = self.shape();
-        let (block, j) = if j < shape.generated {
-            (0, j)
-        } else if j < shape.generated + shape.negatives {
-            (1, j - shape.generated)
-        } else {
-            (2, j - shape.generated - shape.negatives)
-        };
-        &self.target_blocks(b)[block][j * d..][..d]
+        self.targets(b).row(j)
     }
 
     /// Whether no weights were given, so that all are 1.
@@ -268,7 +286,7 @@ impl<T: Element> DriftInputs<'_, T> {
     /// How many of the input elements are NaN or infinite.
     pub(crate) fn nonfinite_in_group(&self, b: usize) -> u64 {
         let count = |block: &[T]| block.iter().filter(|v| !v.to_f32().is_finite()).count() as u64;
-        self.target_blocks(b).into_iter().map(count).sum()
+        self.targets(b).blocks.into_iter().map(count).sum()
     }
 }
 

@@ -3,8 +3,8 @@
 use super::Plan;
 use super::cut::LOW_DIM;
 use super::distances::query;
-use super::gemm::{TOGETHER, panel_product, panels_product};
-use super::group::{COLUMNS, Group, Scratch, mask, sized, with_scratch};
+use super::gemm::{TargetsProduct, WIDTH, panel_product, panels_product};
+use super::group::{Ahead, Group, Scratch, mask, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
 use super::tile::{self, Columns, Floors, Partition, Shape};
@@ -12,6 +12,22 @@ use crate::{AffinityFloor, Coupling, DriftInputs, Element, SelfMask, WeightRule}
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Mutex;
+
+/// Where forces go: those of each temperature, `height` rows of D, `next` elements from one temperature to the next.
+struct Place<'a> {
+    out: &'a mut [f32],
+    height: usize,
+    /// Elements from a row to the next.
+    stride: usize,
+    next: usize,
+}
+
+impl Place<'_> {
+    /// A stacked row, and what comes after it.
+    fn row(&mut self, at: usize) -> &mut [f32] {
+        &mut self.out[at % self.height * self.stride + at / self.height * self.next..]
+    }
+}
 
 impl Plan {
     /// The exponentials of one row of masked distances at all temperatures, or only those that sums are taken of,
@@ -348,8 +364,8 @@ impl Plan {
         }
     }
 
-    /// `sum_j C_j (y_j - x)` for the coefficients [R or 1, rows, row] in the scratch, handed on by
-    /// `sink(stacked row, k, values)`; returns each stacked row's squares.
+    /// `sum_j C_j (y_j - x)` for the coefficients [R or 1, rows, row] in the scratch, written to `place`, or where there
+    /// is none handed on by `sink(stacked row, k, values)`; returns each stacked row's squares.
     #[allow(clippy::too_many_arguments)]
     fn contract<T: Element>(
         &self,
@@ -357,28 +373,47 @@ impl Plan {
         b: usize,
         group: &Group,
         scratch: &mut Scratch,
-        mut sink: impl FnMut(usize, usize, &[f32; LANES]),
+        mut place: Option<Place<'_>>,
+        mut sink: impl FnMut(usize, usize, &[f32]),
     ) -> Vec<f64> {
-        let row = self.cut.row;
+        let (t, dim, row) = (self.shape.targets(), self.shape.dim, self.cut.row);
         let Scratch { coefficients, panel, force, .. } = scratch;
         let stacked = coefficients.len() / row;
         let mut squares = vec![0.0; stacked];
-        let apart = stacked * LANES;
-        let force = sized(force, TOGETHER * apart);
-        let t = self.shape.targets();
-        for start in (0..self.shape.dim).step_by(COLUMNS) {
-            let panels = self.columns(inputs, b, group, start, panel);
-            for (at, panels) in panels.chunks(TOGETHER * t * LANES).enumerate() {
-                let count = panels.len() / (t * LANES);
-                let (a, out) = ((&coefficients[..], row), (&mut force[..], LANES, apart));
-                panels_product(self.isa, stacked, a, (panels, t * LANES, t, count), out);
-                for (p, force) in force.chunks_exact(apart).take(count).enumerate() {
-                    let k = start + (at * TOGETHER + p) * LANES;
-                    tile::row_squares(self.isa, force, &mut squares);
-                    for (at, force) in force.as_chunks::<LANES>().0.iter().enumerate() {
-                        sink(at, k, force);
-                    }
+        let force = sized(force, stacked * WIDTH);
+        let own = sized(panel, if self.cut.whole { 0 } else { WIDTH * t });
+        for k in (0..dim).step_by(WIDTH) {
+            let width = WIDTH.min(dim - k);
+            let count = width.div_ceil(LANES);
+            if !self.cut.whole && width < WIDTH {
+                self.fill_columns(inputs, b, &group.center, k, &mut own[..count * LANES * t]);
+            }
+            // What is narrower than the panels does not fit into its place.
+            let (out, height, out_stride, next) = match &mut place {
+                Some(place) if width == WIDTH => (&mut place.out[k..], place.height, place.stride, place.next),
+                _ => (&mut *force, stacked, WIDTH, 0),
+            };
+            for (r, a) in coefficients.chunks_exact(height * row).enumerate() {
+                let out = &mut out[r * next..];
+                if r == 0 && !self.cut.whole && width == WIDTH {
+                    let offset = group.center[k..].first_chunk().expect("as many coordinates are left");
+                    let (m, stride, targets, at, panels) = (height, row, inputs.targets(b), k, &mut *own);
+                    let product = TargetsProduct { m, a, stride, targets, at, offset, panels, out, out_stride };
+                    let mut ahead = Ahead::new(inputs, b, k + WIDTH, WIDTH);
+                    product.run(self.isa, &mut || ahead.some());
+                } else {
+                    let panels = if self.cut.whole { &group.points[k * t..] } else { &*own };
+                    panels_product(self.isa, height, (a, row), (panels, t * LANES, t, count), (out, out_stride, LANES));
                 }
+            }
+            for (squares, r) in squares.chunks_exact_mut(height).zip(0..) {
+                tile::add_squares(self.isa, &out[r * next..], out_stride, width, squares);
+            }
+            let all = force.chunks_exact(WIDTH).enumerate();
+            match &mut place {
+                Some(_) if width == WIDTH => {}
+                Some(place) => all.for_each(|(at, force)| place.row(at)[k..][..width].copy_from_slice(&force[..width])),
+                None => all.for_each(|(at, force)| sink(at, k, &force[..width])),
             }
         }
         squares
@@ -424,8 +459,8 @@ impl Plan {
             return squares;
         }
         self.tile_coefficients(group, shapes, rows.clone(), tile, ready, scratch);
-        let of_rows = self.contract(inputs, b, group, scratch, |at, k, force| {
-            sink(at / height, at % height, k, &force[..LANES.min(dim - k)]);
+        let of_rows = self.contract(inputs, b, group, scratch, None, |at, k, force| {
+            sink(at / height, at % height, k, force);
         });
         for (r, of_rows) in of_rows.chunks_exact(height).enumerate() {
             squares[r] = of_rows.iter().fold(squares[r], |sum, square| add(&self.spec, sum, *square));
@@ -466,11 +501,8 @@ impl Plan {
         // Here the coefficients of all rows exist before the first force does.
         self.tile_coefficients(group, shapes, rows.clone(), (&*tile, stride), ready, scratch);
         let height = rows.len();
-        let of_rows = self.contract(inputs, b, group, scratch, |at, k, force| {
-            let out = &mut tile[at % height * stride + at / height * dim + k..];
-            let width = LANES.min(dim - k);
-            out[..width].copy_from_slice(&force[..width]);
-        });
+        let place = Place { out: tile, height, stride, next: dim };
+        let of_rows = self.contract(inputs, b, group, scratch, Some(place), |_, _, _| {});
         let fold = |of_rows: &[f64]| of_rows.iter().fold(0.0, |sum, square| add(&self.spec, sum, *square));
         of_rows.chunks_exact(height).map(fold).collect()
     }
@@ -532,13 +564,8 @@ impl Plan {
         if self.cut.identity {
             // One contraction of all temperatures together.
             self.tile_combined(group, shapes, factors, rows, tile, scratch);
-            let of_rows = self.contract(inputs, b, group, scratch, |at, k, force| {
-                let out = &mut out[at * dim + k..];
-                match out.first_chunk_mut::<LANES>() {
-                    Some(out) if dim - k >= LANES => *out = *force,
-                    _ => out[..dim - k].copy_from_slice(&force[..dim - k]),
-                }
-            });
+            let place = Place { out, height: tile.0.len() / tile.1, stride: dim, next: 0 };
+            let of_rows = self.contract(inputs, b, group, scratch, Some(place), |_, _, _| {});
             return of_rows.iter().sum();
         }
         out.fill(0.0);

@@ -2,8 +2,8 @@
 
 use super::Plan;
 use super::cut::LOW_DIM;
-use super::gemm::{Block, DEPTH, TOGETHER, pack_rows, panels_product};
-use super::group::{Group, Minima, Scratch, optional_chunks, sized, with_scratch};
+use super::gemm::{Block, ByPanels, ByRows, DEPTH, Left, Lines, TOGETHER, pack_rows, pack_targets, panels_product};
+use super::group::{Ahead, Group, Minima, Scratch, optional_chunks, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
 use super::tile::{self, FAR};
@@ -74,11 +74,11 @@ impl Plan {
         scratch: &mut Scratch,
     ) {
         let (dim, row) = (self.shape.dim, self.cut.row);
-        let Scratch { rows, panel, .. } = scratch;
+        let panel = &mut scratch.panel;
         let mut norms = std::mem::take(&mut group.norms);
         sized(&mut norms, row).fill(0.0);
         if dim <= self.cut.chunk {
-            self.gram_part(inputs, b, group, 0..dim, (gram, height), &mut norms, rows, panel);
+            self.gram_part(inputs, b, group, 0..dim, (gram, height), &mut norms, panel);
         } else {
             // Few groups of many coordinates: threads share the coordinates.
             let len = gram.len();
@@ -88,7 +88,7 @@ impl Plan {
                     let (mut gram, mut norms) = (vec![0.0; len], vec![0.0; row]);
                     let k = at * self.cut.chunk..dim.min((at + 1) * self.cut.chunk);
                     let part = (&mut gram[..], height);
-                    self.gram_part(inputs, b, group, k, part, &mut norms, &mut Vec::new(), &mut Vec::new());
+                    self.gram_part(inputs, b, group, k, part, &mut norms, &mut Vec::new());
                     (gram, norms)
                 })
                 .collect();
@@ -111,33 +111,38 @@ impl Plan {
         k: Range<usize>,
         (gram, height): (&mut [f32], usize),
         norms: &mut [f32],
-        rows: &mut Vec<f32>,
         panel: &mut Vec<f32>,
     ) {
         let (t, row) = (self.shape.targets(), self.cut.row);
         for start in k.clone().step_by(DEPTH) {
             let part = start..k.end.min(start + DEPTH);
             let depth = part.len();
-            let points = self.centered(inputs, b, group, 0..t, part, rows, norms);
-            let panels = sized(panel, TOGETHER * depth * LANES);
+            let next = depth * LANES;
+            let panels = sized(panel, row / LANES * next);
+            let (targets, center) = (inputs.targets(b), &group.center[part]);
+            let norms = norms.as_chunks_mut::<LANES>().0;
+            for (p, (panel, norms)) in panels.chunks_exact_mut(next).zip(norms).enumerate() {
+                let first = p * LANES;
+                pack_targets(self.isa, targets, first, LANES.min(t - first), start, center, panel, norms);
+            }
+            let all = ByPanels { panels, next, row: 0 };
+            let mut ahead = Ahead::new(inputs, b, start + depth, DEPTH);
             for first in (0..row / LANES).step_by(TOGETHER) {
                 let count = TOGETHER.min(row / LANES - first);
-                for (p, panel) in (first..).zip(panels.chunks_exact_mut(depth * LANES).take(count)) {
-                    pack_rows(self.isa, LANES.min(t - p * LANES), &points[p * LANES * depth..], depth, depth, panel);
-                }
+                let panels = &panels[first * next..];
                 // The first of them ends highest; what the others have below goes panel by panel.
-                let (range, next) = (self.gram_panel(height, first), depth * LANES);
-                let (stride, out_stride, out_next, add) = (depth, LANES, range.len(), start > k.start);
+                let range = self.gram_panel(height, first);
+                let (out_stride, out_next, add) = (LANES, range.len(), start > k.start);
                 let m = range.len() / LANES;
                 let out = &mut gram[range.start..];
-                let block = Block { m, a: points, stride, panels, next, depth, add, out, out_stride, out_next };
-                block.run(self.isa, count);
+                let block = Block { m, a: all, panels, next, depth, add, out, out_stride, out_next };
+                block.run(self.isa, count, &mut || ahead.some());
                 for p in first + 1..first + count {
                     let own = self.gram_panel(height, p);
-                    let (a, panels) = (&points[m * depth..], &panels[(p - first) * next..]);
+                    let (a, panels) = (all.skip(m), &panels[(p - first) * next..]);
                     let (m, out) = (own.len() / LANES - m, &mut gram[own.start + m * LANES..]);
-                    let block = Block { m, a, stride, panels, next, depth, add, out, out_stride, out_next };
-                    block.run(self.isa, 1);
+                    let block = Block { m, a, panels, next, depth, add, out, out_stride, out_next };
+                    block.run(self.isa, 1, &mut || Lines::NONE);
                 }
             }
         }
@@ -234,8 +239,7 @@ impl Plan {
                         let (m, add, out) = (rows.len(), start > 0, &mut tile[j.start..]);
                         let block = Block {
                             m,
-                            a: queries,
-                            stride: depth,
+                            a: ByRows { a: queries, stride: depth },
                             panels: panel,
                             next: 0,
                             depth,
@@ -244,7 +248,7 @@ impl Plan {
                             out_stride: stride,
                             out_next: 0,
                         };
-                        block.run(self.isa, 1);
+                        block.run(self.isa, 1, &mut || Lines::NONE);
                     }
                 }
             }

@@ -8,11 +8,13 @@
 //! Every element is a sum over k in increasing order, in blocks of [`DEPTH`]: the bits of a row depend on no other row,
 //! and not on how the work is shared out.
 
-use super::isa::{Isa, LANES, Simd, per_isa};
+use super::isa::{Isa, LANES, Simd, per_isa, prefetch_second};
 use super::simd::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
+use super::tile::elements;
 use crate::Element;
+use crate::inputs::Targets;
 use rayon::prelude::*;
 
 /// Terms that are summed in registers before they are added to `C`: a panel's block is 16 KiB, so that those of panels that
@@ -22,33 +24,210 @@ pub(crate) const DEPTH: usize = 256;
 /// Panels that a product takes before it goes on along k: what some instruction set multiplies together.
 pub(crate) const TOGETHER: usize = 2;
 
+/// Columns of so many panels.
+pub(crate) const WIDTH: usize = TOGETHER * LANES;
+
 /// Elements of `B` [k, n] when packed.
 pub(crate) fn packed_len(k: usize, n: usize) -> usize {
     k * n.next_multiple_of(LANES)
 }
 
+/// Pairs of cache lines, `stride` bytes apart, of which one is asked for in each step along k.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    pub(crate) at: *const u8,
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+}
+
+impl Lines {
+    pub(crate) const NONE: Self = Self { at: std::ptr::null(), stride: 0, count: 0 };
+}
+
+/// What is to be asked for while the next rows of a result are summed.
+pub(crate) type Ahead<'a> = &'a mut dyn FnMut() -> Lines;
+
+/// Where `A` lies.
+pub(crate) trait Left: Copy {
+    /// From row `i` on.
+    fn skip(self, i: usize) -> Self;
+
+    /// How many rows can be taken together, whatever the registers hold.
+    fn together(&self) -> usize;
+
+    /// From k = `start` on.
+    fn from(self, start: usize) -> Self;
+
+    /// Whether there are so many rows of so many elements.
+    fn holds(&self, rows: usize, depth: usize) -> bool;
+
+    /// Element `k` of row `i`.
+    ///
+    /// # Safety
+    /// It must be among those that it holds.
+    unsafe fn at(&self, i: usize, k: usize) -> f32;
+}
+
+/// Row by row, `stride` elements from one to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct ByRows<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) stride: usize,
+}
+
+impl Left for ByRows<'_> {
+    #[inline(always)]
+    fn skip(self, i: usize) -> Self {
+        Self { a: &self.a[i * self.stride..], ..self }
+    }
+
+    #[inline(always)]
+    fn together(&self) -> usize {
+        usize::MAX
+    }
+
+    #[inline(always)]
+    fn from(self, start: usize) -> Self {
+        Self { a: &self.a[start..], ..self }
+    }
+
+    #[inline(always)]
+    fn holds(&self, rows: usize, depth: usize) -> bool {
+        (rows - 1) * self.stride + depth <= self.a.len()
+    }
+
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.a.get_unchecked(i * self.stride + k) }
+    }
+}
+
+/// The transpose of panels [k][LANES], `next` elements apart: [LANES] rows each.
+#[derive(Clone, Copy)]
+pub(crate) struct ByPanels<'a> {
+    pub(crate) panels: &'a [f32],
+    pub(crate) next: usize,
+    /// The first row, in the first panel.
+    pub(crate) row: usize,
+}
+
+impl Left for ByPanels<'_> {
+    #[inline(always)]
+    fn skip(self, i: usize) -> Self {
+        let row = self.row + i;
+        Self { panels: &self.panels[row / LANES * self.next..], row: row % LANES, ..self }
+    }
+
+    #[inline(always)]
+    fn together(&self) -> usize {
+        LANES - self.row
+    }
+
+    #[inline(always)]
+    fn from(self, start: usize) -> Self {
+        Self { panels: &self.panels[start * LANES..], ..self }
+    }
+
+    #[inline(always)]
+    fn holds(&self, rows: usize, depth: usize) -> bool {
+        self.row + rows <= LANES && depth * LANES <= self.panels.len()
+    }
+
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.panels.get_unchecked(k * LANES + self.row + i) }
+    }
+}
+
+/// Where `B` lies, in lane blocks of `PANELS` panels.
+trait Right<const PANELS: usize> {
+    /// How many there are.
+    fn depth(&self) -> usize;
+
+    /// Row `k`.
+    ///
+    /// # Safety
+    /// `k` must be less than the depth.
+    unsafe fn row<V: Simd>(&mut self, k: usize) -> [V; PANELS];
+}
+
+/// Panels of equal depth.
+impl<const PANELS: usize> Right<PANELS> for [&[[f32; LANES]]; PANELS] {
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        assert!(self.iter().all(|panel| panel.len() == self[0].len()));
+        self[0].len()
+    }
+
+    #[inline(always)]
+    unsafe fn row<V: Simd>(&mut self, k: usize) -> [V; PANELS] {
+        let mut row = [V::zero(); PANELS];
+        for p in 0..PANELS {
+            // SAFETY: k < depth, the length of every panel.
+            row[p] = V::load(unsafe { self[p].get_unchecked(k) });
+        }
+        row
+    }
+}
+
+/// Rows that are packed while they are first multiplied.
+struct Unpacked<'a, T, const PANELS: usize> {
+    targets: Targets<'a, T>,
+    /// The row that is number 0 here, and the column in which the first panel begins.
+    start: usize,
+    at: usize,
+    /// What is taken from every row.
+    offset: [&'a [f32; LANES]; PANELS],
+    panels: [&'a mut [[f32; LANES]]; PANELS],
+}
+
+impl<T: Element, const PANELS: usize> Right<PANELS> for Unpacked<'_, T, PANELS> {
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        assert!(self.panels.iter().all(|panel| panel.len() == self.panels[0].len()));
+        self.panels[0].len()
+    }
+
+    #[inline(always)]
+    unsafe fn row<V: Simd>(&mut self, k: usize) -> [V; PANELS] {
+        let from = &self.targets.row(self.start + k)[self.at..][..PANELS * LANES];
+        let (from, _) = from.as_chunks();
+        let mut row = [V::zero(); PANELS];
+        for p in 0..PANELS {
+            row[p] = T::load::<V>(&from[p]).sub(V::load(self.offset[p]));
+            // SAFETY: k < depth, the length of every panel.
+            row[p].store(unsafe { self.panels[p].get_unchecked_mut(k) });
+        }
+        row
+    }
+}
+
 /// `ROWS` rows of the result, in the columns of `PANELS` panels.
 #[inline(always)]
 fn rows_of<V: Simd, const ROWS: usize, const PANELS: usize>(
-    a: &[f32],
-    stride: usize,
-    panels: [&[[f32; LANES]]; PANELS],
+    left: impl Left,
+    mut right: impl Right<PANELS>,
+    mut lines: Lines,
     add: bool,
     (out, out_stride, out_next): (&mut [f32], usize, usize),
 ) {
-    let depth = panels[0].len();
-    assert!(panels.iter().all(|panel| panel.len() == depth));
-    let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-    for i in 0..ROWS {
-        rows[i] = &a[i * stride..][..depth];
-    }
+    let depth = right.depth();
+    assert!(left.holds(ROWS, depth));
     let mut sum = [[V::zero(); PANELS]; ROWS];
     for k in 0..depth {
-        // SAFETY: k < depth, the length of every panel.
-        let b = panels.map(|panel| V::load(unsafe { panel.get_unchecked(k) }));
+        // SAFETY: k < depth.
+        let b: [V; PANELS] = unsafe { right.row(k) };
+        if lines.count > 0 {
+            prefetch_second(lines.at);
+            prefetch_second(lines.at.wrapping_add(64));
+            lines.at = lines.at.wrapping_add(lines.stride);
+            lines.count -= 1;
+        }
         for i in 0..ROWS {
-            // SAFETY: k < depth, the length of every row.
-            let a = V::splat(unsafe { *rows[i].get_unchecked(k) });
+            // SAFETY: i < ROWS, k < depth.
+            let a = V::splat(unsafe { left.at(i, k) });
             for p in 0..PANELS {
                 sum[i][p] = a.mul_add(b[p], sum[i][p]);
             }
@@ -64,13 +243,38 @@ fn rows_of<V: Simd, const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// A product's arguments: `m` rows of `a` (stride `stride`) with blocks [depth][LANES] of panels, the first of each `next`
+/// As many rows of the result as there is code for, at most `most`; returns how many.
+#[inline(always)]
+fn some_rows<V: Simd, const PANELS: usize>(
+    most: usize,
+    left: impl Left,
+    right: impl Right<PANELS>,
+    lines: Lines,
+    add: bool,
+    out: (&mut [f32], usize, usize),
+) -> usize {
+    macro_rules! rows {
+        ($n:literal) => {{
+            rows_of::<V, $n, PANELS>(left, right, lines, add, out);
+            $n
+        }};
+    }
+    match most.min(left.together()) {
+        12.. => rows!(12),
+        8.. => rows!(8),
+        6.. => rows!(6),
+        4.. => rows!(4),
+        2.. => rows!(2),
+        _ => rows!(1),
+    }
+}
+
+/// A product's arguments: `m` rows of `a` with blocks [depth][LANES] of panels, the first of each `next`
 /// elements from the last one's, give, or are added to, rows of `out` (stride `out_stride`), a lane block for each panel,
 /// `out_next` elements from the last one's.
-pub(crate) struct Block<'a> {
+pub(crate) struct Block<'a, A> {
     pub(crate) m: usize,
-    pub(crate) a: &'a [f32],
-    pub(crate) stride: usize,
+    pub(crate) a: A,
     pub(crate) panels: &'a [f32],
     pub(crate) next: usize,
     pub(crate) depth: usize,
@@ -80,31 +284,18 @@ pub(crate) struct Block<'a> {
     pub(crate) out_next: usize,
 }
 
-impl Block<'_> {
+impl<A: Left> Block<'_, A> {
     /// All rows in the columns of `PANELS` panels, the first of which is number `p`. `MOST` is how many rows of the result
     /// the registers hold beside rows of the panels.
     #[inline(always)]
-    fn columns<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, p: usize) {
+    fn columns<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, p: usize, ahead: Ahead<'_>) {
         let panel = |at: usize| self.panels[(p + at) * self.next..][..self.depth * LANES].as_chunks().0;
         let panels = std::array::from_fn(panel);
         let mut i = 0;
         while i < self.m {
-            let a = &self.a[i * self.stride..];
+            let a = self.a.skip(i);
             let out = (&mut self.out[i * self.out_stride + p * self.out_next..], self.out_stride, self.out_next);
-            macro_rules! rows {
-                ($n:literal) => {{
-                    rows_of::<V, $n, PANELS>(a, self.stride, panels, self.add, out);
-                    $n
-                }};
-            }
-            i += match MOST.min(self.m - i) {
-                12.. => rows!(12),
-                8.. => rows!(8),
-                6.. => rows!(6),
-                4.. => rows!(4),
-                2.. => rows!(2),
-                _ => rows!(1),
-            };
+            i += some_rows::<V, PANELS>(MOST.min(self.m - i), a, panels, ahead(), self.add, out);
         }
     }
 
@@ -113,43 +304,44 @@ impl Block<'_> {
     fn multiply<V: Simd, const MOST: usize, const TOGETHER: usize, const MOST_TOGETHER: usize>(
         &mut self,
         count: usize,
+        ahead: Ahead<'_>,
     ) {
         let mut p = 0;
         while p < count {
             if TOGETHER > 1 && count - p >= TOGETHER {
-                self.columns::<V, MOST_TOGETHER, TOGETHER>(p);
+                self.columns::<V, MOST_TOGETHER, TOGETHER>(p, ahead);
                 p += TOGETHER;
             } else {
-                self.columns::<V, MOST, 1>(p);
+                self.columns::<V, MOST, 1>(p, ahead);
                 p += 1;
             }
         }
     }
 
-    /// `count` panels.
-    pub(crate) fn run(mut self, isa: Isa, count: usize) {
+    /// `count` panels; `ahead` is called after every few rows.
+    pub(crate) fn run(mut self, isa: Isa, count: usize, ahead: Ahead<'_>) {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        fn block_avx2(mut block: Block<'_>, count: usize) {
-            block.multiply::<Avx2, 6, 1, 0>(count);
+        fn block_avx2<A: Left>(mut block: Block<'_, A>, count: usize, ahead: Ahead<'_>) {
+            block.multiply::<Avx2, 6, 1, 0>(count, ahead);
         }
         // A lane block is one register here: with a single panel there is a load for every multiply-add, with two of them
         // five for eight.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx2,fma")]
-        fn block_avx512(mut block: Block<'_>, count: usize) {
-            block.multiply::<Avx512, 12, 2, 8>(count);
+        fn block_avx512<A: Left>(mut block: Block<'_, A>, count: usize, ahead: Ahead<'_>) {
+            block.multiply::<Avx512, 12, 2, 8>(count, ahead);
         }
         match isa {
             // AArch64 has a fused multiply-add and 32 registers of 4 lanes; others are taken to have 16 of them.
-            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1, 0>(count),
-            Isa::Baseline => self.multiply::<Plain<false>, 2, 1, 0>(count),
+            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1, 0>(count, ahead),
+            Isa::Baseline => self.multiply::<Plain<false>, 2, 1, 0>(count, ahead),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2 and FMA were detected.
-            Isa::Avx2 => unsafe { block_avx2(self, count) },
+            Isa::Avx2 => unsafe { block_avx2(self, count, ahead) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2 and FMA were detected.
-            Isa::Avx512 => unsafe { block_avx512(self, count) },
+            Isa::Avx512 => unsafe { block_avx512(self, count, ahead) },
         }
     }
 }
@@ -170,9 +362,83 @@ pub(crate) fn panels_product(
     }
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
-        let (a, panels) = (&a[start..], &panels[start * LANES..]);
-        Block { m, a, stride, panels, next, depth, add: start > 0, out: &mut *out, out_stride, out_next }
-            .run(isa, count);
+        let (a, panels) = (ByRows { a: &a[start..], stride }, &panels[start * LANES..]);
+        Block { m, a, panels, next, depth, add: start > 0, out: &mut *out, out_stride, out_next }.run(
+            isa,
+            count,
+            &mut || Lines::NONE,
+        );
+    }
+}
+
+/// `out` (stride `out_stride`), [`WIDTH`] columns, becomes `a` [m, T] (stride `stride`) times the columns of `targets`
+/// from `at` on, widened and less `offset`, which are left as panels [T][LANES].
+pub(crate) struct TargetsProduct<'a, T> {
+    pub(crate) m: usize,
+    pub(crate) a: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) targets: Targets<'a, T>,
+    pub(crate) at: usize,
+    pub(crate) offset: &'a [f32; WIDTH],
+    pub(crate) panels: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
+    pub(crate) out_stride: usize,
+}
+
+impl<T: Element> TargetsProduct<'_, T> {
+    #[inline(always)]
+    fn multiply<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, ahead: Ahead<'_>) {
+        let len = self.panels.len() / TOGETHER;
+        for start in (0..len).step_by(LANES * DEPTH) {
+            let (first, add) = (start / LANES, start > 0);
+            let a = ByRows { a: self.a, stride: self.stride }.from(first);
+            let (mut offsets, mut panels) = (self.offset.as_chunks().0, self.panels.chunks_exact_mut(len));
+            for at in (0..WIDTH).step_by(PANELS * LANES) {
+                let mut block: [&mut [[f32; LANES]]; PANELS] = [(); PANELS].map(|()| {
+                    let panel = panels.next().map_or(&mut [][..], |panel| &mut panel[start..]);
+                    &mut panel.as_chunks_mut().0[..DEPTH.min((len - start) / LANES)]
+                });
+                let offset = std::array::from_fn(|p| &offsets[p]);
+                offsets = &offsets[PANELS..];
+                let mut done = 0;
+                while done < self.m {
+                    let (most, a) = (MOST.min(self.m - done), a.skip(done));
+                    let out = (&mut self.out[done * self.out_stride + at..], self.out_stride, LANES);
+                    done += if done == 0 {
+                        let panels = block.each_mut().map(|panel| &mut **panel);
+                        let right = Unpacked { targets: self.targets, start: first, at: self.at + at, offset, panels };
+                        some_rows::<V, PANELS>(most, a, right, Lines::NONE, add, out)
+                    } else {
+                        let panels = block.each_ref().map(|panel| &**panel);
+                        some_rows::<V, PANELS>(most, a, panels, ahead(), add, out)
+                    };
+                }
+            }
+        }
+    }
+
+    /// `ahead` is called ahead passes over the panels.
+    pub(crate) fn run(mut self, isa: Isa, ahead: Ahead<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn targets_avx2<T: Element>(mut product: TargetsProduct<'_, T>, ahead: Ahead<'_>) {
+            product.multiply::<Avx2, 6, 1>(ahead);
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+        fn targets_avx512<T: Element>(mut product: TargetsProduct<'_, T>, ahead: Ahead<'_>) {
+            product.multiply::<Avx512, 8, 2>(ahead);
+        }
+        match isa {
+            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1>(ahead),
+            Isa::Baseline => self.multiply::<Plain<false>, 2, 1>(ahead),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2 and FMA were detected.
+            Isa::Avx2 => unsafe { targets_avx2(self, ahead) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2 and FMA were detected.
+            Isa::Avx512 => unsafe { targets_avx512(self, ahead) },
+        }
     }
 }
 
@@ -273,6 +539,54 @@ per_isa! {
                 out[l] = rows[l * stride + k];
             }
         }
+    }
+}
+
+per_isa! {
+    /// Coordinates from `at` on of `count` targets (at most LANES) from number `first` on, widened and less `center`, as a
+    /// panel [coordinates][LANES], zeros beyond `count`; adds their squares to `norms`.
+    fn pack_targets<T: Element>(
+        targets: Targets<'_, T>,
+        first: usize,
+        count: usize,
+        at: usize,
+        center: &[f32],
+        panel: &mut [f32],
+        norms: &mut [f32; LANES],
+    ) {
+        let mut rows: [&[T]; LANES] = [&[]; LANES];
+        for (l, row) in rows.iter_mut().enumerate().take(count) {
+            *row = &targets.row(first + l)[at..][..center.len()];
+        }
+        let (panel, _) = panel.as_chunks_mut::<LANES>();
+        let (centers, last_centers) = center.as_chunks::<LANES>();
+        // Each of four sums is in no other's way.
+        let mut sums = [V::zero(); 4];
+        for (block, center) in centers.iter().enumerate() {
+            let mut square = [V::zero(); LANES];
+            for l in 0..LANES {
+                if l < count {
+                    square[l] = elements::<V, T>(rows[l], block * LANES).sub(V::load(center));
+                }
+            }
+            let columns = V::transpose(square);
+            let out = panel[block * LANES..].first_chunk_mut::<LANES>().expect("the panel is as long as the center");
+            for l in 0..LANES {
+                sums[l % 4] = columns[l].mul_add(columns[l], sums[l % 4]);
+                columns[l].store(&mut out[l]);
+            }
+        }
+        let done = centers.len() * LANES;
+        for (k, center) in (done..).zip(last_centers) {
+            let out = &mut panel[k];
+            *out = [0.0; LANES];
+            for l in 0..count {
+                out[l] = rows[l][k].to_f32() - center;
+            }
+            let column = V::load(out);
+            sums[k % 4] = column.mul_add(column, sums[k % 4]);
+        }
+        V::load(norms).add(sums[0].add(sums[1]).add(sums[2].add(sums[3]))).store(norms);
     }
 }
 

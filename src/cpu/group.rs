@@ -1,9 +1,10 @@
 //! What the passes over one group share, and the buffers of the tasks that make them.
 
 use super::Plan;
-use super::gemm::{center_row, pack_columns, pack_rows};
+use super::gemm::{Lines, center_row, pack_columns, pack_rows};
 use super::isa::LANES;
 use super::tile::{self, FAR, Partition, REMOVED, Shape};
+use crate::inputs::Targets;
 use crate::{Convergence, Coupling, DriftInputs, DriftShape, Element, Scale, SelfMask, WeightRule};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -11,6 +12,10 @@ use std::sync::Mutex;
 
 /// Columns of the targets that are packed at a time.
 pub(super) const COLUMNS: usize = 8 * LANES;
+
+/// Targets whose mean is the origin: squares of distances from it are an eighth more than from the mean of all, where
+/// these are alike.
+const SAMPLE: usize = 8;
 
 /// What the passes over one group share.
 #[derive(Debug, Default)]
@@ -155,6 +160,52 @@ pub(super) struct Scratch {
     pub(super) force: Vec<f32>,
 }
 
+/// Goes through coordinates that are needed later, a few rows of two cache lines at a time.
+pub(super) struct Ahead<'a, T> {
+    targets: Targets<'a, T>,
+    /// Bytes of every row.
+    columns: Range<usize>,
+    block: usize,
+    row: usize,
+}
+
+impl<'a, T: Element> Ahead<'a, T> {
+    /// In bytes.
+    const LINE: usize = 64;
+    /// Rows at a time: all are asked for before a product that reads as much is done.
+    const ROWS: usize = 24;
+
+    /// The coordinates of group `b` from `at` on, up to `width` of them, or those of the next group from its first on.
+    pub(super) fn new(inputs: &DriftInputs<'a, T>, b: usize, at: usize, width: usize) -> Self {
+        let dim = inputs.shape().dim;
+        let (b, at) = if at < dim { (b, at) } else { (b + 1, 0) };
+        let columns = at * size_of::<T>()..dim.min(at + width) * size_of::<T>();
+        Self { targets: inputs.targets(b), columns, block: 0, row: 0 }
+    }
+
+    pub(super) fn some(&mut self) -> Lines {
+        let Targets { blocks, dim } = self.targets;
+        while !self.columns.is_empty() {
+            let Some(block) = blocks.get(self.block) else {
+                self.block = 0;
+                self.columns.start += 2 * Self::LINE;
+                continue;
+            };
+            let (at, stride) = (self.row * dim, dim * size_of::<T>());
+            let count = ((block.len() - at) / dim).min(Self::ROWS);
+            if count == 0 {
+                (self.block, self.row) = (self.block + 1, 0);
+                continue;
+            }
+            self.row += count;
+            // Where pieces as long as a line begin within one, they end in the next.
+            let at = block[at..].as_ptr().cast::<u8>().wrapping_add(self.columns.start + Self::LINE - 1);
+            return Lines { at, stride, count };
+        }
+        Lines::NONE
+    }
+}
+
 /// Lends a scratch to `work`.
 pub(super) fn with_scratch<R>(pool: &Mutex<Vec<Scratch>>, work: impl FnOnce(&mut Scratch) -> R) -> R {
     let lock = || pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -211,13 +262,13 @@ impl Plan {
 
     /// What distances are computed from: the origin, or in low dimension the coordinates themselves.
     ///
-    /// The origin is the mean of every n-th target, 32 to 63 of them: as near to all as the mean of all for what it is
+    /// The origin is the mean of every n-th target, [`SAMPLE`] at most: as near to all as the mean of all for what it is
     /// there for, and the samples need not be read twice.
     pub(super) fn locate<T: Element>(&self, inputs: &DriftInputs<'_, T>, b: usize, group: &mut Group) {
         let (t, row, dim) = (self.shape.targets(), self.cut.row, self.shape.dim);
         if self.cut.low_dim {
             let soa = sized(&mut group.soa, dim * row);
-            for (j, y) in inputs.target_blocks(b).into_iter().flat_map(|block| block.chunks_exact(dim)).enumerate() {
+            for (j, y) in inputs.targets(b).blocks.into_iter().flat_map(|block| block.chunks_exact(dim)).enumerate() {
                 for (k, y) in y.iter().enumerate() {
                     soa[k * row + j] = y.to_f32();
                 }
@@ -231,17 +282,8 @@ impl Plan {
         let center = sized(&mut group.center, dim);
         // Few coordinates at a time give threads work in a big group; in small ones the groups do.
         let width = if self.cut.small { 1024 } else { 64 };
-        let sample = (0..t).step_by((t / 32).max(1));
-        let mean_of = |(at, center): (usize, &mut [f32])| {
-            let mut mean = [0.0f64; 1024];
-            let mean = &mut mean[..center.len()];
-            for j in sample.clone() {
-                tile::add_row(self.isa, &inputs.target(b, j)[at * width..][..center.len()], mean);
-            }
-            for (center, mean) in center.iter_mut().zip(mean) {
-                *center = (*mean / sample.len() as f64) as f32;
-            }
-        };
+        let sample: Vec<&[T]> = (0..t).step_by(t.div_ceil(SAMPLE)).map(|j| inputs.target(b, j)).collect();
+        let mean_of = |(at, center): (usize, &mut [f32])| tile::mean_of(self.isa, &sample, at * width, center);
         if self.cut.small {
             center.chunks_mut(width).enumerate().for_each(mean_of);
         } else {
@@ -270,8 +312,9 @@ impl Plan {
     ) -> &'a mut [f32] {
         let out = sized(buffer, j.len() * k.len());
         let center = &group.center[k.clone()];
+        let targets = inputs.targets(b);
         for (at, (j, out)) in j.zip(out.chunks_exact_mut(k.len())).enumerate() {
-            let norm = center_row(self.isa, &inputs.target(b, j)[k.clone()], center, out);
+            let norm = center_row(self.isa, &targets.row(j)[k.clone()], center, out);
             if let Some(sum) = norms.get_mut(at) {
                 *sum += norm;
             }
@@ -279,26 +322,8 @@ impl Plan {
         out
     }
 
-    /// Columns `k..k + COLUMNS` of the centred targets of a group, as far as there are, as panels [T, LANES].
-    pub(super) fn columns<'a, T: Element>(
-        &self,
-        inputs: &DriftInputs<'_, T>,
-        b: usize,
-        group: &'a Group,
-        k: usize,
-        panels: &'a mut Vec<f32>,
-    ) -> &'a [f32] {
-        let t = self.shape.targets();
-        let width = (self.shape.dim - k).min(COLUMNS).next_multiple_of(LANES);
-        if self.cut.whole {
-            return &group.points[k * t..][..width * t];
-        }
-        let panels = sized(panels, width * t);
-        self.fill_columns(inputs, b, &group.center, k, panels);
-        panels
-    }
-
-    fn fill_columns<T: Element>(
+    /// Columns of the centred targets from `k` on, as panels [T, LANES], as many as there is room for.
+    pub(super) fn fill_columns<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
         b: usize,
@@ -314,7 +339,7 @@ impl Plan {
         let offset = &offset[..n * LANES];
         // The blocks lie one below the other in each panel.
         let mut start = 0;
-        for block in inputs.target_blocks(b) {
+        for block in inputs.targets(b).blocks {
             let rows = block.len() / dim;
             if rows > 0 {
                 let out = &mut panels[start * LANES..];

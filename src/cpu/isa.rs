@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-pub(crate) use super::simd::{LANES, Simd, exp};
+pub(crate) use super::simd::{LANES, Simd, exp, prefetch, prefetch_second};
 
 /// An instruction set that the inner loops were compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

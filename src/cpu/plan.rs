@@ -162,16 +162,16 @@ impl Plan {
         let chunks = wide(self.shape.dim.div_ceil(self.cut.chunk));
         let products = match (self.cut.low_dim, self.cut.small) {
             (true, _) => 0,
-            // gram (and its parts), centred points, panel, coefficients, force
+            // gram (and its parts), panels, coefficients, force
             (false, true) => {
                 let gram =
                     wide(self.gram_len(if self.cut.identity { self.shape.targets() } else { self.shape.generated }));
                 let parts = if chunks > 1 { chunks * (gram + row) } else { 0 };
-                gram + parts + targets * depth + (8 * targets + depth) * lanes + r * generated * (row + lanes)
+                gram + parts + row * depth + 2 * targets * lanes + r * generated * (row + 2 * lanes)
             }
             (false, false) => {
                 let queries = if self.cut.whole { rows * dim } else { rows * depth };
-                queries + lanes * depth + (8 * targets + depth) * lanes + r * rows * (row + lanes)
+                queries + lanes * depth + (2 * targets + depth) * lanes + r * rows * (row + 2 * lanes)
             }
         };
         let tile = if self.kept == self.shape.groups { 0 } else { rows * row };

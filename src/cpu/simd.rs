@@ -56,19 +56,6 @@ pub trait Simd: Copy {
     /// The sum of the lanes, pairwise.
     fn wide_sum(sum: Self::Wide) -> f64;
 
-    /// Asks for what lies `ahead` elements beyond the start of `row`, inside it or not, to come near.
-    #[inline(always)]
-    fn prefetch(row: &[f32], ahead: usize) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: every processor of this architecture has SSE, and a prefetch reads nothing, wherever it points.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (row, ahead);
-    }
-
     /// The smallest lane.
     #[inline(always)]
     fn least(self) -> f32 {
@@ -81,6 +68,32 @@ pub trait Simd: Copy {
     fn zero() -> Self {
         Self::splat(0.0)
     }
+}
+
+/// Asks for what lies `ahead` elements beyond the start of `row`, inside it or not, to come near.
+#[inline(always)]
+pub(crate) fn prefetch<T>(row: &[T], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this architecture has SSE, and a prefetch reads nothing, wherever it points.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (row, ahead);
+}
+
+/// [`prefetch`] as far as the second cache, for what is needed later.
+#[inline(always)]
+pub(crate) fn prefetch_second(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// e^x for -87 <= x <= 87, 0 below; NaN stays NaN. Relative error at most 2 units in the last place.
@@ -230,7 +243,8 @@ impl<const FMA: bool> Simd for Plain<FMA> {
 }
 
 /// Implements [`Simd`] for an array of registers from the operations on one, each a function in scope. They are
-/// written out register by register: a closure would not be compiled for the instruction set.
+/// written out register by register: a closure would not be compiled for the instruction set, nor
+/// surely be part of what it is written in.
 #[cfg(target_arch = "x86_64")]
 macro_rules! registers {
     ($(#[$meta:meta])* $name:ident, $float:ident [$($i:literal)*] x $n:literal, $double:ident [$($w:literal)*] x $m:literal) => {
@@ -246,8 +260,8 @@ macro_rules! registers {
         unsafe fn fours([a, b, c, d]: [$float; 4]) -> [$float; 4] {
             // SAFETY: the caller's promise.
             unsafe {
-                let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| [pairs_low(a, b), pairs_high(a, b)]);
-                [twos_low(ab[0], cd[0]), twos_high(ab[0], cd[0]), twos_low(ab[1], cd[1]), twos_high(ab[1], cd[1])]
+                let (low, high) = ([pairs_low(a, b), pairs_low(c, d)], [pairs_high(a, b), pairs_high(c, d)]);
+                [twos_low(low[0], low[1]), twos_high(low[0], low[1]), twos_low(high[0], high[1]), twos_high(high[0], high[1])]
             }
         }
 
@@ -341,8 +355,16 @@ macro_rules! registers {
             }
             #[inline(always)]
             fn transpose(square: [Self; LANES]) -> [Self; LANES] {
+                let (mut rows, mut out) = ([square[0].0; LANES], square);
+                for k in 0..LANES {
+                    rows[k] = square[k].0;
+                }
                 // SAFETY: see above.
-                unsafe { transpose(square.map(|row| row.0)) }.map(Self)
+                let columns = unsafe { transpose(rows) };
+                for k in 0..LANES {
+                    out[k].0 = columns[k];
+                }
+                out
             }
             #[inline(always)]
             fn wide_zero() -> Self::Wide {
@@ -420,14 +442,18 @@ mod avx2 {
     #[inline(always)]
     unsafe fn transpose(square: [[__m256; 2]; LANES]) -> [[__m256; 2]; LANES] {
         let mut out = square;
-        for (rows, columns) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let four = |i: usize| fours(std::array::from_fn(|k| square[8 * rows + 4 * i + k][columns]));
-                let fours = [four(0), four(1)];
+        for from in 0..2 {
+            for to in 0..2 {
+                let row = |k: usize| square[8 * from + k][to];
+                // SAFETY: the caller's promise.
+                let (low, high) =
+                    unsafe { (fours([row(0), row(1), row(2), row(3)]), fours([row(4), row(5), row(6), row(7)])) };
                 for c in 0..4 {
-                    out[8 * columns + c][rows] = _mm256_permute2f128_ps::<0x20>(fours[0][c], fours[1][c]);
-                    out[8 * columns + 4 + c][rows] = _mm256_permute2f128_ps::<0x31>(fours[0][c], fours[1][c]);
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        out[8 * to + c][from] = _mm256_permute2f128_ps::<0x20>(low[c], high[c]);
+                        out[8 * to + 4 + c][from] = _mm256_permute2f128_ps::<0x31>(low[c], high[c]);
+                    }
                 }
             }
         }
@@ -493,17 +519,19 @@ mod avx512 {
         let mut out = square;
         // SAFETY: the caller's promise.
         unsafe {
-            let four = |i: usize| fours(std::array::from_fn(|k| square[4 * i + k][0]));
-            let fours = [four(0), four(1), four(2), four(3)];
+            let mut turned = [[square[0][0]; 4]; 4];
+            for i in 0..4 {
+                turned[i] = fours([square[4 * i][0], square[4 * i + 1][0], square[4 * i + 2][0], square[4 * i + 3][0]]);
+            }
             for c in 0..4 {
                 // The quarters of even number and of odd number, of two fours each.
                 let even = [
-                    _mm512_shuffle_f32x4::<0x88>(fours[0][c], fours[1][c]),
-                    _mm512_shuffle_f32x4::<0x88>(fours[2][c], fours[3][c]),
+                    _mm512_shuffle_f32x4::<0x88>(turned[0][c], turned[1][c]),
+                    _mm512_shuffle_f32x4::<0x88>(turned[2][c], turned[3][c]),
                 ];
                 let odd = [
-                    _mm512_shuffle_f32x4::<0xdd>(fours[0][c], fours[1][c]),
-                    _mm512_shuffle_f32x4::<0xdd>(fours[2][c], fours[3][c]),
+                    _mm512_shuffle_f32x4::<0xdd>(turned[0][c], turned[1][c]),
+                    _mm512_shuffle_f32x4::<0xdd>(turned[2][c], turned[3][c]),
                 ];
                 out[c] = [_mm512_shuffle_f32x4::<0x88>(even[0], even[1])];
                 out[4 + c] = [_mm512_shuffle_f32x4::<0x88>(odd[0], odd[1])];

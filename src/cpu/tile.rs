@@ -4,7 +4,7 @@
 //! or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
 //! difference of the distances, so that its rounding error stays small where the value is large.
 
-use super::isa::{LANES, Simd, exp, per_isa};
+use super::isa::{LANES, Simd, exp, per_isa, prefetch};
 use crate::{Element, Kernel};
 use std::ops::Range;
 
@@ -172,7 +172,7 @@ per_isa! {
     fn difference_row(row: &mut [f32], x: &[f32], soa: &[f32]) {
         let stride = row.len();
         for at in (0..stride).step_by(LANES) {
-            V::prefetch(row, at + AHEAD);
+            prefetch(row, at + AHEAD);
             let mut q = V::zero();
             for (k, &x) in x.iter().enumerate() {
                 let step = load::<V>(soa, k * stride + at).sub(V::splat(x));
@@ -237,7 +237,7 @@ fn kernel_sums_of<V: Simd, const KERNEL: u8>(
     let mut sum = V::zero();
     let (rate, row_min) = (V::splat(rate), V::splat(row_min));
     for at in (0..row.len()).step_by(LANES) {
-        V::prefetch(row, at + AHEAD);
+        prefetch(row, at + AHEAD);
         let d = load(row, at);
         let in_row = exp(relative::<V, KERNEL>(row_min, d).mul(rate));
         sum = load::<V>(row_weight, at).mul_add(times_poly::<V, KERNEL>(d, rate, in_row), sum);
@@ -258,7 +258,7 @@ per_isa! {
 fn exponentials_of<V: Simd, const KERNEL: u8>(rate: f32, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
     let (rate, row_min, half) = (V::splat(rate), V::splat(row_min), V::splat(0.5));
     for at in (0..row.len()).step_by(LANES) {
-        V::prefetch(row, at + AHEAD);
+        prefetch(row, at + AHEAD);
         let d = load(row, at);
         let both = relative::<V, KERNEL>(row_min, d).add(relative::<V, KERNEL>(load(col_min, at), d));
         let e = exp(both.mul(half).mul(rate));
@@ -559,7 +559,7 @@ fn coupled_of<V: Simd, const KERNEL: u8>(
                 }
             } else {
                 for at in blocks.step_by(LANES) {
-                    V::prefetch(row, at + AHEAD);
+                    prefetch(row, at + AHEAD);
                     let (d, z) = remoteness::<V, KERNEL>(rate, min, row, potential, at);
                     nearest = z.smaller(nearest);
                     let a = times_poly::<V, KERNEL>(d, rate, exp(near.sub(z)));
@@ -780,11 +780,10 @@ per_isa! {
 }
 
 per_isa! {
-    /// Adds the squares of each row of a panel [n, LANES] to `squares`.
-    fn row_squares(panel: &[f32], squares: &mut [f64]) {
-        for (v, squares) in panel.as_chunks::<LANES>().0.iter().zip(squares) {
-            let v = V::load(v);
-            *squares += V::wide_sum(v.wide_mul_add(v, V::wide_zero()));
+    /// Adds to each number of `squares` those of the first `width` elements of a row, rows `stride` elements apart.
+    fn add_squares(rows: &[f32], stride: usize, width: usize, squares: &mut [f64]) {
+        for (i, squares) in squares.iter_mut().enumerate() {
+            *squares += squares_of::<V>(&rows[i * stride..][..width]);
         }
     }
 }
@@ -803,19 +802,31 @@ per_isa! {
     }
 }
 
+/// A lane block of samples.
+#[inline(always)]
+pub(super) fn elements<V: Simd, T: Element>(row: &[T], at: usize) -> V {
+    T::load(row[at..].first_chunk().expect("a whole lane block is left"))
+}
+
 per_isa! {
-    /// `sum += row`.
-    fn add_row<T: Element>(row: &[T], sum: &mut [f64]) {
-        let ((row, row_tail), (sum, sum_tail)) = (row.as_chunks::<LANES>(), sum.as_chunks_mut::<LANES>());
-        for (v, sum) in row.iter().zip(sum) {
-            let mut wide = [0.0; LANES];
-            T::load::<V>(v).store(&mut wide);
-            for l in 0..LANES {
-                sum[l] += f64::from(wide[l]);
+    /// The mean of `rows`, columns `at..at + mean.len()`: the first and the mean of the steps from it, so that of rows that
+    /// are equal it is theirs to the last bit.
+    fn mean_of<T: Element>(rows: &[&[T]], at: usize, mean: &mut [f32]) {
+        let share = 1.0 / rows.len() as f32;
+        let (blocks, tail) = mean.as_chunks_mut::<LANES>();
+        for (block, out) in blocks.iter_mut().enumerate() {
+            let at = at + block * LANES;
+            let first = elements::<V, T>(rows[0], at);
+            let mut sum = V::zero();
+            for row in &rows[1..] {
+                sum = sum.add(elements::<V, T>(row, at).sub(first));
             }
+            sum.mul_add(V::splat(share), first).store(out);
         }
-        for (v, sum) in row_tail.iter().zip(sum_tail) {
-            *sum += f64::from(v.to_f32());
+        let at = at + blocks.len() * LANES;
+        for (k, out) in (at..).zip(tail) {
+            let first = rows[0][k].to_f32();
+            *out = rows[1..].iter().map(|row| row[k].to_f32() - first).sum::<f32>() * share + first;
         }
     }
 }
@@ -828,17 +839,25 @@ fn tail<V: Simd>(values: &[f32]) -> V {
     V::load(&lanes)
 }
 
+#[inline(always)]
+fn squares_of<V: Simd>(v: &[f32]) -> f64 {
+    let (blocks, rest) = v.as_chunks::<LANES>();
+    let mut sum = V::wide_zero();
+    if !rest.is_empty() {
+        let rest = tail::<V>(rest);
+        sum = rest.wide_mul_add(rest, sum);
+    }
+    for v in blocks {
+        let v = V::load(v);
+        sum = v.wide_mul_add(v, sum);
+    }
+    V::wide_sum(sum)
+}
+
 per_isa! {
     /// sum_k v_k² in f64.
     fn sum_of_squares(v: &[f32]) -> f64 {
-        let (blocks, rest) = v.as_chunks::<LANES>();
-        let rest = tail::<V>(rest);
-        let mut sum = rest.wide_mul_add(rest, V::wide_zero());
-        for v in blocks {
-            let v = V::load(v);
-            sum = v.wide_mul_add(v, sum);
-        }
-        V::wide_sum(sum)
+        squares_of::<V>(v)
     }
 }
 
