@@ -1,13 +1,11 @@
 //! Phase B: partitions, coefficients, and the squared force of each temperature. Phase C uses the same coefficients.
 
 use super::Plan;
-use super::cut::LOW_DIM;
-use super::distances::query;
-use super::gemm::{TargetsProduct, WIDTH, panel_product, panels_product};
+use super::gemm::{TOGETHER, TargetsProduct, WIDTH, panels_product};
 use super::group::{Ahead, Group, Scratch, mask, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
-use super::tile::{self, Columns, Floors, Partition, Shape};
+use super::tile::{self, Columns, Floors, Partition, ROWS, Shape};
 use crate::{AffinityFloor, Coupling, DriftInputs, Element, SelfMask, WeightRule};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -30,39 +28,44 @@ impl Place<'_> {
 }
 
 impl Plan {
-    /// The exponentials of one row of masked distances at all temperatures, or only those that sums are taken of,
-    /// `stride` elements apart.
+    /// The exponentials of up to [`ROWS`] rows of masked distances, which have a stride, to the targets `k`, at all
+    /// temperatures or only those that sums are taken of: [rows, k], `apart` elements from one temperature to the next.
     #[allow(clippy::too_many_arguments)]
     fn exponentials(
         &self,
         group: &Group,
         shapes: &[Shape],
-        i: usize,
-        row: &[f32],
+        (rows, k): (Range<usize>, Range<usize>),
+        (tile, stride): (&[f32], usize),
         only_joint: bool,
         out: &mut [f32],
-        stride: usize,
+        apart: usize,
     ) {
-        let min = group.masked.row[i];
-        let alone;
-        let col_min = match self.spec.coupling {
-            Coupling::Row => {
-                alone = vec![min; group.masked.col.len()];
-                &alone
-            }
-            Coupling::RowColumn | Coupling::Sinkhorn(_) => &group.masked.col,
-        };
-        for (r, (shape, out)) in shapes.iter().zip(out.chunks_mut(stride)).enumerate() {
+        let (minima, width, len) = (&group.masked.row[rows.clone()], k.len(), rows.len() * k.len());
+        for (r, (shape, out)) in shapes.iter().zip(out.chunks_mut(apart)).enumerate() {
             let wanted = !only_joint || group.joint[r].is_some();
-            if shape.power == Some(1) || (shape.power.is_none() && wanted) {
-                tile::exponentials(self.isa, *shape, row, min, col_min, &mut out[..row.len()]);
+            if shape.power != Some(1) && (shape.power.is_some() || !wanted) {
+                continue;
+            }
+            match self.spec.coupling {
+                Coupling::Row => {
+                    for (n, min) in minima.iter().enumerate() {
+                        let (row, min) = ((&tile[n * stride..], stride), std::slice::from_ref(min));
+                        let alone = vec![min[0]; width];
+                        tile::exponentials(self.isa, *shape, row, min, &alone, &mut out[n * width..]);
+                    }
+                }
+                Coupling::RowColumn | Coupling::Sinkhorn(_) => {
+                    let col_min = &group.masked.col[k.clone()];
+                    tile::exponentials(self.isa, *shape, (tile, stride), minima, col_min, out);
+                }
             }
         }
         let Some(base) = shapes.iter().position(|shape| shape.power == Some(1)) else { return };
         for (r, shape) in shapes.iter().enumerate() {
             if let Some(n @ 2..) = shape.power {
-                let (low, high) = out.split_at_mut(r.max(base) * stride);
-                let (low, high) = (&mut low[r.min(base) * stride..][..row.len()], &mut high[..row.len()]);
+                let (low, high) = out.split_at_mut(r.max(base) * apart);
+                let (low, high) = (&mut low[r.min(base) * apart..][..len], &mut high[..len]);
                 let (from, to) = if base < r { (low, high) } else { (high, low) };
                 tile::power(self.isa, n, from, to);
             }
@@ -71,7 +74,7 @@ impl Plan {
 
     /// The tile's row partitions [rows, R], appended, and its contribution to the column sums [R, row].
     ///
-    /// Leaves the exponentials in `out`: of all rows, [R, rows, row], where it is as long, else of one, [R, row].
+    /// Leaves the exponentials in `out`, [R, rows, row], where they are to be kept; else it is of [`Plan::some_len`].
     #[allow(clippy::too_many_arguments)]
     fn tile_sums(
         &self,
@@ -81,34 +84,61 @@ impl Plan {
         (tile, stride): (&[f32], usize),
         row_partition: &mut Vec<Partition>,
         col_sum: &mut [f32],
-        out: &mut [f32],
+        (out, keep): (&mut [f32], bool),
     ) {
         let row = self.cut.row;
-        let (apart, step) = if out.len() > shapes.len() * row { (rows.len() * row, row) } else { (row, 0) };
+        let width = if keep { row } else { self.some_width() };
+        let apart = if keep { rows.len() * row } else { ROWS * width };
         let asked = self.logs_asked();
-        let wanted = step > 0 || group.joint.iter().any(Option::is_some);
-        for (at, (i, tile)) in rows.zip(tile.chunks_exact(stride)).enumerate() {
-            let (tile, min) = (&tile[..row], group.masked.row[i]);
-            let out = &mut out[at * step..];
-            if wanted {
-                self.exponentials(group, shapes, i, tile, step == 0, out, apart);
+        let wanted = keep || group.joint.iter().any(Option::is_some);
+        let mut sums = vec![[0.0f64; ROWS]; shapes.len()];
+        for first in rows.clone().step_by(ROWS) {
+            let some = first..rows.end.min(first + ROWS);
+            let at = first - rows.start;
+            let (tile, out) = (&tile[at * stride..], &mut out[if keep { at * row } else { 0 }..]);
+            let minima = &group.masked.row[some.clone()];
+            sums.fill([0.0; ROWS]);
+            for start in (0..row).step_by(width) {
+                let k = start..row.min(start + width);
+                let distances = (&tile[start..], stride);
+                if wanted {
+                    self.exponentials(group, shapes, (some.clone(), k.clone()), distances, !keep, out, apart);
+                }
+                for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
+                    let col_sum = &mut col_sum[r * row..][k.clone()];
+                    let part = match joint {
+                        Some(joint) => {
+                            let (e, scales) = ((&out[r * apart..], k.len()), &joint.rows[some.clone()]);
+                            tile::joint_sums(self.isa, e, scales, &joint.weighted[k.clone()], col_sum)
+                        }
+                        None => {
+                            let (weight, col_min) = (&group.row_weight[k.clone()], &group.masked.col[k.clone()]);
+                            tile::kernel_sums(self.isa, *shape, distances, minima, weight, col_min, col_sum)
+                        }
+                    };
+                    for (sum, part) in sums[r].iter_mut().zip(part) {
+                        *sum += f64::from(part);
+                    }
+                }
             }
-            for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
-                let col_sum = &mut col_sum[r * row..][..row];
-                let sum = match joint {
-                    Some(joint) => {
-                        let (e, scale) = (&out[r * apart..][..row], joint.rows[i]);
-                        let sum = tile::joint_sums(self.isa, e, scale, &joint.weighted, col_sum);
-                        if scale == 0.0 { 0.0 } else { sum / scale }
-                    }
-                    None => {
-                        let (weight, col_min) = (&group.row_weight, &group.masked.col);
-                        tile::kernel_sums(self.isa, *shape, tile, min, weight, col_min, col_sum)
-                    }
-                };
-                row_partition.push(Partition::new(*shape, f64::from(sum), min, asked));
+            for (n, i) in some.enumerate() {
+                for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
+                    let scale = joint.as_ref().map_or(1.0, |joint| f64::from(joint.rows[i]));
+                    let sum = if scale == 0.0 { 0.0 } else { sums[r][n] / scale };
+                    row_partition.push(Partition::new(*shape, sum, group.masked.row[i], asked));
+                }
             }
         }
+    }
+
+    /// Columns that [`ROWS`] rows go through together, so that what is made of them stays in the first cache.
+    fn some_width(&self) -> usize {
+        self.cut.row.min(256)
+    }
+
+    /// Elements of the exponentials of some rows in some columns at all temperatures.
+    pub(super) fn some_len(&self) -> usize {
+        self.spec.temperatures.len() * ROWS * self.some_width()
     }
 
     /// Whether partitions need their logarithms.
@@ -158,7 +188,7 @@ impl Plan {
         let (g, row) = (self.shape.generated, self.cut.row);
         let mut col_sum = vec![0.0; shapes.len() * row];
         let out = sized(&mut scratch.coefficients, shapes.len() * g * row);
-        self.tile_sums(group, shapes, 0..g, tile, &mut row_partition, &mut col_sum, out);
+        self.tile_sums(group, shapes, 0..g, tile, &mut row_partition, &mut col_sum, (out, true));
         group.row_partition = row_partition;
         self.column_partitions(shapes, &[col_sum], group);
     }
@@ -197,8 +227,8 @@ impl Plan {
                     rows: Range<usize>,
                     (tile, stride): (&mut [f32], usize),
                     scratch: &mut Scratch| {
-            let (col_sum, out) = (sized(col_sum, len), sized(&mut scratch.exponentials, len));
-            self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, out);
+            let (col_sum, out) = (sized(col_sum, len), sized(&mut scratch.exponentials, self.some_len()));
+            self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, (out, false));
         };
         let (rows, cols): (Vec<_>, Vec<_>) =
             self.over_stripes(inputs, b, state, kept, scratch, sums).into_iter().unzip();
@@ -268,44 +298,64 @@ impl Plan {
         }
     }
 
-    /// The affinities of query `i` at temperature `r`, in place of its exponentials; returns S- and S+.
-    fn affinity(
+    /// The affinities of up to [`ROWS`] queries with the targets `k` at temperature `r`, in place of their exponentials
+    /// [rows, k]; returns S- and S+ of each. The distances, from the first of those targets on, have a stride. Where rows
+    /// have mass 1, `k` must be all targets.
+    #[allow(clippy::too_many_arguments)]
+    fn affinities(
         &self,
         group: &Group,
         shapes: &[Shape],
-        i: usize,
+        (rows, k): (Range<usize>, Range<usize>),
         r: usize,
-        distances: &[f32],
+        (tile, stride): (&[f32], usize),
         e: &mut [f32],
-    ) -> (f32, f32) {
+    ) -> [[f32; 2]; ROWS] {
+        let width = k.len();
+        let mut sums = [[0.0; 2]; ROWS];
         if self.spec.rows_of_mass_one() {
-            return self.coupled_affinity(group, shapes[r], i, r, distances, e);
+            for (at, i) in rows.enumerate() {
+                let (distances, a) = (&tile[at * stride..][..width], &mut e[at * width..][..width]);
+                sums[at] = self.coupled_affinity(group, shapes[r], i, r, distances, a).into();
+            }
+            return sums;
+        }
+        let mut partitions = [Partition::default(); ROWS];
+        for (partition, i) in partitions.iter_mut().zip(rows.clone()) {
+            *partition = group.row_partition[i * shapes.len() + r];
         }
         let row = self.cut.row;
-        let partition = group.row_partition[i * shapes.len() + r];
-        // The row's own partition in the place of each column's; a weight in the logits then counts in both.
-        let alone = (self.spec.coupling == Coupling::Row).then(|| {
-            let inv_root = group.row_weight.iter().map(|w| partition.inv_root * w);
-            (inv_root.collect::<Vec<_>>(), vec![partition.log; row])
-        });
-        let (inv_root, log) = match &alone {
-            Some((inv_root, log)) => (&inv_root[..row], &log[..]),
-            None => (&group.col_inv_root[r * row..][..row], &group.col_log[r * row..][..row]),
-        };
         let columns = Columns {
-            inv_root,
-            log,
-            weight: &group.row_weight,
-            factor: &group.factor,
-            negative: &group.negative,
-            positive: &group.positive,
+            inv_root: &group.col_inv_root[r * row..][k.clone()],
+            log: &group.col_log[r * row..][k.clone()],
+            weight: &group.row_weight[k.clone()],
+            factor: &group.factor[k.clone()],
+            negative: &group.negative[k.clone()],
+            positive: &group.positive[k.clone()],
         };
-        let (mut s_minus, s_plus) =
-            tile::affinity(self.isa, shapes[r], self.floors(), distances, partition, columns, e);
-        if self.spec.self_mask == SelfMask::Remove {
-            s_minus -= std::mem::take(&mut e[i]);
+        let (shape, floors) = (shapes[r], self.floors());
+        match self.spec.coupling {
+            Coupling::Row => {
+                // The row's own partition in the place of each column's; a weight in the logits then counts in both.
+                for (at, partition) in partitions[..rows.len()].iter().enumerate() {
+                    let inv_root: Vec<f32> = columns.weight.iter().map(|w| partition.inv_root * w).collect();
+                    let columns = Columns { inv_root: &inv_root, log: &vec![partition.log; width], ..columns };
+                    let (distances, e) = ((&tile[at * stride..], stride), &mut e[at * width..]);
+                    let partition = std::slice::from_ref(partition);
+                    [sums[at], ..] = tile::affinities(self.isa, shape, floors, distances, partition, columns, e);
+                }
+            }
+            _ => {
+                let partitions = &partitions[..rows.len()];
+                sums = tile::affinities(self.isa, shape, floors, (tile, stride), partitions, columns, e);
+            }
         }
-        (s_minus, s_plus)
+        if self.spec.self_mask == SelfMask::Remove {
+            for (at, i) in rows.enumerate().filter(|(_, i)| k.contains(i)) {
+                sums[at][0] -= std::mem::take(&mut e[at * width + i - k.start]);
+            }
+        }
+        sums
     }
 
     /// The coefficients C of masked distances at each temperature, [R, rows, row]; `ready` says that their exponentials
@@ -321,17 +371,21 @@ impl Plan {
     ) {
         let (row, apart) = (self.cut.row, rows.len() * self.cut.row);
         let out = sized(&mut scratch.coefficients, shapes.len() * apart);
-        for (at, (i, tile)) in rows.zip(tile.chunks_exact(stride)).enumerate() {
-            let tile = &tile[..row];
-            let out = &mut out[at * row..];
+        for first in rows.clone().step_by(ROWS) {
+            let at = first - rows.start;
+            let some = first..rows.end.min(first + ROWS);
+            let tile = &tile[at * stride..];
             if !ready && !self.spec.rows_of_mass_one() {
-                self.exponentials(group, shapes, i, tile, false, out, apart);
+                let out = &mut out[at * row..];
+                self.exponentials(group, shapes, (some.clone(), 0..row), (tile, stride), false, out, apart);
             }
             for r in 0..shapes.len() {
-                let c = &mut out[r * apart..][..row];
-                let (s_minus, s_plus) = self.affinity(group, shapes, i, r, tile, c);
-                let total = tile::coefficients(self.isa, c, s_minus, s_plus, &group.negative, &group.positive);
-                close(&mut c[i], total);
+                let c = &mut out[r * apart + at * row..][..some.len() * row];
+                let sums = self.affinities(group, shapes, (some.clone(), 0..row), r, (tile, stride), c);
+                let mut totals = [0.0; ROWS];
+                let (sums, negative, positive) = (&sums[..some.len()], &group.negative, &group.positive);
+                tile::coefficients(self.isa, c, sums, negative, positive, &mut totals);
+                close(c, row, some.clone(), totals);
             }
         }
     }
@@ -348,19 +402,21 @@ impl Plan {
     ) {
         let row = self.cut.row;
         let Scratch { exponentials, coefficients, .. } = scratch;
-        let exponentials = sized(exponentials, shapes.len() * row);
-        let out = sized(coefficients, rows.len() * row);
-        let (negative, positive) = (&group.negative, &group.positive);
-        for ((i, tile), out) in rows.zip(tile.chunks_exact(stride)).zip(out.chunks_exact_mut(row)) {
-            let tile = &tile[..row];
-            self.exponentials(group, shapes, i, tile, false, exponentials, row);
-            let mut total = 0.0;
-            for (r, a) in exponentials.chunks_exact_mut(row).enumerate() {
-                let (minus, plus) = self.affinity(group, shapes, i, r, tile, a);
-                let first = r == 0;
-                total = tile::add_coefficients(self.isa, a, minus, plus, factors[r], negative, positive, first, out);
+        let exponentials = sized(exponentials, shapes.len() * ROWS * row);
+        let all = sized(coefficients, rows.len() * row);
+        for (first, out) in rows.clone().step_by(ROWS).zip(all.chunks_mut(ROWS * row)) {
+            let some = first..rows.end.min(first + ROWS);
+            let tile = &tile[(first - rows.start) * stride..];
+            let (all, apart) = ((some.clone(), 0..row), ROWS * row);
+            self.exponentials(group, shapes, all, (tile, stride), false, exponentials, apart);
+            let mut totals = [0.0; ROWS];
+            for (r, a) in exponentials.chunks_exact_mut(ROWS * row).enumerate() {
+                let sums = self.affinities(group, shapes, (some.clone(), 0..row), r, (tile, stride), a);
+                let (sums, negative, positive) = (&sums[..some.len()], &group.negative, &group.positive);
+                let (factor, first) = (factors[r], r == 0);
+                tile::add_coefficients(self.isa, a, sums, factor, negative, positive, first, out, &mut totals);
             }
-            close(&mut out[i], total);
+            close(out, row, some, totals);
         }
     }
 
@@ -403,7 +459,14 @@ impl Plan {
                     product.run(self.isa, &mut || ahead.some());
                 } else {
                     let panels = if self.cut.whole { &group.points[k * t..] } else { &*own };
-                    panels_product(self.isa, height, (a, row), (panels, t * LANES, t, count), (out, out_stride, LANES));
+                    panels_product(
+                        self.isa,
+                        height,
+                        (a, row),
+                        (panels, t * LANES, t, count),
+                        (out, out_stride, LANES),
+                        false,
+                    );
                 }
             }
             for (squares, r) in squares.chunks_exact_mut(height).zip(0..) {
@@ -437,23 +500,16 @@ impl Plan {
         let mut squares = vec![0.0; shapes.len()];
         let (height, dim) = (rows.len(), self.shape.dim);
         if self.cut.low_dim {
-            let row = self.cut.row;
-            let split = self.shape.generated + self.shape.negatives;
-            let exponentials = sized(&mut scratch.exponentials, shapes.len() * row);
-            for (at, (i, tile)) in rows.zip(tile.0.chunks_exact(tile.1)).enumerate() {
-                let tile = &tile[..row];
-                let (x, dim) = query(group, i, dim, row);
-                if !self.spec.rows_of_mass_one() {
-                    self.exponentials(group, shapes, i, tile, false, exponentials, row);
-                }
-                for (r, a) in exponentials.chunks_exact_mut(row).enumerate() {
-                    let (s_minus, s_plus) = self.affinity(group, shapes, i, r, tile, a);
-                    let mut force = [0.0; LOW_DIM];
-                    let (force, x) = (&mut force[..dim], &x[..dim]);
-                    tile::low_dim_force(self.isa, a, split, s_minus, s_plus, x, &group.soa, force);
-                    let sum = force.iter().map(|f| f64::from(*f) * f64::from(*f)).sum();
-                    squares[r] = add(&self.spec, squares[r], sum);
-                    sink(r, at, 0, force);
+            for first in rows.clone().step_by(ROWS) {
+                let some = first..rows.end.min(first + ROWS);
+                let at = first - rows.start;
+                let forces = self.low_dim_forces(group, shapes, some, (&tile.0[at * tile.1..], tile.1), scratch);
+                for (n, forces) in forces.chunks_exact(shapes.len() * dim).enumerate() {
+                    for (r, force) in forces.chunks_exact(dim).enumerate() {
+                        let sum = force.iter().map(|f| f64::from(*f) * f64::from(*f)).sum();
+                        squares[r] = add(&self.spec, squares[r], sum);
+                        sink(r, at + n, 0, force);
+                    }
                 }
             }
             return squares;
@@ -466,6 +522,79 @@ impl Plan {
             squares[r] = of_rows.iter().fold(squares[r], |sum, square| add(&self.spec, sum, *square));
         }
         squares
+    }
+
+    /// The forces of up to [`ROWS`] queries in low dimension, [rows, R, D].
+    fn low_dim_forces(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        some: Range<usize>,
+        (tile, stride): (&[f32], usize),
+        scratch: &mut Scratch,
+    ) -> Vec<f32> {
+        let (row, dim, temperatures) = (self.cut.row, self.shape.dim, shapes.len());
+        let whole_rows = self.spec.rows_of_mass_one();
+        let width = if whole_rows { row } else { self.some_width() };
+        let apart = ROWS * width;
+        let e = sized(&mut scratch.exponentials, temperatures * apart);
+        let queries: Vec<f32> = some.clone().flat_map(|i| (0..dim).map(move |k| group.soa[k * row + i])).collect();
+        let mut masses = vec![[[0.0f64; 2]; ROWS]; temperatures];
+        // Steps to the two blocks.
+        let steps_len = some.len() * dim;
+        let mut steps = vec![0.0f64; 2 * temperatures * steps_len];
+        for start in (0..row).step_by(width) {
+            let k = start..row.min(start + width);
+            if !whole_rows {
+                self.exponentials(group, shapes, (some.clone(), k.clone()), (&tile[start..], stride), false, e, apart);
+            }
+            for (r, a) in e.chunks_exact_mut(apart).enumerate() {
+                let part = self.affinities(group, shapes, (some.clone(), k.clone()), r, (&tile[start..], stride), a);
+                for (mass, part) in masses[r].iter_mut().flatten().zip(part.into_iter().flatten()) {
+                    *mass += f64::from(part);
+                }
+                let (minus, plus) = steps[2 * r * steps_len..][..2 * steps_len].split_at_mut(steps_len);
+                self.add_block_steps(group, k.clone(), a, &queries, [minus, plus]);
+            }
+        }
+        let mut forces = vec![0.0; some.len() * temperatures * dim];
+        for (at, force) in forces.iter_mut().enumerate() {
+            let (n, r, k) = (at / dim / temperatures, at / dim % temperatures, at % dim);
+            let [s_minus, s_plus] = masses[r][n];
+            let [minus, plus] = [0, 1].map(|block| steps[(2 * r + block) * steps_len + n * dim + k]);
+            *force = (s_minus * plus - s_plus * minus) as f32;
+        }
+        forces
+    }
+
+    /// Adds the steps of queries [n, D] to the targets `k`, times the affinities [n, k], to those to the negative and to
+    /// the positive block.
+    fn add_block_steps(&self, group: &Group, k: Range<usize>, a: &[f32], queries: &[f32], sums: [&mut [f64]; 2]) {
+        let (row, dim, width) = (self.cut.row, self.shape.dim, k.len());
+        let split = self.shape.generated + self.shape.negatives;
+        let mut add = |block: usize, at: usize, (a, stride): (&[f32], usize), len: usize| {
+            if len > 0 {
+                let points = (&group.soa[k.start + at..], row);
+                tile::add_steps(self.isa, a, stride, len, queries, points, dim, &mut *sums[block]);
+            }
+        };
+        let split = split.clamp(k.start, k.end) - k.start;
+        let whole = split / LANES * LANES;
+        add(0, 0, (a, width), whole);
+        if whole == split {
+            return add(1, whole, (&a[whole.min(a.len())..], width), width - whole);
+        }
+        // The lane block in which the negative block ends.
+        let mut straddling = [vec![0.0; ROWS * LANES], vec![0.0; ROWS * LANES]];
+        for (n, a) in a.chunks_exact(width).take(queries.len() / dim).enumerate() {
+            let (negative, positive) = a[whole..][..LANES].split_at(split - whole);
+            straddling[0][n * LANES..][..negative.len()].copy_from_slice(negative);
+            straddling[1][n * LANES + negative.len()..][..positive.len()].copy_from_slice(positive);
+        }
+        add(0, whole, (&straddling[0], LANES), LANES);
+        add(1, whole, (&straddling[1], LANES), LANES);
+        let rest = whole + LANES;
+        add(1, rest, (&a[rest.min(a.len())..], width), width - rest);
     }
 
     /// The squares of [`Plan::tile_forces`]; `ready` as in [`Plan::tile_coefficients`]. With `keep` the forces take the place of the distances: row i of the tile
@@ -524,25 +653,37 @@ impl Plan {
         self.tile_coefficients(group, shapes, 0..g, tile, true, scratch);
         let Scratch { coefficients, force, .. } = scratch;
         let stacked = shapes.len() * g;
-        let (mut sums, mut squares) = (vec![0.0f64; stacked], vec![0.0f64; stacked]);
-        let force = sized(force, stacked * LANES);
-        for k in (0..row).step_by(LANES) {
-            // Products above the diagonal block stand for those below it too, so that half of the block is right.
-            let panel = self.gram_panel(t, k / LANES);
-            panel_product(self.isa, stacked, (coefficients, row), &gram[panel], (force, LANES));
-            let norms = &group.norms[k..];
-            tile::quadratic_form(self.isa, &coefficients[k..], row, force, norms, &mut sums, &mut squares);
-        }
-        let total = |v: &[f64]| v.iter().fold(0.0, |sum, v| add(&self.spec, sum, *v));
-        let mut result = Vec::with_capacity(shapes.len());
-        for (sums, squares) in sums.chunks_exact(g).zip(squares.chunks_exact(g)) {
-            let (sum, independent) = (total(sums), total(squares));
-            if 2.0 * sum < LEAST_SHARE * independent {
-                return None;
+        let force = sized(force, stacked * WIDTH);
+        let (a, mut sums) = ((&coefficients[..], row), vec![[0.0f64; 2]; shapes.len()]);
+        for first in (0..row / LANES).step_by(TOGETHER) {
+            // Products above the diagonal block stand for those below it too, so that half of the block is right. What
+            // the panels have in common first, then what the second has below the first.
+            let panels = first..(first + TOGETHER).min(row / LANES);
+            let common = self.gram_panel(t, first);
+            let (depth, next) = (common.len() / LANES, common.len());
+            let to = (&mut force[..], WIDTH, LANES);
+            panels_product(self.isa, stacked, a, (&gram[common.start..], next, depth, panels.len()), to, false);
+            for p in panels.clone().skip(1) {
+                let own = self.gram_panel(t, p);
+                let (a, below) = ((&coefficients[depth..], row), &gram[own.start + next..own.end]);
+                let to = (&mut force[(p - first) * LANES..], WIDTH, 0);
+                panels_product(self.isa, stacked, a, (below, 0, below.len() / LANES, 1), to, true);
             }
-            result.push(2.0 * sum);
+            for p in panels {
+                let (k, norms) = (p * LANES, &group.norms[p * LANES..]);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let c = (&coefficients[r * g * row + k..], row);
+                    let force = (&force[r * g * WIDTH + (p - first) * LANES..], WIDTH);
+                    let part = tile::quadratic_form(self.isa, g, c, force, norms);
+                    for (sum, part) in sums.iter_mut().zip(part) {
+                        *sum = add(&self.spec, *sum, part);
+                    }
+                }
+            }
         }
-        Some(result)
+        // A NaN goes on.
+        let cancels = sums.iter().any(|[sum, independent]| 2.0 * sum < LEAST_SHARE * independent);
+        (!cancels).then(|| sums.iter().map(|[sum, _]| 2.0 * sum).collect())
     }
 
     /// Phase C without kept forces: writes the tile's force [rows, D] in units of scaled coordinates, and returns the
@@ -594,8 +735,10 @@ impl Plan {
     }
 }
 
-/// sum_j C_ij vanishes but for rounding. Taking the rest out of the query's own coefficient, which stands by
-/// y_i - x_i = 0, makes the result independent of where the origin is.
-fn close(own: &mut f32, total: f64) {
-    *own = (f64::from(*own) - total) as f32;
+/// sum_j C_ij, the `totals` of some rows of `c`, vanishes but for rounding. Taking the rest out of each query's own
+/// coefficient, which stands by y_i - x_i = 0, makes the result independent of where the origin is.
+fn close(c: &mut [f32], row: usize, queries: Range<usize>, totals: [f64; ROWS]) {
+    for ((c, i), total) in c.chunks_exact_mut(row).zip(queries).zip(totals) {
+        c[i] = (f64::from(c[i]) - total) as f32;
+    }
 }

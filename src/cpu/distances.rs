@@ -27,22 +27,9 @@ impl Plan {
         let row = self.cut.row;
         if !self.cut.low_dim {
             self.gram(inputs, b, group, (gram, height), scratch);
-            for p in 0..row / LANES {
-                let (panel, _) = gram[self.gram_panel(height, p)].as_chunks_mut::<LANES>();
-                for (tile, products) in tile.chunks_exact_mut(stride).zip(&*panel) {
-                    tile[p * LANES..][..LANES].copy_from_slice(products);
-                }
-                // Blocks below the diagonal are those above it, transposed.
-                for (l, tile) in tile.chunks_exact_mut(stride).skip(p * LANES).take(LANES).enumerate() {
-                    for (out, products) in tile[..p * LANES].iter_mut().zip(&*panel) {
-                        *out = products[l];
-                    }
-                }
-                // What is above the diagonal counts twice, and the diagonal block holds both halves.
-                for product in panel.iter_mut().skip(p * LANES).flatten() {
-                    *product *= 0.5;
-                }
-            }
+            let panels: Vec<_> = (0..row / LANES).map(|p| self.gram_panel(height, p)).collect();
+            let rows = &mut tile[..self.shape.generated * stride];
+            tile::spread_gram(self.isa, gram, &panels, rows, stride);
         }
         let mut minima = std::mem::take(&mut group.before);
         minima.clear(row);
@@ -224,7 +211,7 @@ impl Plan {
                 for (at, panels) in group.points.chunks(TOGETHER * dim * LANES).enumerate() {
                     let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
                     let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
-                    panels_product(self.isa, rows.len(), (queries, dim), panels, out);
+                    panels_product(self.isa, rows.len(), (queries, dim), panels, out, false);
                 }
             } else {
                 for start in (0..dim).step_by(DEPTH) {

@@ -266,7 +266,7 @@ impl<'a, T: Element> References<'a, T> {
         for (at, panels) in panels.enumerate() {
             let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
             let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
-            panels_product(self.isa, query_norms.len(), (queries, dim), panels, out);
+            panels_product(self.isa, query_norms.len(), (queries, dim), panels, out, false);
         }
         let norms = &self.norms[chunk.clone()];
         let count = self.points.len() / dim - chunk.start;
@@ -320,7 +320,7 @@ impl<'a, T: Element> References<'a, T> {
             let soa = &self.by_coordinate[chunk.start * dim..][..width * dim];
             let each = tile.chunks_exact(stride).zip(queries.chunks_exact(dim).cycle());
             each.zip(steps.chunks_exact_mut(dim))
-                .for_each(|((a, x), steps)| add_steps(self.isa, &a[..width], x, soa, steps));
+                .for_each(|((a, x), steps)| add_steps(self.isa, a, 0, width, x, (soa, width), dim, steps));
             return;
         }
         for &(i, j) in &*near {
@@ -341,7 +341,7 @@ impl<'a, T: Element> References<'a, T> {
         for (at, panels) in self.columns.chunks(TOGETHER * count * LANES).enumerate() {
             let together = panels.len() / (count * LANES);
             let panels = (&panels[present.start * LANES..], count * LANES, present.len(), together);
-            panels_product(self.isa, parts * n, (tile, stride), panels, (product, width, LANES));
+            panels_product(self.isa, parts * n, (tile, stride), panels, (product, width, LANES), false);
             let k = at * width..dim.min((at + 1) * width);
             let rows = steps.chunks_exact_mut(dim).zip(queries.chunks_exact(dim).cycle());
             for ((steps, x), (product, total)) in rows.zip(product.chunks_exact(width).zip(&*totals)) {

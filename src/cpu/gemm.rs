@@ -346,7 +346,7 @@ impl<A: Left> Block<'_, A> {
     }
 }
 
-/// `out`, for each panel [m, LANES] (stride `out_stride`), `out_next` elements apart, becomes `a` [m, k] (stride `stride`)
+/// `out`, for each panel [m, LANES] (stride `out_stride`), `out_next` elements apart, becomes, or is added to, `a` [m, k] (stride `stride`)
 /// times `count` panels [k][LANES], which begin `next` elements apart.
 pub(crate) fn panels_product(
     isa: Isa,
@@ -354,8 +354,9 @@ pub(crate) fn panels_product(
     (a, stride): (&[f32], usize),
     (panels, next, k, count): (&[f32], usize, usize, usize),
     (out, out_stride, out_next): (&mut [f32], usize, usize),
+    add: bool,
 ) {
-    if k == 0 {
+    if k == 0 && !add {
         for at in (0..m).flat_map(|i| (0..count).map(move |p| i * out_stride + p * out_next)) {
             out[at..][..LANES].fill(0.0);
         }
@@ -363,7 +364,7 @@ pub(crate) fn panels_product(
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
         let (a, panels) = (ByRows { a: &a[start..], stride }, &panels[start * LANES..]);
-        Block { m, a, panels, next, depth, add: start > 0, out: &mut *out, out_stride, out_next }.run(
+        Block { m, a, panels, next, depth, add: add || start > 0, out: &mut *out, out_stride, out_next }.run(
             isa,
             count,
             &mut || Lines::NONE,
@@ -444,14 +445,14 @@ impl<T: Element> TargetsProduct<'_, T> {
 
 /// [`panels_product`] of a whole panel.
 pub(crate) fn panel_product(isa: Isa, m: usize, a: (&[f32], usize), panel: &[f32], out: (&mut [f32], usize)) {
-    panels_product(isa, m, a, (panel, 0, panel.len() / LANES, 1), (out.0, out.1, 0));
+    panels_product(isa, m, a, (panel, 0, panel.len() / LANES, 1), (out.0, out.1, 0), false);
 }
 
 /// `C = A B` for `a` [m, k] by rows, packed `b` [k, n] and `c` [m, n] by rows.
 pub(crate) fn product(isa: Isa, [m, k, n]: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
     let whole = n / LANES * LANES;
     // All panels before it goes on along k: what is long comes by once, and rows of A stay near.
-    panels_product(isa, m, (a, k), (b, k * LANES, k, whole / LANES), (&mut *c, n, LANES));
+    panels_product(isa, m, (a, k), (b, k * LANES, k, whole / LANES), (&mut *c, n, LANES), false);
     if whole < n {
         // The last panel is wider than what is left of C.
         let mut edge = vec![0.0; m * LANES];

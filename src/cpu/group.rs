@@ -76,11 +76,14 @@ impl Group {
 
     /// Writes minima and partitions, from which coefficients follow.
     pub(super) fn save_partitions(&self, to: &mut [f32]) {
-        let rows = self.row_partition.iter().flat_map(|p| [p.inv_root, p.log]);
-        let minima = self.masked.row.iter().chain(&self.masked.col).copied();
-        let columns = self.col_inv_root.iter().chain(&self.col_log).copied();
-        for (to, v) in to.iter_mut().zip(minima.chain(columns).chain(rows)) {
-            *to = v;
+        let mut rest = to;
+        for from in [&self.masked.row, &self.masked.col, &self.col_inv_root, &self.col_log] {
+            let (head, tail) = rest.split_at_mut(from.len());
+            head.copy_from_slice(from);
+            rest = tail;
+        }
+        for (to, partition) in rest.as_chunks_mut().0.iter_mut().zip(&self.row_partition) {
+            *to = [partition.inv_root, partition.log];
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-pub(crate) use super::simd::{LANES, Simd, exp, prefetch, prefetch_second};
+pub(crate) use super::simd::{LANES, Simd, exp, exp2, prefetch, prefetch_second};
 
 /// An instruction set that the inner loops were compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,35 @@ mod tests {
             }
             println!("{}: worst relative error {worst:e}", isa.name());
             assert!(worst <= 2.4e-7, "{}: {worst:e}", isa.name());
+        }
+    }
+
+    per_isa! {
+        fn exp2_slice(values: &mut [f32]) {
+            for block in values.as_chunks_mut::<LANES>().0 {
+                exp2(V::load(block)).store(block);
+            }
+        }
+    }
+
+    #[test]
+    fn exp2_is_within_two_units_in_the_last_place() {
+        for isa in Isa::available() {
+            let mut worst = 0.0f64;
+            let x: Vec<f32> = (0..4_000_000).map(|k| -(k as f32) * 3.15e-5).collect();
+            let mut e = x.clone();
+            exp2_slice(isa, &mut e);
+            for (x, e) in x.iter().zip(&e) {
+                let exact = f64::from(*x).exp2();
+                worst = worst.max((f64::from(*e) - exact).abs() / exact);
+            }
+            println!("{}: worst relative error {worst:e}", isa.name());
+            assert!(worst <= 2.4e-7, "{}: {worst:e}", isa.name());
+            let mut v = [-126.5; LANES];
+            (v[0], v[1], v[2], v[3], v[4]) = (0.0, -0.0, f32::NEG_INFINITY, f32::NAN, -f32::MAX);
+            exp2_slice(isa, &mut v);
+            assert_eq!([v[0], v[1], v[2], v[4], v[5]], [1.0, 1.0, 0.0, 0.0, 0.0], "{}", isa.name());
+            assert!(v[3].is_nan());
         }
     }
 

@@ -114,6 +114,21 @@ pub(crate) fn exp<V: Simd>(x: V) -> V {
     x.if_less(V::splat(-87.0), V::zero(), p.mul(shifted.power_of_two()))
 }
 
+/// 2^x for -126 <= x <= 126, 0 below; NaN stays NaN. Relative error at most 2 units in the last place. Where the factor of
+/// an exponent is at hand, log2(e) goes into it, and x needs no more rounding than it would for [`exp`].
+#[inline(always)]
+pub(crate) fn exp2<V: Simd>(x: V) -> V {
+    let magic = V::splat(12_582_912.0);
+    let shifted = x.add(magic);
+    let f = x.sub(shifted.sub(magic));
+    // Minimax polynomial of (2^f - 1) / f on |f| <= 1/2 (Cephes, exp2f).
+    let mut p = V::splat(1.535_336_2e-4);
+    for c in [1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0] {
+        p = p.mul_add(f, V::splat(c));
+    }
+    x.if_less(V::splat(-126.0), V::zero(), p.mul(shifted.power_of_two()))
+}
+
 /// What the compiler makes of an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<const FMA: bool>([f32; LANES]);

@@ -4,8 +4,9 @@
 //! or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
 //! difference of the distances, so that its rounding error stays small where the value is large.
 
-use super::isa::{LANES, Simd, exp, per_isa, prefetch};
+use super::isa::{LANES, Simd, exp, exp2, per_isa, prefetch};
 use crate::{Element, Kernel};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// The root of `f32::MAX`: no distance whose square is finite is larger. Minima over nothing, and padding before the
@@ -142,6 +143,34 @@ fn lanes_mut(row: &mut [f32], at: usize) -> &mut [f32; LANES] {
     row[at..].first_chunk_mut().expect("rows are padded to whole lane blocks")
 }
 
+/// The first `count` lane blocks of a row: with slices of one length, loops over them need no checks.
+#[inline(always)]
+fn blocks(row: &[f32], count: usize) -> &[[f32; LANES]] {
+    &row.as_chunks().0[..count]
+}
+
+/// Those of `N` rows, `stride` elements from one to the next.
+#[inline(always)]
+fn blocks_of<const N: usize>((rows, stride): (&[f32], usize), count: usize) -> [&[[f32; LANES]]; N] {
+    let mut all: [&[[f32; LANES]]; N] = [&[]; N];
+    for n in 0..N {
+        all[n] = blocks(&rows[n * stride..], count);
+    }
+    all
+}
+
+/// Those of `N` rows that lie one after the other.
+#[inline(always)]
+fn blocks_of_mut<const N: usize>(rows: &mut [f32], count: usize) -> [&mut [[f32; LANES]]; N] {
+    let mut rest = rows.as_chunks_mut().0;
+    let mut all: [&mut [[f32; LANES]]; N] = std::array::from_fn(|_| Default::default());
+    for row in &mut all {
+        let (head, tail) = rest.split_at_mut(count);
+        (*row, rest) = (head, tail);
+    }
+    all
+}
+
 #[inline(always)]
 fn load<V: Simd>(row: &[f32], at: usize) -> V {
     V::load(lanes(row, at))
@@ -167,9 +196,34 @@ per_isa! {
     }
 }
 
+#[inline(always)]
+fn differences_of<V: Simd, const DIM: usize>(row: &mut [f32], x: &[f32], soa: &[f32]) {
+    let (len, count) = (row.len(), row.len() / LANES);
+    let targets = blocks_of::<DIM>((soa, len), count);
+    let mut first = [V::zero(); DIM];
+    for k in 0..DIM {
+        first[k] = V::splat(x[k]);
+    }
+    for at in 0..count {
+        prefetch(row, at * LANES + AHEAD);
+        let mut q = V::zero();
+        for k in 0..DIM {
+            let step = V::load(&targets[k][at]).sub(first[k]);
+            q = step.mul_add(step, q);
+        }
+        store(q, row, at * LANES);
+    }
+}
+
 per_isa! {
     /// `q_j = sum_k (y_kj - x_k)²` for targets stored coordinate by coordinate, [D, row length].
     fn difference_row(row: &mut [f32], x: &[f32], soa: &[f32]) {
+        match x.len() {
+            1 => return differences_of::<V, 1>(row, x, soa),
+            2 => return differences_of::<V, 2>(row, x, soa),
+            3 => return differences_of::<V, 3>(row, x, soa),
+            _ => {}
+        }
         let stride = row.len();
         for at in (0..stride).step_by(LANES) {
             prefetch(row, at + AHEAD);
@@ -185,9 +239,9 @@ per_isa! {
 
 /// The minima of a lane block of distances.
 #[inline(always)]
-fn minima_of<V: Simd>(d: V, present: &[f32], col_min: &mut [f32], at: usize, min: V) -> V {
-    store(d.smaller(load(col_min, at)), col_min, at);
-    V::zero().if_less(load(present, at), d, V::splat(FAR)).smaller(min)
+fn minima_of<V: Simd>(d: V, present: V, col_min: &mut [f32; LANES], min: V) -> V {
+    d.smaller(V::load(col_min)).store(col_min);
+    V::zero().if_less(present, d, V::splat(FAR)).smaller(min)
 }
 
 per_isa! {
@@ -200,15 +254,18 @@ per_isa! {
         let mut sum = V::wide_zero();
         let mut min = V::splat(FAR);
         let nothing = V::splat(f32::MAX);
-        for at in (0..row.len()).step_by(LANES) {
-            let q = load::<V>(row, at).at_least(V::splat(floor));
-            let weight = load(weights, at);
+        let count = row.len() / LANES;
+        let (weights, present) = (blocks(weights, count), blocks(present, count));
+        let columns = &mut col_min.as_chunks_mut::<LANES>().0[..count];
+        for (at, row) in row.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let q = V::load(row).at_least(V::splat(floor));
+            let weight = V::load(&weights[at]);
             // 0 where q = MAX; infinities and NaN go on.
             let weight = q.if_less(nothing, weight, nothing.if_less(q, weight, q.sub(q).mul(weight)));
             let d = q.sqrt();
             sum = d.wide_mul_add(weight, sum);
-            min = minima_of(d, present, col_min, at, min);
-            store(d, row, at);
+            min = minima_of(d, V::load(&present[at]), &mut columns[at], min);
+            d.store(row);
         }
         (V::wide_sum(sum), min.least())
     }
@@ -218,58 +275,124 @@ per_isa! {
     /// The minima of [`distance_row`], from distances.
     fn minima(row: &[f32], present: &[f32], col_min: &mut [f32]) -> f32 {
         let mut min = V::splat(FAR);
-        for at in (0..row.len()).step_by(LANES) {
-            min = minima_of(load(row, at), present, col_min, at, min);
+        let count = row.len() / LANES;
+        let (row, present) = (blocks(row, count), blocks(present, count));
+        for (at, col_min) in col_min.as_chunks_mut::<LANES>().0[..count].iter_mut().enumerate() {
+            min = minima_of(V::load(&row[at]), V::load(&present[at]), col_min, min);
         }
         min.least()
     }
 }
 
+/// Rows that are taken together, so that what is read of their columns serves them all.
+pub(crate) const ROWS: usize = 4;
+
 #[inline(always)]
-fn kernel_sums_of<V: Simd, const KERNEL: u8>(
+fn kernel_sums_of<V: Simd, const KERNEL: u8, const N: usize>(
     rate: f32,
-    row: &[f32],
-    row_min: f32,
+    (rows, stride): (&[f32], usize),
+    row_min: &[f32],
     row_weight: &[f32],
     col_min: &[f32],
     col_sum: &mut [f32],
-) -> f32 {
-    let mut sum = V::zero();
-    let (rate, row_min) = (V::splat(rate), V::splat(row_min));
-    for at in (0..row.len()).step_by(LANES) {
-        prefetch(row, at + AHEAD);
-        let d = load(row, at);
-        let in_row = exp(relative::<V, KERNEL>(row_min, d).mul(rate));
-        sum = load::<V>(row_weight, at).mul_add(times_poly::<V, KERNEL>(d, rate, in_row), sum);
-        let in_col = exp(relative::<V, KERNEL>(load(col_min, at), d).mul(rate));
-        store(load::<V>(col_sum, at).add(times_poly::<V, KERNEL>(d, rate, in_col)), col_sum, at);
+) -> [f32; N] {
+    let mut sums = [V::zero(); N];
+    let (binary, rate) = (V::splat(rate * LOG2_E), V::splat(rate));
+    let count = col_sum.len() / LANES;
+    let (weight, least) = (blocks(row_weight, count), blocks(col_min, count));
+    let distances = blocks_of::<N>((rows, stride), count);
+    for (at, col_sum) in col_sum.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let (weight, least, mut column) = (V::load(&weight[at]), V::load(&least[at]), V::load(col_sum));
+        for n in 0..N {
+            prefetch(distances[n].as_flattened(), at * LANES + AHEAD);
+            let d = V::load(&distances[n][at]);
+            let in_row = exp2(relative::<V, KERNEL>(V::splat(row_min[n]), d).mul(binary));
+            sums[n] = weight.mul_add(times_poly::<V, KERNEL>(d, rate, in_row), sums[n]);
+            let in_col = exp2(relative::<V, KERNEL>(least, d).mul(binary));
+            column = column.add(times_poly::<V, KERNEL>(d, rate, in_col));
+        }
+        column.store(col_sum);
     }
-    sum.sum()
+    let mut out = [0.0; N];
+    for n in 0..N {
+        out[n] = sums[n].sum();
+    }
+    out
+}
+
+#[inline(always)]
+fn some_kernel_sums_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    (rows, stride): (&[f32], usize),
+    row_min: &[f32],
+    row_weight: &[f32],
+    col_min: &[f32],
+    col_sum: &mut [f32],
+) -> [f32; ROWS] {
+    if row_min.len() == ROWS {
+        return kernel_sums_of::<V, KERNEL, ROWS>(rate, (rows, stride), row_min, row_weight, col_min, col_sum);
+    }
+    let mut sums = [0.0; ROWS];
+    for n in 0..row_min.len() {
+        let (row, least) = ((&rows[n * stride..], stride), &row_min[n..]);
+        [sums[n]] = kernel_sums_of::<V, KERNEL, 1>(rate, row, least, row_weight, col_min, col_sum);
+    }
+    sums
 }
 
 per_isa! {
-    /// The row's `sum_j w_j k_ij` relative to its minimum, and the columns' `sum_i k_ij` relative to theirs so far.
-    fn kernel_sums(shape: Shape, row: &[f32], row_min: f32, row_weight: &[f32], col_min: &[f32], col_sum: &mut [f32]) -> f32 {
-        for_kernel!(shape.kernel, kernel_sums_of(shape.rate, row, row_min, row_weight, col_min, col_sum))
+    /// Of up to [`ROWS`] rows of distances, as many as there are minima and as long as the columns' sums, with a stride:
+    /// each row's `sum_j w_j k_ij` relative to its minimum, and the columns' `sum_i k_ij` relative to theirs so far.
+    fn kernel_sums(shape: Shape, rows: (&[f32], usize), row_min: &[f32], row_weight: &[f32], col_min: &[f32], col_sum: &mut [f32]) -> [f32; ROWS] {
+        for_kernel!(shape.kernel, some_kernel_sums_of(shape.rate, rows, row_min, row_weight, col_min, col_sum))
     }
 }
 
 #[inline(always)]
-fn exponentials_of<V: Simd, const KERNEL: u8>(rate: f32, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
-    let (rate, row_min, half) = (V::splat(rate), V::splat(row_min), V::splat(0.5));
-    for at in (0..row.len()).step_by(LANES) {
-        prefetch(row, at + AHEAD);
-        let d = load(row, at);
-        let both = relative::<V, KERNEL>(row_min, d).add(relative::<V, KERNEL>(load(col_min, at), d));
-        let e = exp(both.mul(half).mul(rate));
-        store(times_poly::<V, KERNEL>(d, rate, e), out, at);
+fn exponentials_of<V: Simd, const KERNEL: u8, const N: usize>(
+    rate: f32,
+    (rows, stride): (&[f32], usize),
+    row_min: &[f32],
+    col_min: &[f32],
+    out: &mut [f32],
+) {
+    let (half, rate) = (V::splat(0.5 * rate * LOG2_E), V::splat(rate));
+    let count = col_min.len() / LANES;
+    let (least, distances) = (blocks(col_min, count), blocks_of::<N>((rows, stride), count));
+    let out = blocks_of_mut::<N>(out, count);
+    for at in 0..count {
+        let least = V::load(&least[at]);
+        for n in 0..N {
+            prefetch(distances[n].as_flattened(), at * LANES + AHEAD);
+            let d = V::load(&distances[n][at]);
+            let both = relative::<V, KERNEL>(V::splat(row_min[n]), d).add(relative::<V, KERNEL>(least, d));
+            times_poly::<V, KERNEL>(d, rate, exp2(both.mul(half))).store(&mut out[n][at]);
+        }
+    }
+}
+
+#[inline(always)]
+fn some_exponentials_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    (rows, stride): (&[f32], usize),
+    row_min: &[f32],
+    col_min: &[f32],
+    out: &mut [f32],
+) {
+    if row_min.len() == ROWS {
+        return exponentials_of::<V, KERNEL, ROWS>(rate, (rows, stride), row_min, col_min, out);
+    }
+    for n in 0..row_min.len() {
+        let (row, out) = ((&rows[n * stride..], stride), &mut out[n * col_min.len()..]);
+        exponentials_of::<V, KERNEL, 1>(rate, row, &row_min[n..], col_min, out);
     }
 }
 
 per_isa! {
-    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` with the minima of row and column.
-    fn exponentials(shape: Shape, row: &[f32], row_min: f32, col_min: &[f32], out: &mut [f32]) {
-        for_kernel!(shape.kernel, exponentials_of(shape.rate, row, row_min, col_min, out))
+    /// `e_ij = k_ij e^{(psi_0(m_i) + psi_0(m_j)) / 2}` with the minima of rows and columns, for up to [`ROWS`] rows of
+    /// distances, as many as there are minima and with a stride; those of one row lie behind those of the last.
+    fn exponentials(shape: Shape, rows: (&[f32], usize), row_min: &[f32], col_min: &[f32], out: &mut [f32]) {
+        for_kernel!(shape.kernel, some_exponentials_of(shape.rate, rows, row_min, col_min, out))
     }
 }
 
@@ -277,30 +400,58 @@ per_isa! {
     /// `out = e^n`, n from 2 to 4, where it is not too small for its digits, else 0.
     fn power(n: u32, e: &[f32], out: &mut [f32]) {
         let least = V::splat(f32::MIN_POSITIVE);
-        for at in (0..e.len()).step_by(LANES) {
-            let e = load::<V>(e, at);
+        let out = out.as_chunks_mut::<LANES>().0.iter_mut();
+        for (e, out) in e.as_chunks::<LANES>().0.iter().zip(out) {
+            let e = V::load(e);
             let square = e.mul(e);
             let power = match n {
                 2 => square,
                 3 => square.mul(e),
                 _ => square.mul(square),
             };
-            store(power.if_less(least, V::zero(), power), out, at);
+            power.if_less(least, V::zero(), power).store(out);
         }
     }
 }
 
-per_isa! {
-    /// Both sums of [`kernel_sums`] from [`exponentials`]: returns `sum_j v_j e_ij` and adds `u_i e_ij` to the columns'
-    /// sums, for the scales v and u of [`balance`].
-    fn joint_sums(e: &[f32], row_scale: f32, col_scale: &[f32], col_sum: &mut [f32]) -> f32 {
-        let mut sum = V::zero();
-        for at in (0..e.len()).step_by(LANES) {
-            let e = load::<V>(e, at);
-            sum = e.mul_add(load(col_scale, at), sum);
-            store(e.mul_add(V::splat(row_scale), load(col_sum, at)), col_sum, at);
+#[inline(always)]
+fn joint_sums_of<V: Simd, const N: usize>(
+    (e, stride): (&[f32], usize),
+    row_scale: &[f32],
+    col_scale: &[f32],
+    col_sum: &mut [f32],
+) -> [f32; N] {
+    let mut sums = [V::zero(); N];
+    let count = col_sum.len() / LANES;
+    let (scale, e) = (blocks(col_scale, count), blocks_of::<N>((e, stride), count));
+    for (at, col_sum) in col_sum.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let (scale, mut column) = (V::load(&scale[at]), V::load(col_sum));
+        for n in 0..N {
+            let e = V::load(&e[n][at]);
+            sums[n] = e.mul_add(scale, sums[n]);
+            column = e.mul_add(V::splat(row_scale[n]), column);
         }
-        sum.sum()
+        column.store(col_sum);
+    }
+    let mut out = [0.0; N];
+    for n in 0..N {
+        out[n] = sums[n].sum();
+    }
+    out
+}
+
+per_isa! {
+    /// Both sums of [`kernel_sums`] from [`exponentials`] of up to [`ROWS`] rows, as many as there are scales: returns
+    /// `sum_j v_j e_ij` of each and adds `u_i e_ij` to the columns' sums, for the scales v and u of [`balance`].
+    fn joint_sums(e: (&[f32], usize), row_scale: &[f32], col_scale: &[f32], col_sum: &mut [f32]) -> [f32; ROWS] {
+        if row_scale.len() == ROWS {
+            return joint_sums_of::<V, ROWS>(e, row_scale, col_scale, col_sum);
+        }
+        let mut sums = [0.0; ROWS];
+        for n in 0..row_scale.len() {
+            [sums[n]] = joint_sums_of::<V, 1>((&e.0[n * e.1..], e.1), &row_scale[n..], col_scale, col_sum);
+        }
+        sums
     }
 }
 
@@ -360,6 +511,21 @@ pub(crate) struct Columns<'a> {
     pub(crate) positive: &'a [f32],
 }
 
+impl<'a> Columns<'a> {
+    /// The first `count` lane blocks of each.
+    #[inline(always)]
+    fn blocks(self, count: usize) -> [&'a [[f32; LANES]]; 6] {
+        [
+            blocks(self.inv_root, count),
+            blocks(self.log, count),
+            blocks(self.weight, count),
+            blocks(self.factor, count),
+            blocks(self.negative, count),
+            blocks(self.positive, count),
+        ]
+    }
+}
+
 /// The lower clips of the affinity; minus infinity and 0 where there are none.
 #[derive(Clone, Copy)]
 pub(crate) struct Floors {
@@ -377,102 +543,189 @@ impl Floors {
 }
 
 #[inline(always)]
-fn affinity_of<V: Simd, const KERNEL: u8>(
+fn affinity_of<V: Simd, const KERNEL: u8, const N: usize, const FLOOR: bool>(
     rate: f32,
     floors: Floors,
-    row: &[f32],
-    partition: Partition,
+    rows: (&[f32], usize),
+    partitions: &[Partition],
     columns: Columns<'_>,
     e: &mut [f32],
-) -> (f32, f32) {
-    let (mut minus, mut plus) = (V::zero(), V::zero());
-    let half = V::splat(0.5);
-    let log_floor = V::splat(floors.log_normalizer);
-    for at in (0..row.len()).step_by(LANES) {
-        let scale = V::splat(partition.inv_root).mul(load(columns.inv_root, at));
-        let mut a = load::<V>(e, at).mul(scale);
-        if floors.of_normalizer() {
-            let log = V::splat(partition.log).add(load(columns.log, at)).mul(half);
-            if log.any_less(log_floor) {
-                let (d, rate) = (load(row, at), V::splat(rate));
-                let alone = exp(relative::<V, KERNEL>(V::zero(), d).mul(rate).sub(log_floor));
-                let alone = times_poly::<V, KERNEL>(d, rate, alone).mul(load(columns.weight, at));
-                a = log.if_less(log_floor, alone, a);
+) -> [[f32; 2]; N] {
+    let count = columns.factor.len() / LANES;
+    let [inv_root, logs, weight, factor, negative, positive] = columns.blocks(count);
+    // Only beside the normaliser's floor.
+    let distances = blocks_of::<N>(if FLOOR { rows } else { (&[], 0) }, if FLOOR { count } else { 0 });
+    let e = blocks_of_mut::<N>(e, count);
+    let (mut minus, mut plus) = ([V::zero(); N], [V::zero(); N]);
+    let (half, floor, log_floor) = (V::splat(0.5), V::splat(floors.affinity), V::splat(floors.log_normalizer));
+    for at in 0..count {
+        let (inv_root, factor) = (V::load(&inv_root[at]), V::load(&factor[at]));
+        let (negative, positive) = (V::load(&negative[at]), V::load(&positive[at]));
+        for n in 0..N {
+            let mut a = V::load(&e[n][at]).mul(V::splat(partitions[n].inv_root).mul(inv_root));
+            if FLOOR {
+                let log = V::splat(partitions[n].log).add(V::load(&logs[at])).mul(half);
+                if log.any_less(log_floor) {
+                    let (d, rate) = (V::load(&distances[n][at]), V::splat(rate));
+                    let alone = exp(relative::<V, KERNEL>(V::zero(), d).mul(rate).sub(log_floor));
+                    let alone = times_poly::<V, KERNEL>(d, rate, alone).mul(V::load(&weight[at]));
+                    a = log.if_less(log_floor, alone, a);
+                }
             }
+            let a = a.at_least(floor).mul(factor);
+            minus[n] = a.mul_add(negative, minus[n]);
+            plus[n] = a.mul_add(positive, plus[n]);
+            a.store(&mut e[n][at]);
         }
-        let a = a.at_least(V::splat(floors.affinity)).mul(load(columns.factor, at));
-        minus = a.mul_add(load(columns.negative, at), minus);
-        plus = a.mul_add(load(columns.positive, at), plus);
-        store(a, e, at);
     }
-    (minus.sum(), plus.sum())
+    let mut sums = [[0.0; 2]; N];
+    for n in 0..N {
+        sums[n] = [minus[n].sum(), plus[n].sum()];
+    }
+    sums
+}
+
+#[inline(always)]
+fn affinities_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    floors: Floors,
+    (rows, stride): (&[f32], usize),
+    partitions: &[Partition],
+    columns: Columns<'_>,
+    e: &mut [f32],
+) -> [[f32; 2]; ROWS] {
+    macro_rules! of {
+        ($n:expr, $rows:expr, $partitions:expr, $e:expr) => {
+            if floors.of_normalizer() {
+                affinity_of::<V, KERNEL, { $n }, true>(rate, floors, $rows, $partitions, columns, $e)
+            } else {
+                affinity_of::<V, KERNEL, { $n }, false>(rate, floors, $rows, $partitions, columns, $e)
+            }
+        };
+    }
+    if partitions.len() == ROWS {
+        return of!(ROWS, (rows, stride), partitions, e);
+    }
+    let mut sums = [[0.0; 2]; ROWS];
+    for n in 0..partitions.len() {
+        let (rows, e) = ((&rows[n * stride..], stride), &mut e[n * columns.factor.len()..]);
+        [sums[n]] = of!(1, rows, &partitions[n..], e);
+    }
+    sums
 }
 
 per_isa! {
-    /// The affinities A_ij of one row, in place of its [`exponentials`]; returns S- and S+.
-    fn affinity(shape: Shape, floors: Floors, row: &[f32], partition: Partition, columns: Columns<'_>, e: &mut [f32]) -> (f32, f32) {
-        for_kernel!(shape.kernel, affinity_of(shape.rate, floors, row, partition, columns, e))
+    /// The affinities A_ij of up to [`ROWS`] rows, as many as there are partitions, in place of their [`exponentials`];
+    /// returns S- and S+ of each. The distances have a stride.
+    fn affinities(shape: Shape, floors: Floors, rows: (&[f32], usize), partitions: &[Partition], columns: Columns<'_>, e: &mut [f32]) -> [[f32; 2]; ROWS] {
+        for_kernel!(shape.kernel, affinities_of(shape.rate, floors, rows, partitions, columns, e))
+    }
+}
+
+#[inline(always)]
+fn coefficients_of<V: Simd, const N: usize, const ADD: bool>(
+    a: &mut [f32],
+    sums: &[[f32; 2]],
+    (negative, positive): (&[f32], &[f32]),
+    (factor, first, out): (f32, bool, &mut [f32]),
+    totals: &mut [f64],
+) {
+    let count = negative.len() / LANES;
+    let (negative, positive) = (blocks(negative, count), blocks(positive, count));
+    let a = blocks_of_mut::<N>(a, count);
+    let out = blocks_of_mut::<N>(out, if ADD { count } else { 0 });
+    let mut wide = [V::wide_zero(); N];
+    for at in 0..count {
+        let (negative, positive) = (V::load(&negative[at]), V::load(&positive[at]));
+        for n in 0..N {
+            let [minus, plus] = sums[n];
+            let signed = positive.mul(V::splat(minus)).sub(negative.mul(V::splat(plus)));
+            let mut c = V::load(&a[n][at]).mul(signed);
+            if ADD {
+                c = c.mul(V::splat(factor));
+                c = if first { c } else { V::load(&out[n][at]).add(c) };
+                c.store(&mut out[n][at]);
+            } else {
+                c.store(&mut a[n][at]);
+            }
+            wide[n] = c.wide_mul_add(V::splat(1.0), wide[n]);
+        }
+    }
+    for n in 0..N {
+        totals[n] = V::wide_sum(wide[n]);
     }
 }
 
 per_isa! {
-    /// Coefficients in place of affinities, `C_j = A_j (S- [positive] - S+ [negative])`; returns their sum.
-    fn coefficients(a: &mut [f32], s_minus: f32, s_plus: f32, negative: &[f32], positive: &[f32]) -> f64 {
-        let mut sum = V::wide_zero();
-        let (minus, plus) = (V::splat(s_minus), V::splat(s_plus));
-        for at in (0..a.len()).step_by(LANES) {
-            let signed = load::<V>(positive, at).mul(minus).sub(load::<V>(negative, at).mul(plus));
-            let c = load::<V>(a, at).mul(signed);
-            sum = c.wide_mul_add(V::splat(1.0), sum);
-            store(c, a, at);
+    /// Coefficients in place of affinities of up to [`ROWS`] rows, as many as there are sums S- and S+:
+    /// `C_j = A_j (S- [positive] - S+ [negative])`; `totals` become their sums.
+    fn coefficients(a: &mut [f32], sums: &[[f32; 2]], negative: &[f32], positive: &[f32], totals: &mut [f64]) {
+        let (len, blocks) = (negative.len(), (negative, positive));
+        if sums.len() == ROWS {
+            return coefficients_of::<V, ROWS, false>(a, sums, blocks, (1.0, true, &mut []), totals);
         }
-        V::wide_sum(sum)
+        for n in 0..sums.len() {
+            let to = (1.0, true, &mut [][..]);
+            coefficients_of::<V, 1, false>(&mut a[n * len..], &sums[n..], blocks, to, &mut totals[n..]);
+        }
     }
 }
 
 per_isa! {
-    /// `factor C_j`, with the coefficients of [`coefficients`], begins `out` or is added to it; returns the sum of `out`.
-    fn add_coefficients(a: &[f32], s_minus: f32, s_plus: f32, factor: f32, negative: &[f32], positive: &[f32], first: bool, out: &mut [f32]) -> f64 {
-        let mut sum = V::wide_zero();
-        let (minus, plus) = (V::splat(s_minus), V::splat(s_plus));
-        for at in (0..a.len()).step_by(LANES) {
-            let signed = load::<V>(positive, at).mul(minus).sub(load::<V>(negative, at).mul(plus));
-            let c = load::<V>(a, at).mul(signed).mul(V::splat(factor));
-            let c = if first { c } else { load::<V>(out, at).add(c) };
-            sum = c.wide_mul_add(V::splat(1.0), sum);
-            store(c, out, at);
+    /// `factor C_j`, with the coefficients of [`coefficients`], begins `out` or is added to it; `totals` become the sums
+    /// of `out`.
+    fn add_coefficients(a: &mut [f32], sums: &[[f32; 2]], factor: f32, negative: &[f32], positive: &[f32], first: bool, out: &mut [f32], totals: &mut [f64]) {
+        let (len, blocks) = (negative.len(), (negative, positive));
+        if sums.len() == ROWS {
+            return coefficients_of::<V, ROWS, true>(a, sums, blocks, (factor, first, out), totals);
         }
-        V::wide_sum(sum)
+        for n in 0..sums.len() {
+            let to = (factor, first, &mut out[n * len..]);
+            coefficients_of::<V, 1, true>(&mut a[n * len..], &sums[n..], blocks, to, &mut totals[n..]);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_steps_of<V: Simd, const N: usize>(
+    (a, stride): (&[f32], usize),
+    len: usize,
+    x: &[f32],
+    (points, next): (&[f32], usize),
+    dim: usize,
+    sums: &mut [f64],
+) {
+    let count = len / LANES;
+    let a = blocks_of::<N>((a, stride), count);
+    for k in 0..dim {
+        let mut steps = [V::zero(); N];
+        for (at, y) in blocks(&points[k * next..], count).iter().enumerate() {
+            let y = V::load(y);
+            for n in 0..N {
+                steps[n] = V::load(&a[n][at]).mul_add(y.sub(V::splat(x[n * dim + k])), steps[n]);
+            }
+        }
+        for n in 0..N {
+            sums[n * dim + k] += f64::from(steps[n].sum());
+        }
     }
 }
 
 per_isa! {
-    /// `force_k = S- sum_j+ a_j (y_kj - x_k) - S+ sum_j- a_j (y_kj - x_k)` over the positive block j+, which begins at
-    /// `split`, and the negative one j-, for targets stored coordinate by coordinate.
-    fn low_dim_force(a: &[f32], split: usize, s_minus: f32, s_plus: f32, x: &[f32], soa: &[f32], force: &mut [f32]) {
-        let stride = a.len();
-        let whole = split / LANES * LANES;
-        // The lane block in which the negative block ends, and its part that is negative.
-        let mut straddling = [0.0; LANES];
-        for (l, weight) in straddling[..split - whole].iter_mut().enumerate() {
-            *weight = a[whole + l];
-        }
-        for (k, (&x, force)) in x.iter().zip(force).enumerate() {
-            let y = &soa[k * stride..][..stride];
-            let x = V::splat(x);
-            let (mut minus, mut plus) = (V::zero(), V::zero());
-            for at in (0..whole).step_by(LANES) {
-                minus = load::<V>(a, at).mul_add(load::<V>(y, at).sub(x), minus);
+    /// Adds `sum_j a_j (y_jk - x_k)` over `len` targets to the sums [n, D] of queries x [n, D]. Rows of weights have a
+    /// stride; targets lie coordinate by coordinate, each `next` elements from the last.
+    fn add_steps(a: &[f32], stride: usize, len: usize, x: &[f32], points: (&[f32], usize), dim: usize, sums: &mut [f64]) {
+        let (some, sums_of_some) = (x.chunks(ROWS * dim), sums.chunks_mut(ROWS * dim));
+        for (at, (x, sums)) in some.zip(sums_of_some).enumerate() {
+            let a = &a[at * ROWS * stride..];
+            if x.len() == ROWS * dim {
+                add_steps_of::<V, ROWS>((a, stride), len, x, points, dim, sums);
+                continue;
             }
-            if whole < stride {
-                let (step, negative) = (load::<V>(y, whole).sub(x), V::load(&straddling));
-                minus = negative.mul_add(step, minus);
-                plus = load::<V>(a, whole).sub(negative).mul_add(step, plus);
+            for n in 0..x.len() / dim {
+                let (x, sums) = (&x[n * dim..], &mut sums[n * dim..]);
+                add_steps_of::<V, 1>((&a[n * stride..], stride), len, x, points, dim, sums);
             }
-            for at in (whole + LANES..stride).step_by(LANES) {
-                plus = load::<V>(a, at).mul_add(load::<V>(y, at).sub(x), plus);
-            }
-            *force = s_minus * plus.sum() - s_plus * minus.sum();
         }
     }
 }
@@ -766,20 +1019,6 @@ per_isa! {
 }
 
 per_isa! {
-    /// Adds `sum_j a_j (y_kj - x_k)` to each coordinate of `sums`, for points stored coordinate by coordinate.
-    fn add_steps(a: &[f32], x: &[f32], soa: &[f32], sums: &mut [f64]) {
-        for (k, (&x, sum)) in x.iter().zip(sums).enumerate() {
-            let y = &soa[k * a.len()..][..a.len()];
-            let (x, mut steps) = (V::splat(x), V::zero());
-            for at in (0..a.len()).step_by(LANES) {
-                steps = load::<V>(a, at).mul_add(load::<V>(y, at).sub(x), steps);
-            }
-            *sum += f64::from(steps.sum());
-        }
-    }
-}
-
-per_isa! {
     /// Adds to each number of `squares` those of the first `width` elements of a row, rows `stride` elements apart.
     fn add_squares(rows: &[f32], stride: usize, width: usize, squares: &mut [f64]) {
         for (i, squares) in squares.iter_mut().enumerate() {
@@ -789,15 +1028,44 @@ per_isa! {
 }
 
 per_isa! {
-    /// `sum_l c_l v_l` of each row of two panels [n, LANES], the first with a stride, added to `sums`, and
-    /// `sum_l c_l² g_l` added to `squares`.
-    fn quadratic_form(c: &[f32], stride: usize, product: &[f32], diagonal: &[f32], sums: &mut [f64], squares: &mut [f64]) {
-        let (product, _) = product.as_chunks::<LANES>();
+    /// `sum_il c_il v_il` of rows of a lane block, each with a stride, and `sum_il c_il² g_l`.
+    fn quadratic_form(rows: usize, c: (&[f32], usize), product: (&[f32], usize), diagonal: &[f32]) -> [f64; 2] {
         let g = load::<V>(diagonal, 0);
-        for (at, ((v, sum), square)) in product.iter().zip(sums).zip(squares).enumerate() {
-            let c = load::<V>(c, at * stride);
-            *sum += f64::from(c.mul(V::load(v)).sum());
-            *square += f64::from(c.mul(c).mul(g).sum());
+        let (mut sum, mut squares) = (V::wide_zero(), V::wide_zero());
+        for i in 0..rows {
+            let c = load::<V>(c.0, i * c.1);
+            sum = c.wide_mul_add(load(product.0, i * product.1), sum);
+            squares = c.mul(c).wide_mul_add(g, squares);
+        }
+        [V::wide_sum(sum), V::wide_sum(squares)]
+    }
+}
+
+per_isa! {
+    /// A small group's products, panels of [rows, LANES] on and above the diagonal, each from its start in `panels` on,
+    /// as the rows of `tile`, those below it from above; what lies above counts twice afterwards: the products are
+    /// halved from the panel's own diagonal block on.
+    fn spread_gram(gram: &mut [f32], panels: &[std::ops::Range<usize>], tile: &mut [f32], stride: usize) {
+        let height = tile.len() / stride;
+        for (p, range) in panels.iter().enumerate() {
+            let (panel, _) = gram[range.clone()].as_chunks_mut::<LANES>();
+            let at = p * LANES;
+            for (i, products) in panel.iter().enumerate().take(height) {
+                store(V::load(products), tile, i * stride + at);
+            }
+            for block in 0..if at < height { p } else { 0 } {
+                let mut square = [V::zero(); LANES];
+                for l in 0..LANES {
+                    square[l] = V::load(&panel[block * LANES + l]);
+                }
+                let turned = V::transpose(square);
+                for l in 0..LANES.min(height - at) {
+                    store(turned[l], tile, (at + l) * stride + block * LANES);
+                }
+            }
+            for products in panel.iter_mut().skip(at) {
+                V::load(products).mul(V::splat(0.5)).store(products);
+            }
         }
     }
 }
