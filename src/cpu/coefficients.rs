@@ -1,7 +1,7 @@
 //! Phase B: partitions, coefficients, and the squared force of each temperature. Phase C uses the same coefficients.
 
 use super::Plan;
-use super::gemm::{TOGETHER, TargetsProduct, WIDTH, panels_product};
+use super::gemm::{ByRows, Left, TOGETHER, TargetsProduct, WIDTH, panels_product};
 use super::group::{Ahead, Group, Scratch, mask, sized, with_scratch};
 use super::isa::LANES;
 use super::sums::add;
@@ -450,23 +450,17 @@ impl Plan {
                 _ => (&mut *force, stacked, WIDTH, 0),
             };
             for (r, a) in coefficients.chunks_exact(height * row).enumerate() {
-                let out = &mut out[r * next..];
+                let (a, out) = (ByRows { a, stride: row }, &mut out[r * next..]);
                 if r == 0 && !self.cut.whole && width == WIDTH {
                     let offset = group.center[k..].first_chunk().expect("as many coordinates are left");
-                    let (m, stride, targets, at, panels) = (height, row, inputs.targets(b), k, &mut *own);
-                    let product = TargetsProduct { m, a, stride, targets, at, offset, panels, out, out_stride };
+                    let (m, targets, at, panels) = (height, inputs.targets(b), k, &mut *own);
+                    let product = TargetsProduct { m, a, targets, at, offset, panels, out, out_stride };
                     let mut ahead = Ahead::new(inputs, b, k + WIDTH, WIDTH);
                     product.run(self.isa, &mut || ahead.some());
                 } else {
                     let panels = if self.cut.whole { &group.points[k * t..] } else { &*own };
-                    panels_product(
-                        self.isa,
-                        height,
-                        (a, row),
-                        (panels, t * LANES, t, count),
-                        (out, out_stride, LANES),
-                        false,
-                    );
+                    let panels = (panels, t * LANES, t, count);
+                    panels_product(self.isa, height, a, panels, (out, out_stride, LANES), false);
                 }
             }
             for (squares, r) in squares.chunks_exact_mut(height).zip(0..) {
@@ -654,7 +648,7 @@ impl Plan {
         let Scratch { coefficients, force, .. } = scratch;
         let stacked = shapes.len() * g;
         let force = sized(force, stacked * WIDTH);
-        let (a, mut sums) = ((&coefficients[..], row), vec![[0.0f64; 2]; shapes.len()]);
+        let (a, mut sums) = (ByRows { a: &coefficients[..], stride: row }, vec![[0.0f64; 2]; shapes.len()]);
         for first in (0..row / LANES).step_by(TOGETHER) {
             // Products above the diagonal block stand for those below it too, so that half of the block is right. What
             // the panels have in common first, then what the second has below the first.
@@ -665,7 +659,7 @@ impl Plan {
             panels_product(self.isa, stacked, a, (&gram[common.start..], next, depth, panels.len()), to, false);
             for p in panels.clone().skip(1) {
                 let own = self.gram_panel(t, p);
-                let (a, below) = ((&coefficients[depth..], row), &gram[own.start + next..own.end]);
+                let (a, below) = (a.from(depth), &gram[own.start + next..own.end]);
                 let to = (&mut force[(p - first) * LANES..], WIDTH, 0);
                 panels_product(self.isa, stacked, a, (below, 0, below.len() / LANES, 1), to, true);
             }

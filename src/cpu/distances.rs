@@ -211,7 +211,8 @@ impl Plan {
                 for (at, panels) in group.points.chunks(TOGETHER * dim * LANES).enumerate() {
                     let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
                     let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
-                    panels_product(self.isa, rows.len(), (queries, dim), panels, out, false);
+                    let queries = ByRows { a: queries, stride: dim };
+                    panels_product(self.isa, rows.len(), queries, panels, out, false);
                 }
             } else {
                 for start in (0..dim).step_by(DEPTH) {

@@ -6,7 +6,7 @@
 //! than to the centre go apart, by differences.
 
 use super::cut::LOW_DIM;
-use super::gemm::{TOGETHER, center_row, pack_columns, pack_rows, panels_product};
+use super::gemm::{ByRows, TOGETHER, center_row, pack_columns, pack_rows, panels_product};
 use super::isa::{Isa, LANES};
 use super::tile::{
     FAR, FieldSums, Shape, add_steps, difference_row, field_row, gram_row, roots, squared_distance, total,
@@ -266,7 +266,7 @@ impl<'a, T: Element> References<'a, T> {
         for (at, panels) in panels.enumerate() {
             let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
             let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
-            panels_product(self.isa, query_norms.len(), (queries, dim), panels, out, false);
+            panels_product(self.isa, query_norms.len(), ByRows { a: queries, stride: dim }, panels, out, false);
         }
         let norms = &self.norms[chunk.clone()];
         let count = self.points.len() / dim - chunk.start;
@@ -341,7 +341,8 @@ impl<'a, T: Element> References<'a, T> {
         for (at, panels) in self.columns.chunks(TOGETHER * count * LANES).enumerate() {
             let together = panels.len() / (count * LANES);
             let panels = (&panels[present.start * LANES..], count * LANES, present.len(), together);
-            panels_product(self.isa, parts * n, (tile, stride), panels, (product, width, LANES), false);
+            let rows = ByRows { a: tile, stride };
+            panels_product(self.isa, parts * n, rows, panels, (product, width, LANES), false);
             let k = at * width..dim.min((at + 1) * width);
             let rows = steps.chunks_exact_mut(dim).zip(queries.chunks_exact(dim).cycle());
             for ((steps, x), (product, total)) in rows.zip(product.chunks_exact(width).zip(&*totals)) {

@@ -103,6 +103,42 @@ impl Left for ByRows<'_> {
     }
 }
 
+/// The transpose of rows, `stride` elements from one to the next, from column `row` on.
+#[derive(Clone, Copy)]
+pub(crate) struct ByColumns<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) row: usize,
+}
+
+impl Left for ByColumns<'_> {
+    #[inline(always)]
+    fn skip(self, i: usize) -> Self {
+        Self { row: self.row + i, ..self }
+    }
+
+    #[inline(always)]
+    fn together(&self) -> usize {
+        usize::MAX
+    }
+
+    #[inline(always)]
+    fn from(self, start: usize) -> Self {
+        Self { a: &self.a[start * self.stride..], ..self }
+    }
+
+    #[inline(always)]
+    fn holds(&self, rows: usize, depth: usize) -> bool {
+        self.row + rows <= self.stride && depth * self.stride <= self.a.len()
+    }
+
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.a.get_unchecked(k * self.stride + self.row + i) }
+    }
+}
+
 /// The transpose of panels [k][LANES], `next` elements apart: [LANES] rows each.
 #[derive(Clone, Copy)]
 pub(crate) struct ByPanels<'a> {
@@ -346,12 +382,12 @@ impl<A: Left> Block<'_, A> {
     }
 }
 
-/// `out`, for each panel [m, LANES] (stride `out_stride`), `out_next` elements apart, becomes, or is added to, `a` [m, k] (stride `stride`)
+/// `out`, for each panel [m, LANES] (stride `out_stride`), `out_next` elements apart, becomes, or is added to, `a` [m, k]
 /// times `count` panels [k][LANES], which begin `next` elements apart.
 pub(crate) fn panels_product(
     isa: Isa,
     m: usize,
-    (a, stride): (&[f32], usize),
+    a: impl Left,
     (panels, next, k, count): (&[f32], usize, usize, usize),
     (out, out_stride, out_next): (&mut [f32], usize, usize),
     add: bool,
@@ -363,7 +399,7 @@ pub(crate) fn panels_product(
     }
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
-        let (a, panels) = (ByRows { a: &a[start..], stride }, &panels[start * LANES..]);
+        let (a, panels) = (a.from(start), &panels[start * LANES..]);
         Block { m, a, panels, next, depth, add: add || start > 0, out: &mut *out, out_stride, out_next }.run(
             isa,
             count,
@@ -372,12 +408,11 @@ pub(crate) fn panels_product(
     }
 }
 
-/// `out` (stride `out_stride`), [`WIDTH`] columns, becomes `a` [m, T] (stride `stride`) times the columns of `targets`
+/// `out` (stride `out_stride`), [`WIDTH`] columns, becomes `a` [m, T] times the columns of `targets`
 /// from `at` on, widened and less `offset`, which are left as panels [T][LANES].
-pub(crate) struct TargetsProduct<'a, T> {
+pub(crate) struct TargetsProduct<'a, A, T> {
     pub(crate) m: usize,
-    pub(crate) a: &'a [f32],
-    pub(crate) stride: usize,
+    pub(crate) a: A,
     pub(crate) targets: Targets<'a, T>,
     pub(crate) at: usize,
     pub(crate) offset: &'a [f32; WIDTH],
@@ -386,13 +421,13 @@ pub(crate) struct TargetsProduct<'a, T> {
     pub(crate) out_stride: usize,
 }
 
-impl<T: Element> TargetsProduct<'_, T> {
+impl<A: Left, T: Element> TargetsProduct<'_, A, T> {
     #[inline(always)]
     fn multiply<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, ahead: Ahead<'_>) {
         let len = self.panels.len() / TOGETHER;
         for start in (0..len).step_by(LANES * DEPTH) {
             let (first, add) = (start / LANES, start > 0);
-            let a = ByRows { a: self.a, stride: self.stride }.from(first);
+            let a = self.a.from(first);
             let (mut offsets, mut panels) = (self.offset.as_chunks().0, self.panels.chunks_exact_mut(len));
             for at in (0..WIDTH).step_by(PANELS * LANES) {
                 let mut block: [&mut [[f32; LANES]]; PANELS] = [(); PANELS].map(|()| {
@@ -418,16 +453,16 @@ impl<T: Element> TargetsProduct<'_, T> {
         }
     }
 
-    /// `ahead` is called ahead passes over the panels.
+    /// `ahead` is called before each pass over the panels.
     pub(crate) fn run(mut self, isa: Isa, ahead: Ahead<'_>) {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn targets_avx2<T: Element>(mut product: TargetsProduct<'_, T>, ahead: Ahead<'_>) {
+        fn targets_avx2<A: Left, T: Element>(mut product: TargetsProduct<'_, A, T>, ahead: Ahead<'_>) {
             product.multiply::<Avx2, 6, 1>(ahead);
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-        fn targets_avx512<T: Element>(mut product: TargetsProduct<'_, T>, ahead: Ahead<'_>) {
+        fn targets_avx512<A: Left, T: Element>(mut product: TargetsProduct<'_, A, T>, ahead: Ahead<'_>) {
             product.multiply::<Avx512, 8, 2>(ahead);
         }
         match isa {
@@ -444,7 +479,7 @@ impl<T: Element> TargetsProduct<'_, T> {
 }
 
 /// [`panels_product`] of a whole panel.
-pub(crate) fn panel_product(isa: Isa, m: usize, a: (&[f32], usize), panel: &[f32], out: (&mut [f32], usize)) {
+pub(crate) fn panel_product(isa: Isa, m: usize, a: impl Left, panel: &[f32], out: (&mut [f32], usize)) {
     panels_product(isa, m, a, (panel, 0, panel.len() / LANES, 1), (out.0, out.1, 0), false);
 }
 
@@ -452,12 +487,41 @@ pub(crate) fn panel_product(isa: Isa, m: usize, a: (&[f32], usize), panel: &[f32
 pub(crate) fn product(isa: Isa, [m, k, n]: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
     let whole = n / LANES * LANES;
     // All panels before it goes on along k: what is long comes by once, and rows of A stay near.
-    panels_product(isa, m, (a, k), (b, k * LANES, k, whole / LANES), (&mut *c, n, LANES), false);
+    panels_product(isa, m, ByRows { a, stride: k }, (b, k * LANES, k, whole / LANES), (&mut *c, n, LANES), false);
     if whole < n {
         // The last panel is wider than what is left of C.
         let mut edge = vec![0.0; m * LANES];
-        panel_product(isa, m, (a, k), &b[whole * k..], (&mut edge, LANES));
+        panel_product(isa, m, ByRows { a, stride: k }, &b[whole * k..], (&mut edge, LANES));
         for (c, edge) in c.chunks_exact_mut(n).zip(edge.chunks_exact(LANES)) {
+            c[whole..].copy_from_slice(&edge[..n - whole]);
+        }
+    }
+}
+
+/// `C = A B` for `a` [m, k] and the rows of `b` [k, n], which are packed while they are multiplied; `panels` are room for
+/// them.
+pub(crate) fn rows_product(
+    isa: Isa,
+    m: usize,
+    a: impl Left,
+    (b, n): (&[f32], usize),
+    panels: &mut Vec<f32>,
+    c: &mut [f32],
+) {
+    let (k, offset) = (b.len() / n, &[0.0; WIDTH]);
+    panels.resize(k * WIDTH, 0.0);
+    let targets = Targets { blocks: [b, &[], &[]], dim: n };
+    let whole = n / WIDTH * WIDTH;
+    for at in (0..whole).step_by(WIDTH) {
+        let (panels, out) = (&mut panels[..], &mut c[at..]);
+        let product = TargetsProduct { m, a, targets, at, offset, panels, out, out_stride: n };
+        product.run(isa, &mut || Lines::NONE);
+    }
+    if whole < n {
+        let mut edge = vec![0.0; m * WIDTH];
+        pack_columns(isa, b, n, whole, k * LANES, offset, panels);
+        panels_product(isa, m, a, (panels, k * LANES, k, TOGETHER), (&mut edge, WIDTH, LANES), false);
+        for (c, edge) in c.chunks_exact_mut(n).zip(edge.chunks_exact(WIDTH)) {
             c[whole..].copy_from_slice(&edge[..n - whole]);
         }
     }
@@ -659,6 +723,24 @@ mod tests {
                     assert_eq!(back, rows);
                 }
                 assert_eq!(again, packed);
+                if k == 0 {
+                    continue;
+                }
+
+                // Packed while it is multiplied, with A by columns; and A by panels.
+                let columns: Vec<f32> = (0..k * m).map(|at| a[at % m * k + at / m]).collect();
+                let mut of_columns = vec![f32::NAN; m * n];
+                let left = ByColumns { a: &columns, stride: m, row: 0 };
+                rows_product(isa, m, left, (&by_rows, n), &mut Vec::new(), &mut of_columns);
+                assert_eq!(of_columns, c);
+                let mut panels = vec![f32::NAN; packed_len(k, m)];
+                pack_transposed(isa, &a, m, k, &mut panels);
+                let left = ByPanels { panels: &panels, next: k * LANES, row: 0 };
+                let mut of_panels = vec![f32::NAN; m * LANES];
+                panel_product(isa, m, left, &packed[..k * LANES], (&mut of_panels, LANES));
+                for (of_panels, c) in of_panels.chunks_exact(LANES).zip(c.chunks_exact(n)) {
+                    assert_eq!(of_panels[..n.min(LANES)], c[..n.min(LANES)]);
+                }
             }
         }
     }

@@ -1,7 +1,9 @@
 //! The CPU as a backend of generators and their training.
 
 use super::isa::{Isa, LANES, Simd, exp, per_isa};
-use super::{Plan, Workspace, pack, pack_transposed, packed_len, product, sum, transpose};
+use super::gemm::{ByColumns, pack, pack_transposed, packed_len, product, rows_product};
+use super::tile::column_sums;
+use super::{Plan, Workspace};
 use crate::backend::{Backend, Batch, Head, Progress, Sampling, Weights, check_precision};
 use crate::data::Data;
 use crate::features::Patches;
@@ -32,9 +34,8 @@ pub struct Host {
     isa: Isa,
     /// What operands of products are rounded to.
     precision: Dtype,
-    /// A packed factor of a product, and the transpose of another; reused from call to call.
+    /// A packed factor of a product; reused from call to call.
     packed: Vec<f32>,
-    transposed: Vec<f32>,
 }
 
 impl Default for Host {
@@ -46,7 +47,7 @@ impl Default for Host {
 impl Host {
     /// The CPU.
     pub fn new() -> Self {
-        Self { isa: Isa::detect(), precision: Dtype::F32, packed: Vec::new(), transposed: Vec::new() }
+        Self { isa: Isa::detect(), precision: Dtype::F32, packed: Vec::new() }
     }
 
     /// The transposed weight of a layer, packed as the right factor of a product.
@@ -614,27 +615,17 @@ impl Backend for Host {
             grad_bias.fill(0.0);
             return Ok(());
         }
-        let Self { isa, precision, packed, transposed } = self;
-        let (isa, precision) = (*isa, *precision);
+        let (isa, dy) = (self.isa, &dy[..n * output]);
+        let (x, factor) = (operand(self.precision, &x[..n * input]), operand(self.precision, dy));
         // In blocks of rows of W.
-        transposed.resize(n * output, 0.0);
-        transpose(isa, &dy[..n * output], n, output, transposed);
-        packed.resize(packed_len(n, input), 0.0);
-        pack(isa, &operand(precision, &x[..n * input]), n, input, packed);
-        let x = &*packed;
-        // The bias is a sum, not a product.
-        let factor = operand(precision, transposed);
         let rows = (ROWS / 4).min(output.div_ceil(4));
-        grad_weight
-            .par_chunks_mut(rows * input)
-            .zip(grad_bias.par_chunks_mut(rows))
-            .zip(transposed.par_chunks(rows * n).zip(factor.par_chunks(rows * n)))
-            .for_each(|((weight, bias), (dy, factor))| {
-                product(isa, [bias.len(), n, input], factor, x, weight);
-                for (bias, dy) in bias.iter_mut().zip(dy.chunks_exact(n)) {
-                    *bias = sum(isa, dy);
-                }
-            });
+        let blocks = grad_weight.par_chunks_mut(rows * input).zip(grad_bias.par_chunks_mut(rows));
+        blocks.enumerate().for_each_init(Vec::new, |panels, (at, (weight, bias))| {
+            let left = ByColumns { a: &factor, stride: output, row: at * rows };
+            rows_product(isa, bias.len(), left, (&x, input), panels, weight);
+            // The bias is a sum, not a product.
+            column_sums(isa, dy, output, at * rows, bias);
+        });
         Ok(())
     }
 

@@ -52,13 +52,11 @@ pub use crate::Drift;
 pub use ceilings::{Ceilings, ceilings};
 pub use drift::drift;
 pub use field::field;
-use gemm::{pack, pack_transposed, packed_len, product, transpose};
 pub use host::{Host, HostData, HostDrift};
 pub use plan::{Plan, Workspace};
 pub use projected::projected;
 pub use sliced::sliced;
 pub use sums::{ForceNorms, ForceSums, ScaleSums};
-use tile::sum;
 
 /// The instruction set that the inner loops run on: `baseline` (what the target guarantees; on AArch64 with its fused
 /// multiply-add), `avx2` or `avx512`. The environment variable `CUDRIFT_ISA` forces one that the machine has.

@@ -3,7 +3,7 @@
 use super::field::{CHUNK, ROWS, References, Scratch};
 use super::isa::LANES;
 use super::tile::{Shape, field_row, roots};
-use super::{pack, packed_len, product};
+use super::gemm::{pack, packed_len, product};
 use crate::{Error, Projection, Result};
 use rayon::prelude::*;
 

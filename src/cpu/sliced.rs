@@ -2,7 +2,7 @@
 //! second product adds the gaps up.
 
 use super::isa::Isa;
-use super::{pack, pack_transposed, packed_len, product, transpose};
+use super::gemm::{pack, pack_transposed, packed_len, product, transpose};
 use crate::sliced::quantile;
 use crate::{Element, Error, Result, SlicedInputs};
 use rayon::prelude::*;

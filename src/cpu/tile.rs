@@ -1130,14 +1130,25 @@ per_isa! {
 }
 
 per_isa! {
-    /// sum_k v_k in f32.
-    fn sum(v: &[f32]) -> f32 {
-        let (blocks, rest) = v.as_chunks::<LANES>();
-        let mut sum = tail::<V>(rest);
-        for v in blocks {
-            sum = sum.add(V::load(v));
+    /// The sums of columns from `at` on, as many as there is room for, of rows `stride` elements long.
+    fn column_sums(rows: &[f32], stride: usize, at: usize, sums: &mut [f32]) {
+        /// Rows that are summed apart, so that rounding errors do not add up over all.
+        const BLOCK: usize = 64;
+        sums.fill(0.0);
+        let (blocks, tail) = sums.as_chunks_mut::<LANES>();
+        let at_tail = at + blocks.len() * LANES;
+        for some in rows.chunks(BLOCK * stride) {
+            for (p, sum) in blocks.iter_mut().enumerate() {
+                let mut part = V::zero();
+                for row in some.chunks_exact(stride) {
+                    part = part.add(load(row, at + p * LANES));
+                }
+                V::load(sum).add(part).store(sum);
+            }
+            for (k, sum) in tail.iter_mut().enumerate() {
+                *sum += some.chunks_exact(stride).map(|row| row[at_tail + k]).sum::<f32>();
+            }
         }
-        sum.sum()
     }
 }
 
