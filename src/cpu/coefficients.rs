@@ -74,7 +74,8 @@ impl Plan {
 
     /// The tile's row partitions [rows, R], appended, and its contribution to the column sums [R, row].
     ///
-    /// Leaves the exponentials in `out`, [R, rows, row], where they are to be kept; else it is of [`Plan::some_len`].
+    /// Leaves the exponentials in `out`, [R, rows, row], where they are to be kept; else it is room for those of
+    /// some rows and columns.
     #[allow(clippy::too_many_arguments)]
     fn tile_sums(
         &self,
@@ -132,13 +133,8 @@ impl Plan {
     }
 
     /// Columns that [`ROWS`] rows go through together, so that what is made of them stays in the first cache.
-    fn some_width(&self) -> usize {
+    pub(super) fn some_width(&self) -> usize {
         self.cut.row.min(256)
-    }
-
-    /// Elements of the exponentials of some rows in some columns at all temperatures.
-    pub(super) fn some_len(&self) -> usize {
-        self.spec.temperatures.len() * ROWS * self.some_width()
     }
 
     /// Whether partitions need their logarithms.
@@ -187,8 +183,13 @@ impl Plan {
         row_partition.clear();
         let (g, row) = (self.shape.generated, self.cut.row);
         let mut col_sum = vec![0.0; shapes.len() * row];
-        let out = sized(&mut scratch.coefficients, shapes.len() * g * row);
-        self.tile_sums(group, shapes, 0..g, tile, &mut row_partition, &mut col_sum, (out, true));
+        // In low dimension exponentials are made again, a few at a time.
+        let out = if self.cut.low_dim {
+            (sized(&mut scratch.exponentials, shapes.len() * ROWS * self.some_width()), false)
+        } else {
+            (sized(&mut scratch.coefficients, shapes.len() * g * row), true)
+        };
+        self.tile_sums(group, shapes, 0..g, tile, &mut row_partition, &mut col_sum, out);
         group.row_partition = row_partition;
         self.column_partitions(shapes, &[col_sum], group);
     }
@@ -227,7 +228,8 @@ impl Plan {
                     rows: Range<usize>,
                     (tile, stride): (&mut [f32], usize),
                     scratch: &mut Scratch| {
-            let (col_sum, out) = (sized(col_sum, len), sized(&mut scratch.exponentials, self.some_len()));
+            let room = shapes.len() * ROWS * self.some_width();
+            let (col_sum, out) = (sized(col_sum, len), sized(&mut scratch.exponentials, room));
             self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, (out, false));
         };
         let (rows, cols): (Vec<_>, Vec<_>) =
@@ -576,10 +578,10 @@ impl Plan {
         let whole = split / LANES * LANES;
         add(0, 0, (a, width), whole);
         if whole == split {
-            return add(1, whole, (&a[whole.min(a.len())..], width), width - whole);
+            return add(1, whole, (&a[whole..], width), width - whole);
         }
         // The lane block in which the negative block ends.
-        let mut straddling = [vec![0.0; ROWS * LANES], vec![0.0; ROWS * LANES]];
+        let mut straddling = [[0.0; ROWS * LANES]; 2];
         for (n, a) in a.chunks_exact(width).take(queries.len() / dim).enumerate() {
             let (negative, positive) = a[whole..][..LANES].split_at(split - whole);
             straddling[0][n * LANES..][..negative.len()].copy_from_slice(negative);
@@ -588,7 +590,7 @@ impl Plan {
         add(0, whole, (&straddling[0], LANES), LANES);
         add(1, whole, (&straddling[1], LANES), LANES);
         let rest = whole + LANES;
-        add(1, rest, (&a[rest.min(a.len())..], width), width - rest);
+        add(1, rest, (&a[rest..], width), width - rest);
     }
 
     /// The squares of [`Plan::tile_forces`]; `ready` as in [`Plan::tile_coefficients`]. With `keep` the forces take the place of the distances: row i of the tile
@@ -698,8 +700,9 @@ impl Plan {
         let dim = self.shape.dim;
         if self.cut.identity {
             // One contraction of all temperatures together.
+            let height = rows.len();
             self.tile_combined(group, shapes, factors, rows, tile, scratch);
-            let place = Place { out, height: tile.0.len() / tile.1, stride: dim, next: 0 };
+            let place = Place { out, height, stride: dim, next: 0 };
             let of_rows = self.contract(inputs, b, group, scratch, Some(place), |_, _, _| {});
             return of_rows.iter().sum();
         }

@@ -264,7 +264,7 @@ impl Plan {
             let tile = &mut tile[..row];
             let own;
             if self.cut.low_dim {
-                let (x, dim) = query(group, i, dim, row);
+                let x = query(group, i, dim, row);
                 tile::difference_row(self.isa, tile, &x[..dim], &group.soa);
                 own = tile[i];
             } else {
@@ -320,10 +320,10 @@ impl Plan {
 }
 
 /// The coordinates of query `i` in low dimension.
-pub(super) fn query(group: &Group, i: usize, dim: usize, row: usize) -> ([f32; LOW_DIM], usize) {
+fn query(group: &Group, i: usize, dim: usize, row: usize) -> [f32; LOW_DIM] {
     let mut x = [0.0; LOW_DIM];
     for (k, x) in x[..dim].iter_mut().enumerate() {
         *x = group.soa[k * row + i];
     }
-    (x, dim)
+    x
 }

@@ -1,7 +1,8 @@
 //! The matrix product behind distances, contractions and the generator: `C = A B` in f32.
 //!
 //! `B` is packed into panels of [`LANES`] columns, so that a row of a panel is one lane block; a block of rows of `A`
-//! stays in registers while it runs down a panel. The callers' tiles do the caching. Measured on one core of an AVX2
+//! stays in registers while it runs down a panel. What a product meets only once is packed in its first pass; what a later
+//! one will read from memory comes near during the multiply-adds ([`Lines`]). The callers' tiles do the caching. Measured on one core of an AVX2
 //! machine it reaches 93 % of the machine's multiply-adds at [64, 640] x [640, 160], where a general library reached
 //! 75 %.
 //!
@@ -32,7 +33,8 @@ pub(crate) fn packed_len(k: usize, n: usize) -> usize {
     k * n.next_multiple_of(LANES)
 }
 
-/// Pairs of cache lines, `stride` bytes apart, of which one is asked for in each step along k.
+/// Pairs of cache lines, `stride` bytes apart, one of which is asked for in each step along k: all at once would fill the
+/// queue that the product's own loads wait in.
 #[derive(Clone, Copy)]
 pub(crate) struct Lines {
     pub(crate) at: *const u8,
@@ -44,11 +46,14 @@ impl Lines {
     pub(crate) const NONE: Self = Self { at: std::ptr::null(), stride: 0, count: 0 };
 }
 
-/// What is to be asked for while the next rows of a result are summed.
-pub(crate) type Ahead<'a> = &'a mut dyn FnMut() -> Lines;
+/// What to ask for while the next few rows of a result are summed.
+pub(crate) type Hints<'a> = &'a mut dyn FnMut() -> Lines;
 
 /// Where `A` lies.
-pub(crate) trait Left: Copy {
+///
+/// # Safety
+/// What `holds` affirms, `at` must find inside its slice.
+pub(crate) unsafe trait Left: Copy {
     /// From row `i` on.
     fn skip(self, i: usize) -> Self;
 
@@ -75,7 +80,8 @@ pub(crate) struct ByRows<'a> {
     pub(crate) stride: usize,
 }
 
-impl Left for ByRows<'_> {
+// SAFETY: the last element of the last row is inside.
+unsafe impl Left for ByRows<'_> {
     #[inline(always)]
     fn skip(self, i: usize) -> Self {
         Self { a: &self.a[i * self.stride..], ..self }
@@ -93,7 +99,7 @@ impl Left for ByRows<'_> {
 
     #[inline(always)]
     fn holds(&self, rows: usize, depth: usize) -> bool {
-        (rows - 1) * self.stride + depth <= self.a.len()
+        (rows - 1).checked_mul(self.stride).is_some_and(|last| last + depth <= self.a.len())
     }
 
     #[inline(always)]
@@ -111,7 +117,8 @@ pub(crate) struct ByColumns<'a> {
     pub(crate) row: usize,
 }
 
-impl Left for ByColumns<'_> {
+// SAFETY: all columns are within a row, and the last row inside.
+unsafe impl Left for ByColumns<'_> {
     #[inline(always)]
     fn skip(self, i: usize) -> Self {
         Self { row: self.row + i, ..self }
@@ -129,7 +136,7 @@ impl Left for ByColumns<'_> {
 
     #[inline(always)]
     fn holds(&self, rows: usize, depth: usize) -> bool {
-        self.row + rows <= self.stride && depth * self.stride <= self.a.len()
+        self.row + rows <= self.stride && depth.checked_mul(self.stride).is_some_and(|len| len <= self.a.len())
     }
 
     #[inline(always)]
@@ -148,7 +155,8 @@ pub(crate) struct ByPanels<'a> {
     pub(crate) row: usize,
 }
 
-impl Left for ByPanels<'_> {
+// SAFETY: all rows are within the panel, and its last block inside.
+unsafe impl Left for ByPanels<'_> {
     #[inline(always)]
     fn skip(self, i: usize) -> Self {
         let row = self.row + i;
@@ -178,7 +186,10 @@ impl Left for ByPanels<'_> {
 }
 
 /// Where `B` lies, in lane blocks of `PANELS` panels.
-trait Right<const PANELS: usize> {
+///
+/// # Safety
+/// Every row before the depth must be inside the slices.
+unsafe trait Right<const PANELS: usize> {
     /// How many there are.
     fn depth(&self) -> usize;
 
@@ -189,8 +200,8 @@ trait Right<const PANELS: usize> {
     unsafe fn row<V: Simd>(&mut self, k: usize) -> [V; PANELS];
 }
 
-/// Panels of equal depth.
-impl<const PANELS: usize> Right<PANELS> for [&[[f32; LANES]]; PANELS] {
+// SAFETY: the panels are of equal depth.
+unsafe impl<const PANELS: usize> Right<PANELS> for [&[[f32; LANES]]; PANELS] {
     #[inline(always)]
     fn depth(&self) -> usize {
         assert!(self.iter().all(|panel| panel.len() == self[0].len()));
@@ -219,7 +230,8 @@ struct Unpacked<'a, T, const PANELS: usize> {
     panels: [&'a mut [[f32; LANES]]; PANELS],
 }
 
-impl<T: Element, const PANELS: usize> Right<PANELS> for Unpacked<'_, T, PANELS> {
+// SAFETY: the panels are of equal depth; the rows themselves are checked.
+unsafe impl<T: Element, const PANELS: usize> Right<PANELS> for Unpacked<'_, T, PANELS> {
     #[inline(always)]
     fn depth(&self) -> usize {
         assert!(self.panels.iter().all(|panel| panel.len() == self.panels[0].len()));
@@ -305,8 +317,8 @@ fn some_rows<V: Simd, const PANELS: usize>(
     }
 }
 
-/// A product's arguments: `m` rows of `a` with blocks [depth][LANES] of panels, the first of each `next`
-/// elements from the last one's, give, or are added to, rows of `out` (stride `out_stride`), a lane block for each panel,
+/// A product's arguments: `m` rows of `a` with blocks [depth][LANES] of panels, the first of each `next` elements from the
+/// last one's, give, or are added to, rows of `out` (stride `out_stride`), a lane block for each panel,
 /// `out_next` elements from the last one's.
 pub(crate) struct Block<'a, A> {
     pub(crate) m: usize,
@@ -324,14 +336,14 @@ impl<A: Left> Block<'_, A> {
     /// All rows in the columns of `PANELS` panels, the first of which is number `p`. `MOST` is how many rows of the result
     /// the registers hold beside rows of the panels.
     #[inline(always)]
-    fn columns<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, p: usize, ahead: Ahead<'_>) {
+    fn columns<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, p: usize, hints: Hints<'_>) {
         let panel = |at: usize| self.panels[(p + at) * self.next..][..self.depth * LANES].as_chunks().0;
         let panels = std::array::from_fn(panel);
         let mut i = 0;
         while i < self.m {
             let a = self.a.skip(i);
             let out = (&mut self.out[i * self.out_stride + p * self.out_next..], self.out_stride, self.out_next);
-            i += some_rows::<V, PANELS>(MOST.min(self.m - i), a, panels, ahead(), self.add, out);
+            i += some_rows::<V, PANELS>(MOST.min(self.m - i), a, panels, hints(), self.add, out);
         }
     }
 
@@ -340,44 +352,44 @@ impl<A: Left> Block<'_, A> {
     fn multiply<V: Simd, const MOST: usize, const TOGETHER: usize, const MOST_TOGETHER: usize>(
         &mut self,
         count: usize,
-        ahead: Ahead<'_>,
+        hints: Hints<'_>,
     ) {
         let mut p = 0;
         while p < count {
             if TOGETHER > 1 && count - p >= TOGETHER {
-                self.columns::<V, MOST_TOGETHER, TOGETHER>(p, ahead);
+                self.columns::<V, MOST_TOGETHER, TOGETHER>(p, hints);
                 p += TOGETHER;
             } else {
-                self.columns::<V, MOST, 1>(p, ahead);
+                self.columns::<V, MOST, 1>(p, hints);
                 p += 1;
             }
         }
     }
 
-    /// `count` panels; `ahead` is called after every few rows.
-    pub(crate) fn run(mut self, isa: Isa, count: usize, ahead: Ahead<'_>) {
+    /// `count` panels; `hints` is called before every few rows.
+    pub(crate) fn run(mut self, isa: Isa, count: usize, hints: Hints<'_>) {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        fn block_avx2<A: Left>(mut block: Block<'_, A>, count: usize, ahead: Ahead<'_>) {
-            block.multiply::<Avx2, 6, 1, 0>(count, ahead);
+        fn block_avx2<A: Left>(mut block: Block<'_, A>, count: usize, hints: Hints<'_>) {
+            block.multiply::<Avx2, 6, 1, 0>(count, hints);
         }
         // A lane block is one register here: with a single panel there is a load for every multiply-add, with two of them
         // five for eight.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx2,fma")]
-        fn block_avx512<A: Left>(mut block: Block<'_, A>, count: usize, ahead: Ahead<'_>) {
-            block.multiply::<Avx512, 12, 2, 8>(count, ahead);
+        fn block_avx512<A: Left>(mut block: Block<'_, A>, count: usize, hints: Hints<'_>) {
+            block.multiply::<Avx512, 12, 2, 8>(count, hints);
         }
         match isa {
             // AArch64 has a fused multiply-add and 32 registers of 4 lanes; others are taken to have 16 of them.
-            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1, 0>(count, ahead),
-            Isa::Baseline => self.multiply::<Plain<false>, 2, 1, 0>(count, ahead),
+            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1, 0>(count, hints),
+            Isa::Baseline => self.multiply::<Plain<false>, 2, 1, 0>(count, hints),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2 and FMA were detected.
-            Isa::Avx2 => unsafe { block_avx2(self, count, ahead) },
+            Isa::Avx2 => unsafe { block_avx2(self, count, hints) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2 and FMA were detected.
-            Isa::Avx512 => unsafe { block_avx512(self, count, ahead) },
+            Isa::Avx512 => unsafe { block_avx512(self, count, hints) },
         }
     }
 }
@@ -408,8 +420,8 @@ pub(crate) fn panels_product(
     }
 }
 
-/// `out` (stride `out_stride`), [`WIDTH`] columns, becomes `a` [m, T] times the columns of `targets`
-/// from `at` on, widened and less `offset`, which are left as panels [T][LANES].
+/// `out` (stride `out_stride`), [`WIDTH`] columns, becomes `a` [m, T] times the columns of `targets` from `at` on, widened
+/// and less `offset`, which are left as panels [T][LANES].
 pub(crate) struct TargetsProduct<'a, A, T> {
     pub(crate) m: usize,
     pub(crate) a: A,
@@ -423,7 +435,7 @@ pub(crate) struct TargetsProduct<'a, A, T> {
 
 impl<A: Left, T: Element> TargetsProduct<'_, A, T> {
     #[inline(always)]
-    fn multiply<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, ahead: Ahead<'_>) {
+    fn multiply<V: Simd, const MOST: usize, const PANELS: usize>(&mut self, hints: Hints<'_>) {
         let len = self.panels.len() / TOGETHER;
         for start in (0..len).step_by(LANES * DEPTH) {
             let (first, add) = (start / LANES, start > 0);
@@ -446,34 +458,34 @@ impl<A: Left, T: Element> TargetsProduct<'_, A, T> {
                         some_rows::<V, PANELS>(most, a, right, Lines::NONE, add, out)
                     } else {
                         let panels = block.each_ref().map(|panel| &**panel);
-                        some_rows::<V, PANELS>(most, a, panels, ahead(), add, out)
+                        some_rows::<V, PANELS>(most, a, panels, hints(), add, out)
                     };
                 }
             }
         }
     }
 
-    /// `ahead` is called before each pass over the panels.
-    pub(crate) fn run(mut self, isa: Isa, ahead: Ahead<'_>) {
+    /// `hints` is called before every few rows but the first, which wait for what they read themselves.
+    pub(crate) fn run(mut self, isa: Isa, hints: Hints<'_>) {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn targets_avx2<A: Left, T: Element>(mut product: TargetsProduct<'_, A, T>, ahead: Ahead<'_>) {
-            product.multiply::<Avx2, 6, 1>(ahead);
+        fn targets_avx2<A: Left, T: Element>(mut product: TargetsProduct<'_, A, T>, hints: Hints<'_>) {
+            product.multiply::<Avx2, 6, 1>(hints);
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-        fn targets_avx512<A: Left, T: Element>(mut product: TargetsProduct<'_, A, T>, ahead: Ahead<'_>) {
-            product.multiply::<Avx512, 8, 2>(ahead);
+        fn targets_avx512<A: Left, T: Element>(mut product: TargetsProduct<'_, A, T>, hints: Hints<'_>) {
+            product.multiply::<Avx512, 8, 2>(hints);
         }
         match isa {
-            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1>(ahead),
-            Isa::Baseline => self.multiply::<Plain<false>, 2, 1>(ahead),
+            Isa::Baseline if cfg!(target_arch = "aarch64") => self.multiply::<Plain<true>, 6, 1>(hints),
+            Isa::Baseline => self.multiply::<Plain<false>, 2, 1>(hints),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2 and FMA were detected.
-            Isa::Avx2 => unsafe { targets_avx2(self, ahead) },
+            // SAFETY: an `Isa::Avx2` is only made by `Isa::available`, after AVX2, FMA and F16C were detected.
+            Isa::Avx2 => unsafe { targets_avx2(self, hints) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2 and FMA were detected.
-            Isa::Avx512 => unsafe { targets_avx512(self, ahead) },
+            // SAFETY: an `Isa::Avx512` is only made by `Isa::available`, after AVX-512F, AVX2, FMA and F16C were detected.
+            Isa::Avx512 => unsafe { targets_avx512(self, hints) },
         }
     }
 }
@@ -498,8 +510,8 @@ pub(crate) fn product(isa: Isa, [m, k, n]: [usize; 3], a: &[f32], b: &[f32], c: 
     }
 }
 
-/// `C = A B` for `a` [m, k] and the rows of `b` [k, n], which are packed while they are multiplied; `panels` are room for
-/// them.
+/// `C = A B` for `a` [m, k] and the rows of `b` [k, n], k > 0, which are packed while they are multiplied; `panels` are
+/// room for them.
 pub(crate) fn rows_product(
     isa: Isa,
     m: usize,
@@ -518,9 +530,9 @@ pub(crate) fn rows_product(
         product.run(isa, &mut || Lines::NONE);
     }
     if whole < n {
-        let mut edge = vec![0.0; m * WIDTH];
-        pack_columns(isa, b, n, whole, k * LANES, offset, panels);
-        panels_product(isa, m, a, (panels, k * LANES, k, TOGETHER), (&mut edge, WIDTH, LANES), false);
+        let (count, mut edge) = ((n - whole).div_ceil(LANES), vec![0.0; m * WIDTH]);
+        pack_columns(isa, b, n, whole, k * LANES, &offset[..count * LANES], panels);
+        panels_product(isa, m, a, (panels, k * LANES, k, count), (&mut edge, WIDTH, LANES), false);
         for (c, edge) in c.chunks_exact_mut(n).zip(edge.chunks_exact(WIDTH)) {
             c[whole..].copy_from_slice(&edge[..n - whole]);
         }

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 pub(super) const COLUMNS: usize = 8 * LANES;
 
 /// Targets whose mean is the origin: squares of distances from it are an eighth more than from the mean of all, where
-/// these are alike.
+/// these are alike; one that is far from all others moves it by an eighth of the way.
 const SAMPLE: usize = 8;
 
 /// What the passes over one group share.
@@ -151,15 +151,15 @@ pub(super) struct Scratch {
     pub(super) tile: Vec<f32>,
     /// Products of a small group's centred targets, [`Plan::gram_panel`] by panel.
     pub(super) gram: Vec<f32>,
-    /// Of one row, [R, row].
+    /// Of some rows in some columns, [R, rows, columns].
     pub(super) exponentials: Vec<f32>,
     /// Exponentials, affinities, coefficients: [R or 1, rows, row].
     pub(super) coefficients: Vec<f32>,
     /// Centred points by rows.
     pub(super) rows: Vec<f32>,
-    /// One packed panel.
+    /// Packed panels.
     pub(super) panel: Vec<f32>,
-    /// A panel of the result, [R or 1, rows, LANES].
+    /// Some columns of the result, [R or 1, rows, WIDTH].
     pub(super) force: Vec<f32>,
 }
 

@@ -1,7 +1,7 @@
 //! The CPU as a backend of generators and their training.
 
-use super::isa::{Isa, LANES, Simd, exp, per_isa};
 use super::gemm::{ByColumns, pack, pack_transposed, packed_len, product, rows_product};
+use super::isa::{Isa, LANES, Simd, exp, per_isa};
 use super::tile::column_sums;
 use super::{Plan, Workspace};
 use crate::backend::{Backend, Batch, Head, Progress, Sampling, Weights, check_precision};

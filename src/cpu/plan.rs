@@ -5,7 +5,7 @@ use super::gemm::DEPTH;
 use super::group::{Group, Scratch, mask, optional_chunks, sized, with_scratch};
 use super::isa::{Isa, LANES};
 use super::sums::{ForceNorms, ForceSums, ScaleSums, add};
-use super::tile::Shape;
+use super::tile::{ROWS, Shape};
 use crate::{Convergence, DriftInputs, DriftShape, DriftSpec, Element, Error, FeatureScale, Result, Scale};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -155,6 +155,7 @@ impl Plan {
             [self.shape.groups, self.shape.generated, self.shape.targets(), self.shape.dim].map(wide);
         let [row, rows, lanes, depth] = [self.cut.row, self.cut.rows, LANES, DEPTH.min(self.shape.dim)].map(wide);
         let r = wide(self.spec.temperatures.len());
+        let threads = wide(rayon::current_num_threads());
         // points, minima, diagonals, weights, scales and partitions of a group
         let coordinates = if self.cut.low_dim { dim * row } else { dim + row };
         let group = coordinates + 8 * row + 5 * generated + r * (3 * generated + 5 * row);
@@ -166,7 +167,7 @@ impl Plan {
             (false, true) => {
                 let gram =
                     wide(self.gram_len(if self.cut.identity { self.shape.targets() } else { self.shape.generated }));
-                let parts = if chunks > 1 { chunks * (gram + row) } else { 0 };
+                let parts = if chunks > 1 { chunks * (gram + row) + chunks.min(threads) * row * depth } else { 0 };
                 gram + parts + row * depth + 2 * targets * lanes + r * generated * (row + 2 * lanes)
             }
             (false, false) => {
@@ -175,10 +176,11 @@ impl Plan {
             }
         };
         let tile = if self.kept == self.shape.groups { 0 } else { rows * row };
-        let scratch = group + tile + r * row + products;
+        let columns = if self.cut.identity || self.spec.rows_of_mass_one() { row } else { wide(self.some_width()) };
+        let exponentials = r * wide(ROWS) * columns;
+        let scratch = group + tile + exponentials + products;
         let states = if self.cut.small { 0 } else { groups * (group + points + 2 * wide(MAX_STRIPES) * r * row) };
         let kept = wide(self.kept) * wide(self.record());
-        let threads = wide(rayon::current_num_threads());
         let elements = kept + states + threads.min(groups * generated) * scratch;
         usize::try_from(elements * wide(size_of::<f32>())).unwrap_or(usize::MAX)
     }
@@ -531,10 +533,13 @@ impl Plan {
                 (Some(kept), _) if !self.cut.identity => {
                     let rows = self.cut.stripe_rows.min(generated);
                     let kept = kept.par_chunks(rows * self.stride);
-                    let parts: Vec<f64> = kept
-                        .zip(force.par_chunks_mut(rows * dim))
-                        .map(|(kept, out)| self.kept_force(&factors, kept, out))
-                        .collect();
+                    // Squares are added up as where forces are formed only now.
+                    let piece = if self.cut.small { self.row_blocks()[0].len() } else { self.cut.rows };
+                    let of_pieces = |(kept, out): (&[f32], &mut [f32])| -> f64 {
+                        let pieces = kept.chunks(piece * self.stride).zip(out.chunks_mut(piece * dim));
+                        pieces.map(|(kept, out)| self.kept_force(&factors, kept, out)).sum()
+                    };
+                    let parts: Vec<f64> = kept.zip(force.par_chunks_mut(rows * dim)).map(of_pieces).collect();
                     parts.into_iter().sum()
                 }
                 (kept, None) => self.with_small(

@@ -1,9 +1,9 @@
 //! The barycentre of all data by way of landmarks on the CPU: kernels of a few queries and all landmarks, and a product.
 
 use super::field::{CHUNK, ROWS, References, Scratch};
+use super::gemm::{pack, packed_len, product};
 use super::isa::LANES;
 use super::tile::{Shape, field_row, roots};
-use super::gemm::{pack, packed_len, product};
 use crate::{Error, Projection, Result};
 use rayon::prelude::*;
 

@@ -1,8 +1,8 @@
 //! The sliced Wasserstein field on the CPU: a product gives all projections, each direction is sorted by itself, and a
 //! second product adds the gaps up.
 
-use super::isa::Isa;
 use super::gemm::{pack, pack_transposed, packed_len, product, transpose};
+use super::isa::Isa;
 use crate::sliced::quantile;
 use crate::{Element, Error, Result, SlicedInputs};
 use rayon::prelude::*;

@@ -1,12 +1,11 @@
-//! Inner loops over one row of a tile: distances, kernel sums, affinities, coefficients, low-dimensional force.
+//! Inner loops over a row of a tile, or a few: distances, kernel sums, affinities, coefficients, low-dimensional steps.
 //!
-//! A row holds the distances d_ij of query i to all targets, padded to a multiple of [`LANES`]. Kernels are evaluated relative to the nearest target of the row (m = min_j d_ij)
-//! or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
+//! A row holds the distances d_ij of query i to all targets or some, padded to a multiple of [`LANES`]. Kernels are
+//! evaluated relative to the nearest target of the row (m = min_j d_ij) or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
 //! difference of the distances, so that its rounding error stays small where the value is large.
 
 use super::isa::{LANES, Simd, exp, exp2, per_isa, prefetch};
 use crate::{Element, Kernel};
-use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// The root of `f32::MAX`: no distance whose square is finite is larger. Minima over nothing, and padding before the
@@ -30,9 +29,13 @@ pub(crate) struct Shape {
 impl Shape {
     /// The kernel with length scale `tau`, in the units of the distances.
     pub(crate) fn new(kernel: Kernel, tau: f64) -> Self {
-        // A rate of 0 would make 0 * infinity of what is removed; a NaN stays.
+        // A rate of 0 would make 0 * infinity of what is removed, and so would one that is infinite of what is nearest;
+        // a NaN stays. Between the limits half of it is no subnormal, and log2(e) times it is finite.
         let rate = kernel.rate(tau) as f32;
-        Self { kernel, rate: if rate < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { rate }, power: None }
+        let least = 4.0 * f32::MIN_POSITIVE;
+        let rate = if rate < least { least } else { rate };
+        let most = f32::MAX / 4.0;
+        Self { kernel, rate: if rate > most { most } else { rate }, power: None }
     }
 
     /// The kernel at several temperatures. Where one is an integer power of that at the highest, it is computed from
@@ -284,6 +287,12 @@ per_isa! {
     }
 }
 
+/// The rate of the same kernel as a power of 2.
+#[inline(always)]
+fn binary(rate: f32) -> f32 {
+    (f64::from(rate) * std::f64::consts::LOG2_E) as f32
+}
+
 /// Rows that are taken together, so that what is read of their columns serves them all.
 pub(crate) const ROWS: usize = 4;
 
@@ -297,7 +306,7 @@ fn kernel_sums_of<V: Simd, const KERNEL: u8, const N: usize>(
     col_sum: &mut [f32],
 ) -> [f32; N] {
     let mut sums = [V::zero(); N];
-    let (binary, rate) = (V::splat(rate * LOG2_E), V::splat(rate));
+    let (binary, rate) = (V::splat(binary(rate)), V::splat(rate));
     let count = col_sum.len() / LANES;
     let (weight, least) = (blocks(row_weight, count), blocks(col_min, count));
     let distances = blocks_of::<N>((rows, stride), count);
@@ -356,7 +365,7 @@ fn exponentials_of<V: Simd, const KERNEL: u8, const N: usize>(
     col_min: &[f32],
     out: &mut [f32],
 ) {
-    let (half, rate) = (V::splat(0.5 * rate * LOG2_E), V::splat(rate));
+    let (half, rate) = (V::splat(0.5 * binary(rate)), V::splat(rate));
     let count = col_min.len() / LANES;
     let (least, distances) = (blocks(col_min, count), blocks_of::<N>((rows, stride), count));
     let out = blocks_of_mut::<N>(out, count);
@@ -494,7 +503,7 @@ impl Partition {
     }
 }
 
-/// What the affinities of one row need beside its distances; every slice has the row's length.
+/// What affinities need beside distances, of the columns in hand.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
     /// `Partition::inv_root` of each column, times sqrt(w_j) where weights enter the logits.
@@ -1035,7 +1044,7 @@ per_isa! {
         for i in 0..rows {
             let c = load::<V>(c.0, i * c.1);
             sum = c.wide_mul_add(load(product.0, i * product.1), sum);
-            squares = c.mul(c).wide_mul_add(g, squares);
+            squares = c.wide_mul_add(c.mul(g), squares);
         }
         [V::wide_sum(sum), V::wide_sum(squares)]
     }
