@@ -137,6 +137,11 @@ impl Plan {
         self.cut.row.min(256)
     }
 
+    /// Room for the exponentials of some rows in some columns at all temperatures.
+    fn room<'a>(&self, exponentials: &'a mut Vec<f32>) -> &'a mut [f32] {
+        sized(exponentials, self.spec.temperatures.len() * ROWS * self.some_width())
+    }
+
     /// Whether partitions need their logarithms.
     fn logs_asked(&self) -> bool {
         self.floors().of_normalizer() || self.spec.rows_of_mass_one()
@@ -185,7 +190,7 @@ impl Plan {
         let mut col_sum = vec![0.0; shapes.len() * row];
         // In low dimension exponentials are made again, a few at a time.
         let out = if self.cut.low_dim {
-            (sized(&mut scratch.exponentials, shapes.len() * ROWS * self.some_width()), false)
+            (self.room(&mut scratch.exponentials), false)
         } else {
             (sized(&mut scratch.coefficients, shapes.len() * g * row), true)
         };
@@ -228,8 +233,7 @@ impl Plan {
                     rows: Range<usize>,
                     (tile, stride): (&mut [f32], usize),
                     scratch: &mut Scratch| {
-            let room = shapes.len() * ROWS * self.some_width();
-            let (col_sum, out) = (sized(col_sum, len), sized(&mut scratch.exponentials, room));
+            let (col_sum, out) = (sized(col_sum, len), self.room(&mut scratch.exponentials));
             self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, (out, false));
         };
         let (rows, cols): (Vec<_>, Vec<_>) =

@@ -104,7 +104,7 @@ unsafe impl Left for ByRows<'_> {
 
     #[inline(always)]
     unsafe fn at(&self, i: usize, k: usize) -> f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: i < rows and k < depth that it holds, so this is at most (rows - 1) stride + depth - 1, which is inside.
         unsafe { *self.a.get_unchecked(i * self.stride + k) }
     }
 }
@@ -141,7 +141,7 @@ unsafe impl Left for ByColumns<'_> {
 
     #[inline(always)]
     unsafe fn at(&self, i: usize, k: usize) -> f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: row + i < stride and k < depth, of which it holds depth * stride elements.
         unsafe { *self.a.get_unchecked(k * self.stride + self.row + i) }
     }
 }
@@ -180,7 +180,7 @@ unsafe impl Left for ByPanels<'_> {
 
     #[inline(always)]
     unsafe fn at(&self, i: usize, k: usize) -> f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: row + i < LANES and k < depth, of which it holds depth * LANES elements.
         unsafe { *self.panels.get_unchecked(k * LANES + self.row + i) }
     }
 }
@@ -265,7 +265,7 @@ fn rows_of<V: Simd, const ROWS: usize, const PANELS: usize>(
     assert!(left.holds(ROWS, depth));
     let mut sum = [[V::zero(); PANELS]; ROWS];
     for k in 0..depth {
-        // SAFETY: k < depth.
+        // SAFETY: k < depth, which is the right factor's own.
         let b: [V; PANELS] = unsafe { right.row(k) };
         if lines.count > 0 {
             prefetch_second(lines.at);
@@ -274,7 +274,7 @@ fn rows_of<V: Simd, const ROWS: usize, const PANELS: usize>(
             lines.count -= 1;
         }
         for i in 0..ROWS {
-            // SAFETY: i < ROWS, k < depth.
+            // SAFETY: i < ROWS and k < depth, which the left factor was asked for above.
             let a = V::splat(unsafe { left.at(i, k) });
             for p in 0..PANELS {
                 sum[i][p] = a.mul_add(b[p], sum[i][p]);

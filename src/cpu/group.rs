@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 /// Columns of the targets that are packed at a time.
-pub(super) const COLUMNS: usize = 8 * LANES;
+const COLUMNS: usize = 8 * LANES;
 
 /// Targets whose mean is the origin: squares of distances from it are an eighth more than from the mean of all, where
 /// these are alike; one that is far from all others moves it by an eighth of the way.

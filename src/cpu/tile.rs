@@ -1,8 +1,9 @@
 //! Inner loops over a row of a tile, or a few: distances, kernel sums, affinities, coefficients, low-dimensional steps.
 //!
 //! A row holds the distances d_ij of query i to all targets or some, padded to a multiple of [`LANES`]. Kernels are
-//! evaluated relative to the nearest target of the row (m = min_j d_ij) or of the column: k(d) / e^{-psi(m)} = poly(d) e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the
-//! difference of the distances, so that its rounding error stays small where the value is large.
+//! evaluated relative to the nearest target of the row (m = min_j d_ij) or of the column: k(d) / e^{-psi(m)} = poly(d)
+//! e^{psi_0(m) - psi_0(d)}, where the exponent is formed from the difference of the distances, so that its rounding error
+//! stays small where the value is large.
 
 use super::isa::{LANES, Simd, exp, exp2, per_isa, prefetch};
 use crate::{Element, Kernel};
