@@ -31,7 +31,7 @@ impl Plan {
     /// The exponentials of up to [`ROWS`] rows of masked distances, which have a stride, to the targets `k`, at all
     /// temperatures or only those that sums are taken of: [rows, k], `apart` elements from one temperature to the next.
     #[allow(clippy::too_many_arguments)]
-    fn exponentials(
+    pub(super) fn exponentials(
         &self,
         group: &Group,
         shapes: &[Shape],
@@ -86,6 +86,7 @@ impl Plan {
         row_partition: &mut Vec<Partition>,
         col_sum: &mut [f32],
         (out, keep): (&mut [f32], bool),
+        made: &mut Vec<f32>,
     ) {
         let row = self.cut.row;
         let width = if keep { row } else { self.some_width() };
@@ -101,7 +102,7 @@ impl Plan {
             sums.fill([0.0; ROWS]);
             for start in (0..row).step_by(width) {
                 let k = start..row.min(start + width);
-                let distances = (&tile[start..], stride);
+                let distances = self.masked_distances(group, some.clone(), k.clone(), (tile, stride), made);
                 if wanted {
                     self.exponentials(group, shapes, (some.clone(), k.clone()), distances, !keep, out, apart);
                 }
@@ -189,12 +190,13 @@ impl Plan {
         let (g, row) = (self.shape.generated, self.cut.row);
         let mut col_sum = vec![0.0; shapes.len() * row];
         // In low dimension exponentials are made again, a few at a time.
+        let Scratch { tile: made, exponentials, coefficients, .. } = scratch;
         let out = if self.cut.low_dim {
-            (self.room(&mut scratch.exponentials), false)
+            (self.room(exponentials), false)
         } else {
-            (sized(&mut scratch.coefficients, shapes.len() * g * row), true)
+            (sized(coefficients, shapes.len() * g * row), true)
         };
-        self.tile_sums(group, shapes, 0..g, tile, &mut row_partition, &mut col_sum, out);
+        self.tile_sums(group, shapes, 0..g, tile, &mut row_partition, &mut col_sum, out, made);
         group.row_partition = row_partition;
         self.column_partitions(shapes, &[col_sum], group);
     }
@@ -233,8 +235,9 @@ impl Plan {
                     rows: Range<usize>,
                     (tile, stride): (&mut [f32], usize),
                     scratch: &mut Scratch| {
-            let (col_sum, out) = (sized(col_sum, len), self.room(&mut scratch.exponentials));
-            self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, (out, false));
+            let Scratch { tile: made, exponentials, .. } = scratch;
+            let (col_sum, out) = (sized(col_sum, len), self.room(exponentials));
+            self.tile_sums(state, shapes, rows, (&*tile, stride), row_partition, col_sum, (out, false), made);
         };
         let (rows, cols): (Vec<_>, Vec<_>) =
             self.over_stripes(inputs, b, state, kept, scratch, sums).into_iter().unzip();
@@ -279,6 +282,9 @@ impl Plan {
         scratch: &mut Scratch,
         work: impl FnOnce((&mut [f32], usize), &mut Scratch) -> R,
     ) -> R {
+        if self.cut.low_dim {
+            return self.with_tile(rows, kept, scratch, work);
+        }
         let fresh = kept.is_none();
         self.with_tile(rows.clone(), kept, scratch, |(tile, stride), scratch| {
             if fresh {
@@ -294,7 +300,7 @@ impl Plan {
         })
     }
 
-    fn floors(&self) -> Floors {
+    pub(super) fn floors(&self) -> Floors {
         match self.spec.affinity_floor {
             AffinityFloor::Product(floor) => {
                 Floors { affinity: floor.sqrt() as f32, log_normalizer: f32::NEG_INFINITY }
@@ -308,7 +314,7 @@ impl Plan {
     /// [rows, k]; returns S- and S+ of each. The distances, from the first of those targets on, have a stride. Where rows
     /// have mass 1, `k` must be all targets.
     #[allow(clippy::too_many_arguments)]
-    fn affinities(
+    pub(super) fn affinities(
         &self,
         group: &Group,
         shapes: &[Shape],
@@ -503,7 +509,7 @@ impl Plan {
             for first in rows.clone().step_by(ROWS) {
                 let some = first..rows.end.min(first + ROWS);
                 let at = first - rows.start;
-                let forces = self.low_dim_forces(group, shapes, some, (&tile.0[at * tile.1..], tile.1), scratch);
+                let forces = self.low_dim_forces(group, shapes, some, scratch);
                 for (n, forces) in forces.chunks_exact(shapes.len() * dim).enumerate() {
                     for (r, force) in forces.chunks_exact(dim).enumerate() {
                         let sum = force.iter().map(|f| f64::from(*f) * f64::from(*f)).sum();
@@ -522,79 +528,6 @@ impl Plan {
             squares[r] = of_rows.iter().fold(squares[r], |sum, square| add(&self.spec, sum, *square));
         }
         squares
-    }
-
-    /// The forces of up to [`ROWS`] queries in low dimension, [rows, R, D].
-    fn low_dim_forces(
-        &self,
-        group: &Group,
-        shapes: &[Shape],
-        some: Range<usize>,
-        (tile, stride): (&[f32], usize),
-        scratch: &mut Scratch,
-    ) -> Vec<f32> {
-        let (row, dim, temperatures) = (self.cut.row, self.shape.dim, shapes.len());
-        let whole_rows = self.spec.rows_of_mass_one();
-        let width = if whole_rows { row } else { self.some_width() };
-        let apart = ROWS * width;
-        let e = sized(&mut scratch.exponentials, temperatures * apart);
-        let queries: Vec<f32> = some.clone().flat_map(|i| (0..dim).map(move |k| group.soa[k * row + i])).collect();
-        let mut masses = vec![[[0.0f64; 2]; ROWS]; temperatures];
-        // Steps to the two blocks.
-        let steps_len = some.len() * dim;
-        let mut steps = vec![0.0f64; 2 * temperatures * steps_len];
-        for start in (0..row).step_by(width) {
-            let k = start..row.min(start + width);
-            if !whole_rows {
-                self.exponentials(group, shapes, (some.clone(), k.clone()), (&tile[start..], stride), false, e, apart);
-            }
-            for (r, a) in e.chunks_exact_mut(apart).enumerate() {
-                let part = self.affinities(group, shapes, (some.clone(), k.clone()), r, (&tile[start..], stride), a);
-                for (mass, part) in masses[r].iter_mut().flatten().zip(part.into_iter().flatten()) {
-                    *mass += f64::from(part);
-                }
-                let (minus, plus) = steps[2 * r * steps_len..][..2 * steps_len].split_at_mut(steps_len);
-                self.add_block_steps(group, k.clone(), a, &queries, [minus, plus]);
-            }
-        }
-        let mut forces = vec![0.0; some.len() * temperatures * dim];
-        for (at, force) in forces.iter_mut().enumerate() {
-            let (n, r, k) = (at / dim / temperatures, at / dim % temperatures, at % dim);
-            let [s_minus, s_plus] = masses[r][n];
-            let [minus, plus] = [0, 1].map(|block| steps[(2 * r + block) * steps_len + n * dim + k]);
-            *force = (s_minus * plus - s_plus * minus) as f32;
-        }
-        forces
-    }
-
-    /// Adds the steps of queries [n, D] to the targets `k`, times the affinities [n, k], to those to the negative and to
-    /// the positive block.
-    fn add_block_steps(&self, group: &Group, k: Range<usize>, a: &[f32], queries: &[f32], sums: [&mut [f64]; 2]) {
-        let (row, dim, width) = (self.cut.row, self.shape.dim, k.len());
-        let split = self.shape.generated + self.shape.negatives;
-        let mut add = |block: usize, at: usize, (a, stride): (&[f32], usize), len: usize| {
-            if len > 0 {
-                let points = (&group.soa[k.start + at..], row);
-                tile::add_steps(self.isa, a, stride, len, queries, points, dim, &mut *sums[block]);
-            }
-        };
-        let split = split.clamp(k.start, k.end) - k.start;
-        let whole = split / LANES * LANES;
-        add(0, 0, (a, width), whole);
-        if whole == split {
-            return add(1, whole, (&a[whole..], width), width - whole);
-        }
-        // The lane block in which the negative block ends.
-        let mut straddling = [[0.0; ROWS * LANES]; 2];
-        for (n, a) in a.chunks_exact(width).take(queries.len() / dim).enumerate() {
-            let (negative, positive) = a[whole..][..LANES].split_at(split - whole);
-            straddling[0][n * LANES..][..negative.len()].copy_from_slice(negative);
-            straddling[1][n * LANES + negative.len()..][..positive.len()].copy_from_slice(positive);
-        }
-        add(0, whole, (&straddling[0], LANES), LANES);
-        add(1, whole, (&straddling[1], LANES), LANES);
-        let rest = whole + LANES;
-        add(1, rest, (&a[rest..], width), width - rest);
     }
 
     /// The squares of [`Plan::tile_forces`]; `ready` as in [`Plan::tile_coefficients`]. With `keep` the forces take the place of the distances: row i of the tile
@@ -616,16 +549,9 @@ impl Plan {
         }
         let dim = self.shape.dim;
         if self.cut.low_dim {
-            // A row's distances are still needed at the other temperatures.
-            let mut forces = vec![0.0; rows.len() * shapes.len() * dim];
-            let squares =
-                self.tile_forces(inputs, b, group, shapes, rows, (&*tile, stride), ready, scratch, |r, at, _, f| {
-                    forces[(at * shapes.len() + r) * dim..][..dim].copy_from_slice(f);
-                });
-            for (tile, forces) in tile.chunks_exact_mut(stride).zip(forces.chunks_exact(shapes.len() * dim)) {
-                tile[..forces.len()].copy_from_slice(forces);
-            }
-            return squares;
+            return self.tile_forces(inputs, b, group, shapes, rows, (&[], 0), ready, scratch, |r, at, _, force| {
+                tile[at * stride + r * dim..][..dim].copy_from_slice(force);
+            });
         }
         // Here the coefficients of all rows exist before the first force does.
         self.tile_coefficients(group, shapes, rows.clone(), (&*tile, stride), ready, scratch);

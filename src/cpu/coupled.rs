@@ -166,8 +166,8 @@ impl Plan {
                 let log_sums: Vec<f64> = if sums.iter().zip(potential).any(small) {
                     log_column_sums(
                         row,
-                        &sweep(group, &|group, pass, rows, tile, _| {
-                            self.project_columns(group, shapes, r, &logs, rows, tile, pass);
+                        &sweep(group, &|group, pass, rows, tile, scratch| {
+                            self.project_columns(group, shapes, r, &logs, rows, tile, &mut scratch.tile, pass);
                         }),
                     )
                 } else {
@@ -205,16 +205,18 @@ impl Plan {
         if live.is_empty() {
             return;
         }
-        let e = sized(&mut scratch.exponentials, ADDED * live.len());
-        for (r, shape) in shapes.iter().enumerate().filter(|(r, _)| active[*r]) {
-            let potential = &group.potential[r * row..][live.clone()];
-            let col_sum = &mut pass.sums[r * row..][live.clone()];
-            for (first, tile) in rows.clone().step_by(ADDED).zip(tile.chunks(ADDED * stride)) {
-                let queries = first..rows.end.min(first + ADDED);
+        let Scratch { tile: made, exponentials, .. } = scratch;
+        let e = sized(exponentials, ADDED * live.len());
+        for first in rows.clone().step_by(ADDED) {
+            let queries = first..rows.end.min(first + ADDED);
+            let tile = (&tile[(first - rows.start) * stride..], stride);
+            let (tile, stride) = self.masked_distances(group, queries.clone(), 0..row, tile, made);
+            for (r, shape) in shapes.iter().enumerate().filter(|(r, _)| active[*r]) {
+                let potential = &group.potential[r * row..][live.clone()];
+                let col_sum = &mut pass.sums[r * row..][live.clone()];
                 let mut inverse = [[0.0; 2]; ADDED];
-                let each = queries.clone().zip(tile.chunks_exact(stride)).zip(e.chunks_exact_mut(live.len()));
-                for (k, ((i, tile), e)) in each.enumerate() {
-                    let (min, tile) = (group.masked.row[i], &tile[live.clone()]);
+                for (k, (i, e)) in queries.clone().zip(e.chunks_exact_mut(live.len())).enumerate() {
+                    let (min, tile) = (group.masked.row[i], &tile[k * stride..][live.clone()]);
                     // At first the nearest target has the least exponent.
                     let guess = self.guess(group, i, r).or(Some([0.0; 2]));
                     let of = tile::coupled(self.isa, *shape, min, tile, potential, split, guess, e);
@@ -237,12 +239,15 @@ impl Plan {
         logs: &[f64],
         rows: Range<usize>,
         (tile, stride): (&[f32], usize),
+        made: &mut Vec<f32>,
         pass: &mut Pass,
     ) {
         let row = self.cut.row;
         sized(&mut pass.sums, row);
         pass.least.resize(row, tile::FAR);
-        for (i, tile) in rows.zip(tile.chunks_exact(stride)) {
+        for i in rows.clone() {
+            let tile = (&tile[(i - rows.start) * stride..], stride);
+            let (tile, _) = self.masked_distances(group, i..i + 1, 0..row, tile, made);
             let at = 2 * (i * shapes.len() + r);
             // Nothing is there in a row without a sum.
             let log = [logs[at], logs[at + 1]].map(|log| if log == f64::NEG_INFINITY { 0.0 } else { log as f32 });

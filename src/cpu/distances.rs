@@ -1,7 +1,6 @@
 //! Phase A: distances of one group, their sum and their minima.
 
 use super::Plan;
-use super::cut::LOW_DIM;
 use super::gemm::{Block, ByPanels, ByRows, DEPTH, Left, Lines, TOGETHER, pack_rows, pack_targets, panels_product};
 use super::group::{Ahead, Group, Minima, Scratch, optional_chunks, sized, with_scratch};
 use super::isa::LANES;
@@ -24,16 +23,17 @@ impl Plan {
         (gram, height): (&mut [f32], usize),
         scratch: &mut Scratch,
     ) -> f64 {
-        let row = self.cut.row;
-        if !self.cut.low_dim {
-            self.gram(inputs, b, group, (gram, height), scratch);
-            let panels: Vec<_> = (0..row / LANES).map(|p| self.gram_panel(height, p)).collect();
-            let rows = &mut tile[..self.shape.generated * stride];
-            tile::spread_gram(self.isa, gram, &panels, rows, stride);
-        }
+        let (row, rows) = (self.cut.row, 0..self.shape.generated);
         let mut minima = std::mem::take(&mut group.before);
         minima.clear(row);
-        let sum = self.finish_rows(inputs, b, group, 0..self.shape.generated, (tile, stride), &mut minima);
+        let sum = if self.cut.low_dim {
+            self.low_dim_sum(group, rows, &mut scratch.tile, &mut minima)
+        } else {
+            self.gram(inputs, b, group, (gram, height), scratch);
+            let panels: Vec<_> = (0..row / LANES).map(|p| self.gram_panel(height, p)).collect();
+            tile::spread_gram(self.isa, gram, &panels, &mut tile[..rows.len() * stride], stride);
+            self.finish_rows(inputs, b, group, rows, (tile, stride), &mut minima)
+        };
         group.before = minima;
         sum
     }
@@ -204,7 +204,10 @@ impl Plan {
         minima: &mut Minima,
     ) -> f64 {
         let (t, dim) = (self.shape.targets(), self.shape.dim);
-        if !self.cut.low_dim {
+        if self.cut.low_dim {
+            return self.low_dim_sum(group, rows, &mut scratch.tile, minima);
+        }
+        {
             let Scratch { rows: queries, panel, gram: targets, .. } = scratch;
             if group.transposed {
                 let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries, &mut []);
@@ -244,8 +247,8 @@ impl Plan {
         self.finish_rows(inputs, b, group, rows, (&mut tile[..], stride), minima)
     }
 
-    /// Distances from products, or in low dimension from nothing, of the queries `rows`, row by row while it is in
-    /// cache; their minima; returns their share of `sum_ij d_ij w_j`.
+    /// Distances from products, of the queries `rows`, row by row while it is in cache; their minima; returns their share
+    /// of `sum_ij d_ij w_j`.
     fn finish_rows<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,
@@ -255,32 +258,25 @@ impl Plan {
         (tile, stride): (&mut [f32], usize),
         minima: &mut Minima,
     ) -> f64 {
-        let (t, row, dim) = (self.shape.targets(), self.cut.row, self.shape.dim);
+        let (t, row) = (self.shape.targets(), self.cut.row);
         let numerics = self.spec.numerics;
         let near = numerics.near_pairs as f32;
         let floor = self.spec.min_squared_distance as f32;
         let mut total = 0.0;
         for (i, tile) in rows.zip(tile.chunks_exact_mut(stride)) {
             let tile = &mut tile[..row];
-            let own;
-            if self.cut.low_dim {
-                let x = query(group, i, dim, row);
-                tile::difference_row(self.isa, tile, &x[..dim], &group.soa);
-                own = tile[i];
-            } else {
-                let norm = group.norms[i];
-                let product = std::mem::replace(&mut tile[i], f32::MIN);
-                let any = tile::gram_row(self.isa, tile, norm, &group.norms, near);
-                if any && near > 0.0 {
-                    for j in 0..t {
-                        if tile[j] < near * (norm + group.norms[j]) {
-                            tile[j] = tile::squared_distance(self.isa, inputs.target(b, i), inputs.target(b, j));
-                        }
+            let norm = group.norms[i];
+            let product = std::mem::replace(&mut tile[i], f32::MIN);
+            let any = tile::gram_row(self.isa, tile, norm, &group.norms, near);
+            if any && near > 0.0 {
+                for j in 0..t {
+                    if tile[j] < near * (norm + group.norms[j]) {
+                        tile[j] = tile::squared_distance(self.isa, inputs.target(b, i), inputs.target(b, j));
                     }
                 }
-                // A point differs from itself by nothing, unless it is not finite.
-                own = if near > 0.0 { 0.0 * norm } else { (norm + norm) - 2.0 * product };
             }
+            // A point differs from itself by nothing, unless it is not finite.
+            let own = if near > 0.0 { 0.0 * norm } else { (norm + norm) - 2.0 * product };
             let own = if numerics.constant_self_distance { 0.0 } else { own };
             let own = (if own < floor { floor } else { own }).sqrt();
             tile[i] = f32::MAX;
@@ -299,7 +295,7 @@ impl Plan {
     }
 
     /// Hands `work` the kept rows of a stripe that come next, or where none are kept a tile of the scratch, with the
-    /// stride of its rows.
+    /// stride of its rows. In low dimension there are no distances: rows are kept for the forces.
     pub(super) fn with_tile<R>(
         &self,
         rows: Range<usize>,
@@ -312,18 +308,12 @@ impl Plan {
             *kept = Some(rest);
             return work((tile, self.stride), scratch);
         }
+        if self.cut.low_dim {
+            return work((&mut [], 0), scratch);
+        }
         let mut tile = std::mem::take(&mut scratch.tile);
         let result = work((sized(&mut tile, rows.len() * self.cut.row), self.cut.row), scratch);
         scratch.tile = tile;
         result
     }
-}
-
-/// The coordinates of query `i` in low dimension.
-fn query(group: &Group, i: usize, dim: usize, row: usize) -> [f32; LOW_DIM] {
-    let mut x = [0.0; LOW_DIM];
-    for (k, x) in x[..dim].iter_mut().enumerate() {
-        *x = group.soa[k * row + i];
-    }
-    x
 }

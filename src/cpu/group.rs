@@ -33,6 +33,8 @@ pub(super) struct Group {
     pub(super) transposed: bool,
     /// Targets coordinate by coordinate, [D, row]. Low dimension only.
     pub(super) soa: Vec<f32>,
+    /// What is added to squared distances: infinity for padding and removed columns, else 0, `[row]`.
+    pub(super) absent: Vec<f32>,
     /// w_j of the distance mean, `[row]`; 0 for padding.
     pub(super) mean_weight: Vec<f32>,
     /// What multiplies K in the row sum, `[row]`; 0 for padding and removed columns.
@@ -247,6 +249,8 @@ impl Plan {
         let w = |j: usize| inputs.weight(b, j);
         fill(&mut group.mean_weight, &|j| if rule == WeightRule::Ignored { 1.0 } else { w(j) });
         fill(&mut group.row_weight, &|j| if rule == WeightRule::Logit { w(j) } else { 1.0 });
+        group.absent.clear();
+        group.absent.extend(group.row_weight.iter().map(|w| if *w == 0.0 { f32::INFINITY } else { 0.0 }));
         group.removed.clear();
         for j in (0..row).filter(|&j| group.row_weight[j] == 0.0) {
             match group.removed.last_mut() {

@@ -17,7 +17,8 @@
 //!   identity would lose digits, and where D is small, each temperature's force is formed.
 //! - *Big groups*: tiles of [rows, T] distances, stripes of tiles in parallel; each temperature's force is formed once,
 //!   and takes the place of the distances that it came from until the norms are known.
-//! - *Low dimension* (D <= 8): distances are sums of squared differences, forces are accumulated beside the affinities.
+//! - *Low dimension* (D <= 8): distances are sums of squared differences, made in every pass again and never kept;
+//!   forces are accumulated beside the affinities.
 //!
 //! # Exponentials
 //! Kernels are taken relative to the nearest target of the row and of the column, `e_ij = k_ij e^{(psi(m_i) +
@@ -41,6 +42,7 @@ mod gemm;
 mod group;
 mod host;
 pub(crate) mod isa;
+mod low_dim;
 mod plan;
 mod projected;
 pub(crate) mod simd;

@@ -59,8 +59,8 @@ pub struct Plan {
     pub(super) shape: DriftShape,
     pub(super) cut: Cut,
     pub(super) isa: Isa,
-    /// Elements from one row of kept distances to the next. Where forces are kept they take the distances' place, and
-    /// R · D may be more than T.
+    /// Elements from one kept row to the next. Forces take the place of distances, of which R · D may be more than T; in
+    /// low dimension they are all that is kept.
     pub(super) stride: usize,
     /// Groups that the workspace keeps something of between phases.
     kept: usize,
@@ -104,7 +104,12 @@ impl Plan {
         let mut cut = Cut::new(&shape, temperatures);
         // What is kept for the identity does not hold potentials.
         cut.identity &= !spec.rows_of_mass_one();
-        let stride = if cut.identity { cut.row } else { cut.row.max(temperatures.saturating_mul(shape.dim)) };
+        let forces = temperatures.saturating_mul(shape.dim);
+        let stride = match cut {
+            Cut { identity: true, .. } => cut.row,
+            Cut { low_dim: true, .. } => forces,
+            _ => cut.row.max(forces),
+        };
         let plan = Self { spec: spec.clone(), shape, cut, isa: Isa::detect(), stride, kept: 0 };
         let samples = [shape.groups, shape.targets(), shape.dim, size_of::<f32>()];
         let samples = samples.into_iter().fold(1usize, usize::saturating_mul);
@@ -175,8 +180,12 @@ impl Plan {
                 queries + lanes * depth + (2 * targets + depth) * lanes + r * rows * (row + 2 * lanes)
             }
         };
-        let tile = if self.kept == self.shape.groups { 0 } else { rows * row };
         let columns = if self.cut.identity || self.spec.rows_of_mass_one() { row } else { wide(self.some_width()) };
+        let tile = match self.cut.low_dim {
+            true => wide(ROWS) * columns,
+            false if self.kept == self.shape.groups => 0,
+            false => rows * row,
+        };
         let exponentials = r * wide(ROWS) * columns;
         let scratch = group + tile + exponentials + products;
         let states = if self.cut.small { 0 } else { groups * (group + points + 2 * wide(MAX_STRIPES) * r * row) };
@@ -331,7 +340,11 @@ impl Plan {
                             group.load_partitions(rest, &self.shape, self.cut.row, shapes.len());
                             return work(&group, (tile, stride), gram, scratch);
                         }
-                        self.small_minima(&mut group, (tile, stride));
+                        if self.cut.low_dim {
+                            self.small_distances(inputs, b, &mut group, (&mut [], 0), (&mut [], 0), scratch);
+                        } else {
+                            self.small_minima(&mut group, (tile, stride));
+                        }
                         partitions = Some(rest);
                         gram
                     }
@@ -344,7 +357,9 @@ impl Plan {
                     }
                 };
                 self.mask_minima(scale, shapes, &mut group);
-                mask(&group, rows, self.cut.row, tile, stride);
+                if !self.cut.low_dim {
+                    mask(&group, rows, self.cut.row, tile, stride);
+                }
                 self.small_sums(&mut group, shapes, (&*tile, stride), scratch);
                 if let Some(partitions) = partitions.filter(|p| !p.is_empty()) {
                     group.save_partitions(partitions);

@@ -10,7 +10,7 @@ pub const LANES: usize = 16;
 /// LANES numbers. Every operation acts lane by lane; comparisons with a NaN are false.
 pub trait Simd: Copy {
     /// The same number of f64, for sums.
-    type Wide: Copy;
+    type Wide: bytemuck::Pod;
 
     fn splat(value: f32) -> Self;
     fn load(values: &[f32; LANES]) -> Self;
@@ -43,8 +43,8 @@ pub trait Simd: Copy {
     fn if_less(self, other: Self, yes: Self, no: Self) -> Self;
     /// Whether `self < other` in some lane.
     fn any_less(self, other: Self) -> bool;
-    /// 2^n for `self` = 1.5 * 2^23 + n.
-    fn power_of_two(self) -> Self;
+    /// `self * 2^n` for integers n; `shifted` = 1.5 * 2^23 + n.
+    fn scaled(self, n: Self, shifted: Self) -> Self;
     /// The sum of the lanes, pairwise.
     fn sum(self) -> f32;
     /// Lane `l` of number `k` becomes lane `k` of number `l`.
@@ -55,6 +55,12 @@ pub trait Simd: Copy {
     fn wide_mul_add(self, other: Self, sum: Self::Wide) -> Self::Wide;
     /// The sum of the lanes, pairwise.
     fn wide_sum(sum: Self::Wide) -> f64;
+
+    /// Adds each lane to one of `sums`.
+    #[inline(always)]
+    fn add_to(self, sums: &mut [f64; LANES]) {
+        *sums = bytemuck::cast(self.wide_mul_add(Self::splat(1.0), bytemuck::cast(*sums)));
+    }
 
     /// The smallest lane.
     #[inline(always)]
@@ -111,7 +117,7 @@ pub(crate) fn exp<V: Simd>(x: V) -> V {
         p = p.mul_add(r, V::splat(c));
     }
     let p = p.mul_add(r.mul(r), r).add(V::splat(1.0));
-    x.if_less(V::splat(-87.0), V::zero(), p.mul(shifted.power_of_two()))
+    x.if_less(V::splat(-87.0), V::zero(), p.scaled(n, shifted))
 }
 
 /// 2^x for -126 <= x <= 126, 0 below; NaN stays NaN. Relative error at most 2 units in the last place. Where an exponent has
@@ -120,13 +126,14 @@ pub(crate) fn exp<V: Simd>(x: V) -> V {
 pub(crate) fn exp2<V: Simd>(x: V) -> V {
     let magic = V::splat(12_582_912.0);
     let shifted = x.add(magic);
-    let f = x.sub(shifted.sub(magic));
+    let n = shifted.sub(magic);
+    let f = x.sub(n);
     // Minimax polynomial of (2^f - 1) / f on |f| <= 1/2 (Cephes, exp2f).
     let mut p = V::splat(1.535_336_2e-4);
     for c in [1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0] {
         p = p.mul_add(f, V::splat(c));
     }
-    x.if_less(V::splat(-126.0), V::zero(), p.mul(shifted.power_of_two()))
+    x.if_less(V::splat(-126.0), V::zero(), p.scaled(n, shifted))
 }
 
 /// What the compiler makes of an array.
@@ -222,8 +229,8 @@ impl<const FMA: bool> Simd for Plain<FMA> {
         (0..LANES).fold(false, |any, l| any | (self.0[l] < other.0[l]))
     }
     #[inline(always)]
-    fn power_of_two(self) -> Self {
-        lanes!(|l| f32::from_bits((self.0[l].to_bits() << 23).wrapping_add(127 << 23)))
+    fn scaled(self, _: Self, shifted: Self) -> Self {
+        lanes!(|l| self.0[l] * f32::from_bits((shifted.0[l].to_bits() << 23).wrapping_add(127 << 23)))
     }
     #[inline(always)]
     fn sum(self) -> f32 {
@@ -361,9 +368,9 @@ macro_rules! registers {
                 unsafe { false $(| any_less(self.0[$i], other.0[$i]))* }
             }
             #[inline(always)]
-            fn power_of_two(self) -> Self {
+            fn scaled(self, n: Self, shifted: Self) -> Self {
                 // SAFETY: see above.
-                Self(unsafe { [$(power_of_two(self.0[$i])),*] })
+                Self(unsafe { [$(scaled(self.0[$i], n.0[$i], shifted.0[$i])),*] })
             }
             #[inline(always)]
             fn sum(self) -> f32 {
@@ -447,10 +454,10 @@ mod avx2 {
         any_less(a: __m256, b: __m256) -> bool = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) != 0;
         if_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 =
             _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
-        power_of_two(a: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_add_epi32(
-            _mm256_slli_epi32::<23>(_mm256_castps_si256(a)),
+        scaled(a: __m256, _n: __m256, shifted: __m256) -> __m256 = _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_add_epi32(
+            _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted)),
             _mm256_set1_epi32(127 << 23),
-        ));
+        )));
     }
 
     /// # Safety
@@ -522,10 +529,7 @@ mod avx512 {
         any_less(a: __m512, b: __m512) -> bool = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) != 0;
         if_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes);
-        power_of_two(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_add_epi32(
-            _mm512_slli_epi32::<23>(_mm512_castps_si512(a)),
-            _mm512_set1_epi32(127 << 23),
-        ));
+        scaled(a: __m512, n: __m512, _shifted: __m512) -> __m512 = _mm512_scalef_ps(a, n);
     }
 
     /// # Safety

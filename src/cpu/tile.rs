@@ -149,13 +149,13 @@ fn lanes_mut(row: &mut [f32], at: usize) -> &mut [f32; LANES] {
 
 /// The first `count` lane blocks of a row: with slices of one length, loops over them need no checks.
 #[inline(always)]
-fn blocks(row: &[f32], count: usize) -> &[[f32; LANES]] {
+pub(super) fn blocks(row: &[f32], count: usize) -> &[[f32; LANES]] {
     &row.as_chunks().0[..count]
 }
 
 /// Those of `N` rows, `stride` elements from one to the next.
 #[inline(always)]
-fn blocks_of<const N: usize>((rows, stride): (&[f32], usize), count: usize) -> [&[[f32; LANES]]; N] {
+pub(super) fn blocks_of<const N: usize>((rows, stride): (&[f32], usize), count: usize) -> [&[[f32; LANES]]; N] {
     let mut all: [&[[f32; LANES]]; N] = [&[]; N];
     for n in 0..N {
         all[n] = blocks(&rows[n * stride..], count);
@@ -165,7 +165,7 @@ fn blocks_of<const N: usize>((rows, stride): (&[f32], usize), count: usize) -> [
 
 /// Those of `N` rows that lie one after the other.
 #[inline(always)]
-fn blocks_of_mut<const N: usize>(rows: &mut [f32], count: usize) -> [&mut [[f32; LANES]]; N] {
+pub(super) fn blocks_of_mut<const N: usize>(rows: &mut [f32], count: usize) -> [&mut [[f32; LANES]]; N] {
     let mut rest = rows.as_chunks_mut().0;
     let mut all: [&mut [[f32; LANES]]; N] = std::array::from_fn(|_| Default::default());
     for row in &mut all {
