@@ -37,16 +37,14 @@ impl Plan {
         shapes: &[Shape],
         (rows, k): (Range<usize>, Range<usize>),
         (tile, stride): (&[f32], usize),
-        only_joint: bool,
+        (only_joint, done): (bool, Option<usize>),
         out: &mut [f32],
         apart: usize,
     ) {
         let (minima, width, len) = (&group.masked.row[rows.clone()], k.len(), rows.len() * k.len());
-        for (r, (shape, out)) in shapes.iter().zip(out.chunks_mut(apart)).enumerate() {
-            let wanted = !only_joint || group.joint[r].is_some();
-            if shape.power != Some(1) && (shape.power.is_some() || !wanted) {
-                continue;
-            }
+        let asked = self.evaluated(group, shapes, only_joint).filter(|r| Some(*r) != done);
+        for r in asked {
+            let (shape, out) = (&shapes[r], &mut out[r * apart..]);
             match self.spec.coupling {
                 Coupling::Row => {
                     for (n, min) in minima.iter().enumerate() {
@@ -70,6 +68,15 @@ impl Plan {
                 tile::power(self.isa, n, from, to);
             }
         }
+    }
+
+    /// Temperatures whose exponentials are evaluated, not powers of others: all, or of those that sums are taken of.
+    pub(super) fn evaluated(&self, group: &Group, shapes: &[Shape], only_joint: bool) -> impl Iterator<Item = usize> {
+        let asked = move |(r, shape): &(usize, &Shape)| {
+            let wanted = !only_joint || group.joint[*r].is_some();
+            shape.power == Some(1) || shape.power.is_none() && wanted
+        };
+        shapes.iter().enumerate().filter(asked).map(|(r, _)| r)
     }
 
     /// The tile's row partitions [rows, R], appended, and its contribution to the column sums [R, row].
@@ -102,10 +109,12 @@ impl Plan {
             sums.fill([0.0; ROWS]);
             for start in (0..row).step_by(width) {
                 let k = start..row.min(start + width);
-                let distances = self.masked_distances(group, some.clone(), k.clone(), (tile, stride), made);
-                if wanted {
-                    self.exponentials(group, shapes, (some.clone(), k.clone()), distances, !keep, out, apart);
-                }
+                let all = (some.clone(), k.clone());
+                let distances = if wanted {
+                    self.with_exponentials(group, shapes, all, (tile, stride), !keep, out, apart, made)
+                } else {
+                    self.masked_distances(group, all, (tile, stride), made)
+                };
                 for (r, (shape, joint)) in shapes.iter().zip(&group.joint).enumerate() {
                     let col_sum = &mut col_sum[r * row..][k.clone()];
                     let part = match joint {
@@ -135,7 +144,7 @@ impl Plan {
 
     /// Columns that [`ROWS`] rows go through together, so that what is made of them stays in the first cache.
     pub(super) fn some_width(&self) -> usize {
-        self.cut.row.min(256)
+        self.cut.row.min(512)
     }
 
     /// Room for the exponentials of some rows in some columns at all temperatures.
@@ -389,7 +398,7 @@ impl Plan {
             let tile = &tile[at * stride..];
             if !ready && !self.spec.rows_of_mass_one() {
                 let out = &mut out[at * row..];
-                self.exponentials(group, shapes, (some.clone(), 0..row), (tile, stride), false, out, apart);
+                self.exponentials(group, shapes, (some.clone(), 0..row), (tile, stride), (false, None), out, apart);
             }
             for r in 0..shapes.len() {
                 let c = &mut out[r * apart + at * row..][..some.len() * row];
@@ -420,7 +429,7 @@ impl Plan {
             let some = first..rows.end.min(first + ROWS);
             let tile = &tile[(first - rows.start) * stride..];
             let (all, apart) = ((some.clone(), 0..row), ROWS * row);
-            self.exponentials(group, shapes, all, (tile, stride), false, exponentials, apart);
+            self.exponentials(group, shapes, all, (tile, stride), (false, None), exponentials, apart);
             let mut totals = [0.0; ROWS];
             for (r, a) in exponentials.chunks_exact_mut(ROWS * row).enumerate() {
                 let sums = self.affinities(group, shapes, (some.clone(), 0..row), r, (tile, stride), a);

@@ -210,7 +210,7 @@ impl Plan {
         for first in rows.clone().step_by(ADDED) {
             let queries = first..rows.end.min(first + ADDED);
             let tile = (&tile[(first - rows.start) * stride..], stride);
-            let (tile, stride) = self.masked_distances(group, queries.clone(), 0..row, tile, made);
+            let (tile, stride) = self.masked_distances(group, (queries.clone(), 0..row), tile, made);
             for (r, shape) in shapes.iter().enumerate().filter(|(r, _)| active[*r]) {
                 let potential = &group.potential[r * row..][live.clone()];
                 let col_sum = &mut pass.sums[r * row..][live.clone()];
@@ -247,7 +247,7 @@ impl Plan {
         pass.least.resize(row, tile::FAR);
         for i in rows.clone() {
             let tile = (&tile[(i - rows.start) * stride..], stride);
-            let (tile, _) = self.masked_distances(group, i..i + 1, 0..row, tile, made);
+            let (tile, _) = self.masked_distances(group, (i..i + 1, 0..row), tile, made);
             let at = 2 * (i * shapes.len() + r);
             // Nothing is there in a row without a sum.
             let log = [logs[at], logs[at + 1]].map(|log| if log == f64::NEG_INFINITY { 0.0 } else { log as f32 });

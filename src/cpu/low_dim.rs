@@ -3,17 +3,42 @@
 //! write them to memory and to read them.
 
 use super::Plan;
+use super::cut::LOW_DIM;
 use super::group::{Group, Minima, Scratch, sized};
 use super::isa::{LANES, Simd, per_isa};
+use super::simd::pairwise;
 use super::sums::add;
-use super::tile::{FAR, ROWS, Shape, blocks, blocks_of, blocks_of_mut};
-use crate::{Coupling, FeatureScale, SelfMask};
+use super::tile::{
+    self, Distances, FAR, GAUSSIAN, LAPLACE, MATERN32, MATERN52, MATERN72, MATERN92, PLUMMER, ROWS, Shape, blocks,
+    blocks_of, blocks_of_mut, exponentials_of, for_kernel,
+};
+use crate::{Coupling, FeatureScale, Kernel, SelfMask};
 use std::ops::Range;
 
-/// Coordinates of a force that are summed at a time, in registers.
+/// A query alone.
+const ONE: usize = 1;
+
+/// Coordinates that are summed at a time in registers; with more, distances are made before their exponentials.
 const TOGETHER: usize = 3;
 
+impl Group {
+    /// Of the targets `k`, what is added to their squared distances, their weights in the mean distance, and a number
+    /// above 0 where they are among the minima of rows.
+    fn columns(&self, k: Range<usize>) -> [&[f32]; 3] {
+        [&self.absent[k.clone()], &self.mean_weight[k.clone()], &self.row_weight[k]]
+    }
+}
+
 impl Plan {
+    /// The coordinates of up to [`ROWS`] queries, [D, ROWS].
+    fn queries(&self, group: &Group, rows: Range<usize>) -> [[f32; ROWS]; LOW_DIM] {
+        let mut queries = [[0.0; ROWS]; LOW_DIM];
+        for (queries, points) in queries.iter_mut().zip(group.soa.chunks_exact(self.cut.row)) {
+            queries[..rows.len()].copy_from_slice(&points[rows.clone()]);
+        }
+        queries
+    }
+
     /// The distances of up to [`ROWS`] queries to the targets `k`, [rows, k], before the self mask; [`REMOVED`] to what
     /// is not there.
     ///
@@ -27,10 +52,7 @@ impl Plan {
     ) -> &'a mut [f32] {
         let (row, dim) = (self.cut.row, self.shape.dim);
         let out = sized(out, rows.len() * k.len());
-        let mut queries = [[0.0; ROWS]; super::cut::LOW_DIM];
-        for (of_all, points) in queries.iter_mut().zip(group.soa.chunks_exact(row)) {
-            of_all[..rows.len()].copy_from_slice(&points[rows.clone()]);
-        }
+        let queries = self.queries(group, rows.clone());
         let (points, floor) = ((&group.soa[k.start..], row), self.spec.min_squared_distance as f32);
         between(self.isa, rows.len(), &queries[..dim], points, &group.absent[k], floor, out);
         out
@@ -41,8 +63,7 @@ impl Plan {
     pub(super) fn masked_distances<'a>(
         &self,
         group: &Group,
-        rows: Range<usize>,
-        k: Range<usize>,
+        (rows, k): (Range<usize>, Range<usize>),
         (tile, stride): (&'a [f32], usize),
         made: &'a mut Vec<f32>,
     ) -> (&'a [f32], usize) {
@@ -50,12 +71,64 @@ impl Plan {
             return (&tile[k.start..], stride);
         }
         let made = self.distances_of_some(group, rows.clone(), k.clone(), made);
-        for (row, i) in made.chunks_exact_mut(k.len()).zip(rows) {
-            if k.contains(&i) && group.absent[i] == 0.0 {
-                row[i - k.start] = group.masked.diagonal[i];
+        mask_some(group, rows, k.clone(), made);
+        (made, k.len())
+    }
+
+    /// [`Plan::masked_distances`], and with them their [`Plan::exponentials`].
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn with_exponentials<'a>(
+        &self,
+        group: &Group,
+        shapes: &[Shape],
+        (rows, k): (Range<usize>, Range<usize>),
+        tile: (&'a [f32], usize),
+        only_joint: bool,
+        e: &mut [f32],
+        apart: usize,
+        made: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        let all = || (rows.clone(), k.clone());
+        let first = self.evaluated(group, shapes, only_joint).next();
+        let beside = self.cut.low_dim && self.shape.dim <= TOGETHER && self.spec.coupling != Coupling::Row;
+        let (distances, done) = match first.filter(|_| beside && rows.len() == ROWS) {
+            Some(r) => (self.made_beside(group, shapes[r], all(), &mut e[r * apart..], made), first),
+            None => (self.masked_distances(group, all(), tile, made), None),
+        };
+        self.exponentials(group, shapes, all(), distances, (only_joint, done), e, apart);
+        distances
+    }
+
+    /// The masked distances of [`ROWS`] queries, made together with their exponentials: roots take their time elsewhere in
+    /// the processor than multiply-adds.
+    fn made_beside<'a>(
+        &self,
+        group: &Group,
+        shape: Shape,
+        (rows, k): (Range<usize>, Range<usize>),
+        e: &mut [f32],
+        made: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        let width = k.len();
+        let made = sized(made, ROWS * width);
+        let queries = self.queries(group, rows.clone());
+        let floor = self.spec.min_squared_distance as f32;
+        let (points, absent) = ((&group.soa[k.start..], self.cut.row), &group.absent[k.clone()]);
+        let minima = (&group.masked.row[rows.clone()], &group.masked.col[k.clone()]);
+        exponentials_between(self.isa, shape, &queries[..self.shape.dim], points, absent, floor, minima, made, e);
+        mask_some(group, rows.clone(), k.clone(), made);
+        // Those of the diagonal once more.
+        let own = rows.start / LANES * LANES..rows.end.next_multiple_of(LANES);
+        let own = own.start.max(k.start)..own.end.min(k.end);
+        if !own.is_empty() {
+            let mut again = [0.0; 2 * ROWS * LANES];
+            let near = (&made[own.start - k.start..], width);
+            tile::exponentials(self.isa, shape, near, minima.0, &group.masked.col[own.clone()], &mut again);
+            for (n, i) in rows.enumerate().filter(|(_, i)| own.contains(i)) {
+                e[n * width + i - k.start] = again[n * own.len() + i - own.start];
             }
         }
-        (made, k.len())
+        (made, width)
     }
 
     /// Phase A of the queries `rows`: their minima; returns their share of `sum_ij d_ij w_j`.
@@ -66,25 +139,33 @@ impl Plan {
         made: &mut Vec<f32>,
         minima: &mut Minima,
     ) -> f64 {
-        let (row, width) = (self.cut.row, self.some_width());
+        let (row, dim, width) = (self.cut.row, self.shape.dim, self.some_width());
+        let floor = self.spec.min_squared_distance as f32;
         let mut total = 0.0;
         for first in rows.clone().step_by(ROWS) {
             let some = first..rows.end.min(first + ROWS);
+            let count = some.len();
             let (mut sums, mut least) = ([0.0; ROWS], [FAR; ROWS]);
-            for start in (0..row).step_by(width) {
-                let k = start..row.min(start + width);
-                let made = self.distances_of_some(group, some.clone(), k.clone(), made);
-                let (weights, present) = (&group.mean_weight[k.clone()], &group.row_weight[k.clone()]);
-                let own = |made: &mut [f32], d: f32| {
-                    for (row, i) in made.chunks_exact_mut(k.len()).zip(some.clone()).filter(|(_, i)| k.contains(i)) {
-                        row[i - k.start] = d;
-                    }
-                };
-                // The distance to itself is neither in the sum nor among the minima.
-                own(made, 0.0);
-                weighted_sums(self.isa, made, weights, &mut sums[..some.len()]);
-                own(made, FAR);
-                least_of(self.isa, made, present, &mut minima.col[k.clone()], &mut least[..some.len()]);
+            let own = first / LANES * LANES..some.end.next_multiple_of(LANES);
+            let queries = self.queries(group, some.clone());
+            for others in [0..own.start, own.end..row] {
+                for start in others.clone().step_by(width) {
+                    let k = start..others.end.min(start + width);
+                    let (points, columns) = ((&group.soa[start..], row), group.columns(k.clone()));
+                    let to = (&mut minima.col[k], &mut least[..count], &mut sums[..count]);
+                    summed(self.isa, &queries[..dim], points, columns, floor, to);
+                }
+            }
+            // The distance to itself is neither in the sum nor among the minima.
+            let near = self.distances_of_some(group, some.clone(), own.clone(), made);
+            let each = some.clone().zip(near.chunks_exact(own.len())).zip(sums.iter_mut().zip(&mut least));
+            for ((i, near), (sum, least)) in each {
+                for (j, &d) in own.clone().zip(near).filter(|(j, _)| *j != i) {
+                    let [_, weight, present] = group.columns(j..j + 1).map(|of_one| of_one[0] > 0.0);
+                    *sum += if weight { f64::from(d) * f64::from(group.mean_weight[j]) } else { 0.0 };
+                    *least = if present && d < *least { d } else { *least };
+                    minima.col[j] = if d < minima.col[j] { d } else { minima.col[j] };
+                }
             }
             for ((i, mut sum), least) in some.zip(sums).zip(least) {
                 let own = self.self_distance(group, i);
@@ -134,13 +215,12 @@ impl Plan {
         let mut sums = vec![[0.0f64; LANES]; 2 * temperatures * len];
         for start in (0..row).step_by(width) {
             let k = start..row.min(start + width);
-            let (rows, distances) = (
-                (some.clone(), k.clone()),
-                self.masked_distances(group, some.clone(), k.clone(), (&[], 0), made),
-            );
-            if !whole_rows {
-                self.exponentials(group, shapes, rows.clone(), distances, false, e, apart);
-            }
+            let rows = (some.clone(), k.clone());
+            let distances = if whole_rows {
+                self.masked_distances(group, rows.clone(), (&[], 0), made)
+            } else {
+                self.with_exponentials(group, shapes, rows.clone(), (&[], 0), false, e, apart, made)
+            };
             for (r, (a, sums)) in e.chunks_exact_mut(apart).zip(sums.chunks_exact_mut(2 * len)).enumerate() {
                 let mut inverse = [1.0; ROWS];
                 if at_once {
@@ -179,7 +259,7 @@ impl Plan {
         for (n, (i, forces)) in some.zip(forces.chunks_exact_mut(temperatures * dim)).enumerate() {
             for (r, force) in forces.chunks_exact_mut(dim).enumerate() {
                 let of = |block: usize, at: usize| {
-                    sums[(2 * r + block) * len + n * (1 + dim) + at].iter().sum::<f64>()
+                    pairwise(sums[(2 * r + block) * len + n * (1 + dim) + at])
                 };
                 let [mut s_minus, mut s_plus] = masses[r][n];
                 if at_once {
@@ -214,6 +294,77 @@ impl Plan {
     }
 }
 
+/// Writes the masked distances of queries to themselves among those to the targets `k`.
+fn mask_some(group: &Group, rows: Range<usize>, k: Range<usize>, made: &mut [f32]) {
+    for (row, i) in made.chunks_exact_mut(k.len()).zip(rows) {
+        if k.contains(&i) && group.absent[i] == 0.0 {
+            row[i - k.start] = group.masked.diagonal[i];
+        }
+    }
+}
+
+/// The distances of a few queries to all targets.
+#[derive(Clone, Copy)]
+struct Between<'a, const DIM: usize> {
+    queries: &'a [[f32; ROWS]; DIM],
+    points: [&'a [[f32; LANES]]; DIM],
+    absent: &'a [[f32; LANES]],
+    floor: f32,
+}
+
+impl<const DIM: usize> Between<'_, DIM> {
+    /// Those of query `n` to a lane block of targets.
+    #[inline(always)]
+    fn of<V: Simd>(self, n: usize, at: usize) -> V {
+        let mut q = V::load(&self.absent[at]);
+        for k in 0..DIM {
+            let step = V::splat(self.queries[k][n]).sub(V::load(&self.points[k][at]));
+            q = step.mul_add(step, q);
+        }
+        q.at_least(V::splat(self.floor)).sqrt()
+    }
+}
+
+/// The same, written down as they are made.
+struct Made<'a, const N: usize, const DIM: usize> {
+    between: Between<'a, DIM>,
+    out: [&'a mut [[f32; LANES]]; N],
+}
+
+impl<V: Simd, const N: usize, const DIM: usize> Distances<V> for Made<'_, N, DIM> {
+    #[inline(always)]
+    fn of(&mut self, n: usize, at: usize) -> V {
+        let d = self.between.of::<V>(n, at);
+        d.store(&mut self.out[n][at]);
+        d
+    }
+}
+
+/// Calls a function generic over the number of queries and of coordinates.
+macro_rules! for_queries {
+    ($n:ident, $dim:expr, $f:ident ( $($arg:expr),* )) => {
+        match $dim {
+            1 => $f::<V, $n, 1>($($arg),*),
+            2 => $f::<V, $n, 2>($($arg),*),
+            3 => $f::<V, $n, 3>($($arg),*),
+            4 => $f::<V, $n, 4>($($arg),*),
+            5 => $f::<V, $n, 5>($($arg),*),
+            6 => $f::<V, $n, 6>($($arg),*),
+            7 => $f::<V, $n, 7>($($arg),*),
+            _ => $f::<V, $n, LOW_DIM>($($arg),*),
+        }
+    };
+}
+
+/// One query of several.
+fn alone(queries: &[[f32; ROWS]], n: usize) -> [[f32; ROWS]; LOW_DIM] {
+    let mut alone = [[0.0; ROWS]; LOW_DIM];
+    for (alone, queries) in alone.iter_mut().zip(queries) {
+        alone[0] = queries[n];
+    }
+    alone
+}
+
 #[inline(always)]
 fn between_of<V: Simd, const N: usize, const DIM: usize>(
     queries: &[[f32; ROWS]],
@@ -224,39 +375,12 @@ fn between_of<V: Simd, const N: usize, const DIM: usize>(
 ) {
     let count = absent.len() / LANES;
     let (absent, out) = (blocks(absent, count), blocks_of_mut::<N>(out, count));
-    let points = blocks_of::<DIM>((points, next), count);
+    let queries = queries.first_chunk().expect("as many coordinates as were asked for");
+    let between = Between::<DIM> { queries, points: blocks_of((points, next), count), absent, floor };
     for at in 0..count {
-        let mut q = [V::load(&absent[at]); N];
-        for k in 0..DIM {
-            let y = V::load(&points[k][at]);
-            for n in 0..N {
-                let step = y.sub(V::splat(queries[k][n]));
-                q[n] = step.mul_add(step, q[n]);
-            }
-        }
         for n in 0..N {
-            q[n].at_least(V::splat(floor)).sqrt().store(&mut out[n][at]);
+            between.of::<V>(n, at).store(&mut out[n][at]);
         }
-    }
-}
-
-#[inline(always)]
-fn between_some_of<V: Simd, const N: usize>(
-    queries: &[[f32; ROWS]],
-    points: (&[f32], usize),
-    absent: &[f32],
-    floor: f32,
-    out: &mut [f32],
-) {
-    match queries.len() {
-        1 => between_of::<V, N, 1>(queries, points, absent, floor, out),
-        2 => between_of::<V, N, 2>(queries, points, absent, floor, out),
-        3 => between_of::<V, N, 3>(queries, points, absent, floor, out),
-        4 => between_of::<V, N, 4>(queries, points, absent, floor, out),
-        5 => between_of::<V, N, 5>(queries, points, absent, floor, out),
-        6 => between_of::<V, N, 6>(queries, points, absent, floor, out),
-        7 => between_of::<V, N, 7>(queries, points, absent, floor, out),
-        _ => between_of::<V, N, 8>(queries, points, absent, floor, out),
     }
 }
 
@@ -265,49 +389,90 @@ per_isa! {
     /// coordinate by coordinate, each `next` elements from the last.
     fn between(count: usize, queries: &[[f32; ROWS]], points: (&[f32], usize), absent: &[f32], floor: f32, out: &mut [f32]) {
         if count == ROWS {
-            return between_some_of::<V, ROWS>(queries, points, absent, floor, out);
+            return for_queries!(ROWS, queries.len(), between_of(queries, points, absent, floor, out));
         }
         for (n, out) in out.chunks_exact_mut(absent.len()).enumerate() {
-            let mut alone = [[0.0; ROWS]; super::cut::LOW_DIM];
-            for (alone, queries) in alone.iter_mut().zip(queries) {
-                alone[0] = queries[n];
-            }
-            between_some_of::<V, 1>(&alone[..queries.len()], points, absent, floor, out);
+            for_queries!(ONE, queries.len(), between_of(&alone(queries, n), points, absent, floor, out));
         }
     }
 }
 
-per_isa! {
-    /// Adds `sum_j d_ij w_j` over the targets with a weight above 0 to each row's sum. Within a lane these are few enough
-    /// for f32.
-    fn weighted_sums(distances: &[f32], weights: &[f32], sums: &mut [f64]) {
-        let count = weights.len() / LANES;
-        let weights = blocks(weights, count);
-        for (d, sum) in distances.as_chunks::<LANES>().0.chunks_exact(count).zip(sums) {
-            let mut part = V::zero();
-            for (d, w) in d.iter().zip(weights) {
-                let w = V::load(w);
-                part = V::zero().if_less(w, V::load(d).mul_add(w, part), part);
-            }
-            *sum += f64::from(part.sum());
-        }
+#[inline(always)]
+fn exponentials_between_of<V: Simd, const KERNEL: u8>(
+    rate: f32,
+    queries: &[[f32; ROWS]],
+    (points, next): (&[f32], usize),
+    absent: &[f32],
+    floor: f32,
+    (row_min, col_min): (&[f32], &[f32]),
+    distances: &mut [f32],
+    out: &mut [f32],
+) {
+    let count = absent.len() / LANES;
+    let (absent, to) = (blocks(absent, count), blocks_of_mut::<ROWS>(distances, count));
+    macro_rules! of {
+        ($dim:literal) => {{
+            let queries = queries.first_chunk().expect("as many coordinates as were asked for");
+            let between = Between::<$dim> { queries, points: blocks_of((points, next), count), absent, floor };
+            exponentials_of::<V, KERNEL, ROWS>(rate, Made { between, out: to }, row_min, col_min, out)
+        }};
+    }
+    match queries.len() {
+        1 => of!(1),
+        2 => of!(2),
+        _ => of!(3),
     }
 }
 
 per_isa! {
-    /// Brings the minima of columns, and of rows over the targets that are present, up to date. A NaN is passed over: it
-    /// reaches the result through the sums.
-    fn least_of(distances: &[f32], present: &[f32], col_min: &mut [f32], row_min: &mut [f32]) {
-        let count = present.len() / LANES;
-        let present = blocks(present, count);
-        for (d, least) in distances.as_chunks::<LANES>().0.chunks_exact(count).zip(row_min) {
-            let mut min = V::splat(*least);
-            for ((d, present), col_min) in d.iter().zip(present).zip(col_min.as_chunks_mut::<LANES>().0) {
-                let d = V::load(d);
-                d.smaller(V::load(col_min)).store(col_min);
-                min = V::zero().if_less(V::load(present), d.smaller(min), min);
-            }
-            *least = min.least();
+    /// [`between`] of [`ROWS`] queries in up to [`TOGETHER`] dimensions, and [`tile::exponentials`] of these distances.
+    fn exponentials_between(shape: Shape, queries: &[[f32; ROWS]], points: (&[f32], usize), absent: &[f32], floor: f32, minima: (&[f32], &[f32]), distances: &mut [f32], out: &mut [f32]) {
+        for_kernel!(shape.kernel, exponentials_between_of(shape.rate, queries, points, absent, floor, minima, distances, out))
+    }
+}
+
+#[inline(always)]
+fn summed_of<V: Simd, const N: usize, const DIM: usize>(
+    queries: &[[f32; ROWS]],
+    (points, next): (&[f32], usize),
+    columns: [&[f32]; 3],
+    floor: f32,
+    (col_min, row_min, sums): (&mut [f32], &mut [f32], &mut [f64]),
+) {
+    let count = col_min.len() / LANES;
+    let [absent, weights, present] = columns.map(|column| blocks(column, count));
+    let queries = queries.first_chunk().expect("as many coordinates as were asked for");
+    let between = Between::<DIM> { queries, points: blocks_of((points, next), count), absent, floor };
+    let (mut least, mut parts) = ([V::splat(FAR); N], [V::zero(); N]);
+    for (at, col_min) in col_min.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let (w, present, mut column) = (V::load(&weights[at]), V::load(&present[at]), V::load(col_min));
+        for n in 0..N {
+            let d = between.of::<V>(n, at);
+            parts[n] = V::zero().if_less(w, d.mul_add(w, parts[n]), parts[n]);
+            least[n] = V::zero().if_less(present, d.smaller(least[n]), least[n]);
+            column = d.smaller(column);
+        }
+        column.store(col_min);
+    }
+    for n in 0..N {
+        let least = least[n].least();
+        row_min[n] = if least < row_min[n] { least } else { row_min[n] };
+        sums[n] += f64::from(parts[n].sum());
+    }
+}
+
+per_isa! {
+    /// Of distances as in [`between`]: those of each row times weights, over the targets with a weight above 0, added to its
+    /// sum; and the minima of columns, and of rows over the targets that are present, brought up to date. Within a lane the
+    /// terms of a sum are few enough for f32. Minima pass a NaN over: it reaches the result through the sums.
+    fn summed(queries: &[[f32; ROWS]], points: (&[f32], usize), columns: [&[f32]; 3], floor: f32, to: (&mut [f32], &mut [f32], &mut [f64])) {
+        let (col_min, row_min, sums) = to;
+        if sums.len() == ROWS {
+            return for_queries!(ROWS, queries.len(), summed_of(queries, points, columns, floor, (col_min, row_min, sums)));
+        }
+        for n in 0..sums.len() {
+            let to = (&mut *col_min, &mut row_min[n..], &mut sums[n..]);
+            for_queries!(ONE, queries.len(), summed_of(&alone(queries, n), points, columns, floor, to));
         }
     }
 }

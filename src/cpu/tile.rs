@@ -77,13 +77,13 @@ impl Shape {
 }
 
 // Their places in `Kernel::ALL`.
-const LAPLACE: u8 = 0;
-const GAUSSIAN: u8 = 1;
-const MATERN32: u8 = 2;
-const MATERN52: u8 = 3;
-const MATERN72: u8 = 4;
-const MATERN92: u8 = 5;
-const PLUMMER: u8 = 6;
+pub(super) const LAPLACE: u8 = 0;
+pub(super) const GAUSSIAN: u8 = 1;
+pub(super) const MATERN32: u8 = 2;
+pub(super) const MATERN52: u8 = 3;
+pub(super) const MATERN72: u8 = 4;
+pub(super) const MATERN92: u8 = 5;
+pub(super) const PLUMMER: u8 = 6;
 
 /// The most that a polynomial counts, so that sums of it are finite, and 0 times it is 0. Only from 1e8 length scales on
 /// are there larger ones, where a unit in the last place of the exponent is more than their logarithm's rest.
@@ -103,6 +103,7 @@ macro_rules! for_kernel {
         }
     };
 }
+pub(super) use for_kernel;
 
 /// (psi_0(m) - psi_0(d)) / rate.
 #[inline(always)]
@@ -358,25 +359,49 @@ per_isa! {
     }
 }
 
+/// Where the distances of a few rows come from.
+pub(super) trait Distances<V> {
+    /// A lane block of row `n`.
+    fn of(&mut self, n: usize, at: usize) -> V;
+}
+
+/// They lie in memory.
+struct Kept<'a, const N: usize>([&'a [[f32; LANES]]; N]);
+
+impl<V: Simd, const N: usize> Distances<V> for Kept<'_, N> {
+    #[inline(always)]
+    fn of(&mut self, n: usize, at: usize) -> V {
+        prefetch(self.0[n].as_flattened(), at * LANES + AHEAD);
+        V::load(&self.0[n][at])
+    }
+}
+
 #[inline(always)]
-fn exponentials_of<V: Simd, const KERNEL: u8, const N: usize>(
+pub(super) fn exponentials_of<V: Simd, const KERNEL: u8, const N: usize>(
     rate: f32,
-    (rows, stride): (&[f32], usize),
+    mut distances: impl Distances<V>,
     row_min: &[f32],
     col_min: &[f32],
     out: &mut [f32],
 ) {
     let (half, rate) = (V::splat(0.5 * binary(rate)), V::splat(rate));
     let count = col_min.len() / LANES;
-    let (least, distances) = (blocks(col_min, count), blocks_of::<N>((rows, stride), count));
+    let (least, row_min) = (blocks(col_min, count), &row_min[..N]);
     let out = blocks_of_mut::<N>(out, count);
+    if count == 0 {
+        return;
+    }
+    // A lane block ahead: roots, if there are any, take their time while exponentials are computed.
+    let mut d = [V::zero(); N];
+    for n in 0..N {
+        d[n] = distances.of(n, 0);
+    }
     for at in 0..count {
-        let least = V::load(&least[at]);
+        let (least, next) = (V::load(&least[at]), if at + 1 < count { at + 1 } else { at });
         for n in 0..N {
-            prefetch(distances[n].as_flattened(), at * LANES + AHEAD);
-            let d = V::load(&distances[n][at]);
-            let both = relative::<V, KERNEL>(V::splat(row_min[n]), d).add(relative::<V, KERNEL>(least, d));
-            times_poly::<V, KERNEL>(d, rate, exp2(both.mul(half))).store(&mut out[n][at]);
+            let now = std::mem::replace(&mut d[n], distances.of(n, next));
+            let both = relative::<V, KERNEL>(V::splat(row_min[n]), now).add(relative::<V, KERNEL>(least, now));
+            times_poly::<V, KERNEL>(now, rate, exp2(both.mul(half))).store(&mut out[n][at]);
         }
     }
 }
@@ -389,12 +414,14 @@ fn some_exponentials_of<V: Simd, const KERNEL: u8>(
     col_min: &[f32],
     out: &mut [f32],
 ) {
+    let count = col_min.len() / LANES;
     if row_min.len() == ROWS {
-        return exponentials_of::<V, KERNEL, ROWS>(rate, (rows, stride), row_min, col_min, out);
+        let rows = Kept::<ROWS>(blocks_of((rows, stride), count));
+        return exponentials_of::<V, KERNEL, ROWS>(rate, rows, row_min, col_min, out);
     }
     for n in 0..row_min.len() {
-        let (row, out) = ((&rows[n * stride..], stride), &mut out[n * col_min.len()..]);
-        exponentials_of::<V, KERNEL, 1>(rate, row, &row_min[n..], col_min, out);
+        let row = Kept([blocks(&rows[n * stride..], count)]);
+        exponentials_of::<V, KERNEL, 1>(rate, row, &row_min[n..], col_min, &mut out[n * col_min.len()..]);
     }
 }
 
