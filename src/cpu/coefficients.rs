@@ -142,7 +142,7 @@ impl Plan {
         }
     }
 
-    /// Columns that [`ROWS`] rows go through together, so that what is made of them stays in the first cache.
+    /// Columns that [`ROWS`] rows go through together, so that what is made of them stays near.
     pub(super) fn some_width(&self) -> usize {
         self.cut.row.min(512)
     }

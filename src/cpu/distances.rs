@@ -207,40 +207,38 @@ impl Plan {
         if self.cut.low_dim {
             return self.low_dim_sum(group, rows, &mut scratch.tile, minima);
         }
-        {
-            let Scratch { rows: queries, panel, gram: targets, .. } = scratch;
-            if group.transposed {
-                let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries, &mut []);
-                for (at, panels) in group.points.chunks(TOGETHER * dim * LANES).enumerate() {
-                    let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
-                    let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
-                    let queries = ByRows { a: queries, stride: dim };
-                    panels_product(self.isa, rows.len(), queries, panels, out, false);
-                }
-            } else {
-                for start in (0..dim).step_by(DEPTH) {
-                    let k = start..dim.min(start + DEPTH);
-                    let depth = k.len();
-                    let queries = self.centered(inputs, b, group, rows.clone(), k.clone(), queries, &mut []);
-                    let panel = sized(panel, depth * LANES);
-                    for j in (0..t).step_by(LANES) {
-                        let j = j..t.min(j + LANES);
-                        let points = self.centered(inputs, b, group, j.clone(), k.clone(), targets, &mut []);
-                        pack_rows(self.isa, j.len(), points, depth, depth, panel);
-                        let (m, add, out) = (rows.len(), start > 0, &mut tile[j.start..]);
-                        let block = Block {
-                            m,
-                            a: ByRows { a: queries, stride: depth },
-                            panels: panel,
-                            next: 0,
-                            depth,
-                            add,
-                            out,
-                            out_stride: stride,
-                            out_next: 0,
-                        };
-                        block.run(self.isa, 1, &mut || Lines::NONE);
-                    }
+        let Scratch { rows: queries, panel, gram: targets, .. } = scratch;
+        if group.transposed {
+            let queries = self.centered(inputs, b, group, rows.clone(), 0..dim, queries, &mut []);
+            for (at, panels) in group.points.chunks(TOGETHER * dim * LANES).enumerate() {
+                let panels = (panels, dim * LANES, dim, panels.len() / (dim * LANES));
+                let out = (&mut tile[at * TOGETHER * LANES..], stride, LANES);
+                let queries = ByRows { a: queries, stride: dim };
+                panels_product(self.isa, rows.len(), queries, panels, out, false);
+            }
+        } else {
+            for start in (0..dim).step_by(DEPTH) {
+                let k = start..dim.min(start + DEPTH);
+                let depth = k.len();
+                let queries = self.centered(inputs, b, group, rows.clone(), k.clone(), queries, &mut []);
+                let panel = sized(panel, depth * LANES);
+                for j in (0..t).step_by(LANES) {
+                    let j = j..t.min(j + LANES);
+                    let points = self.centered(inputs, b, group, j.clone(), k.clone(), targets, &mut []);
+                    pack_rows(self.isa, j.len(), points, depth, depth, panel);
+                    let (m, add, out) = (rows.len(), start > 0, &mut tile[j.start..]);
+                    let block = Block {
+                        m,
+                        a: ByRows { a: queries, stride: depth },
+                        panels: panel,
+                        next: 0,
+                        depth,
+                        add,
+                        out,
+                        out_stride: stride,
+                        out_next: 0,
+                    };
+                    block.run(self.isa, 1, &mut || Lines::NONE);
                 }
             }
         }

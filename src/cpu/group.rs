@@ -226,9 +226,10 @@ pub(super) fn sized<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) -> &mut
     &mut buffer[..]
 }
 
-/// The largest difference of psi/2 between two minima of a group at which one exponential serves both sums: products
-/// of three numbers between e^-6 and e^6 lose at most 1e-6 to the rounding of their exponents, mostly a third of that.
-const JOINT_RANGE: f64 = 6.0;
+/// The largest difference of psi/2 between two minima of a group at which one exponential serves both sums. The exponents
+/// of its scales are half of that at most: rounding them costs 1e-6, mostly a third of that, and the distance that makes
+/// the difference is rounded to as much.
+const JOINT_RANGE: f64 = 20.0;
 
 impl Plan {
     /// Weights and blocks.

@@ -27,6 +27,11 @@ impl Group {
     fn columns(&self, k: Range<usize>) -> [&[f32]; 3] {
         [&self.absent[k.clone()], &self.mean_weight[k.clone()], &self.row_weight[k]]
     }
+
+    /// 1 where the targets `k` are in the negative block, or in the positive one, else 0.
+    fn block(&self, block: usize, k: Range<usize>) -> &[f32] {
+        &[&self.negative, &self.positive][block][k]
+    }
 }
 
 impl Plan {
@@ -185,7 +190,7 @@ impl Plan {
         let mut q = 0.0;
         if !self.spec.numerics.constant_self_distance {
             for x in group.soa.iter().skip(i).step_by(self.cut.row) {
-                q += (x - x) * (x - x);
+                q += 0.0 * x;
             }
         }
         let floor = self.spec.min_squared_distance as f32;
@@ -208,7 +213,7 @@ impl Plan {
         let apart = ROWS * width;
         let Scratch { tile: made, exponentials, .. } = scratch;
         let e = sized(exponentials, temperatures * apart);
-        let queries: Vec<f32> = some.clone().flat_map(|i| (0..dim).map(move |k| group.soa[k * row + i])).collect();
+        let queries = self.queries(group, some.clone());
         let mut masses = vec![[[0.0f64; 2]; ROWS]; temperatures];
         // Of each temperature and block, the mass and the steps of each query.
         let len = some.len() * (1 + dim);
@@ -234,33 +239,24 @@ impl Plan {
                     }
                 }
                 for (block, piece) in self.pieces(k.clone()) {
-                    let there = &[&group.negative, &group.positive][block][piece.clone()];
-                    let straddling: [f32; LANES];
-                    let (inv_root, factor) = if !at_once {
-                        (there, there)
-                    } else {
-                        let factor = &group.factor[piece.clone()];
+                    let mut room = [0.0; LANES];
+                    let (columns, floor) = if at_once {
                         let inv_root = &group.col_inv_root[r * row..][piece.clone()];
-                        if self.straddles(&piece) {
-                            straddling = std::array::from_fn(|l| factor[l] * there[l]);
-                            (inv_root, &straddling[..])
-                        } else {
-                            (inv_root, factor)
-                        }
+                        ((inv_root, self.factor_in(group, block, &piece, &mut room)), floors.affinity)
+                    } else {
+                        let there = group.block(block, piece.clone());
+                        ((there, there), 0.0)
                     };
-                    let floor = if at_once { floors.affinity } else { 0.0 };
                     let (a, points) = ((&a[piece.start - start..], k.len()), (&group.soa[piece.start..], row));
-                    let sums = &mut sums[block * len..][..len];
-                    add_steps(self.isa, a, &inverse[..some.len()], floor, (inv_root, factor), &queries, points, dim, sums);
+                    let (rows, sums) = (&inverse[..some.len()], &mut sums[block * len..][..len]);
+                    add_steps(self.isa, a, rows, floor, columns, &queries[..dim], points, sums);
                 }
             }
         }
         let mut forces = vec![0.0; some.len() * temperatures * dim];
         for (n, (i, forces)) in some.zip(forces.chunks_exact_mut(temperatures * dim)).enumerate() {
             for (r, force) in forces.chunks_exact_mut(dim).enumerate() {
-                let of = |block: usize, at: usize| {
-                    pairwise(sums[(2 * r + block) * len + n * (1 + dim) + at])
-                };
+                let of = |block: usize, at: usize| pairwise(sums[(2 * r + block) * len + n * (1 + dim) + at]);
                 let [mut s_minus, mut s_plus] = masses[r][n];
                 if at_once {
                     (s_minus, s_plus) = (of(0, 0), of(1, 0));
@@ -287,10 +283,21 @@ impl Plan {
             .filter(|(_, piece)| !piece.is_empty())
     }
 
-    /// Whether columns of both blocks are in it.
-    fn straddles(&self, piece: &Range<usize>) -> bool {
-        let split = self.shape.generated + self.shape.negatives;
-        piece.start < split && split < piece.end
+    /// What multiplies the affinities of a piece, but 0 where its columns are in the other block.
+    fn factor_in<'a>(
+        &self,
+        group: &'a Group,
+        block: usize,
+        piece: &Range<usize>,
+        room: &'a mut [f32; LANES],
+    ) -> &'a [f32] {
+        let (factor, split) = (&group.factor[piece.clone()], self.shape.generated + self.shape.negatives);
+        if piece.start >= split || split >= piece.end {
+            return factor;
+        }
+        let there = group.block(block, piece.clone());
+        *room = std::array::from_fn(|l| factor[l] * there[l]);
+        room
     }
 }
 
@@ -398,6 +405,7 @@ per_isa! {
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn exponentials_between_of<V: Simd, const KERNEL: u8>(
     rate: f32,
     queries: &[[f32; ROWS]],
@@ -484,10 +492,11 @@ fn add_steps_of<V: Simd, const N: usize, const DIM: usize>(
     inverse: &[f32],
     floor: f32,
     (inv_root, factor): (&[f32], &[f32]),
-    (queries, dim, first): (&[f32], usize, usize),
+    (queries, first): (&[[f32; ROWS]], usize),
     (points, next): (&[f32], usize),
     sums: &mut [[f64; LANES]],
 ) {
+    let of_these: &[_; DIM] = queries[first..].first_chunk().expect("as many coordinates are left");
     let count = factor.len() / LANES;
     let (inv_root, factor) = (blocks(inv_root, count), blocks(factor, count));
     let (e, points) = (blocks_of::<N>((e, stride), count), blocks_of::<DIM>((&points[first * next..], next), count));
@@ -503,11 +512,11 @@ fn add_steps_of<V: Simd, const N: usize, const DIM: usize>(
             let a = V::load(&e[n][at]).mul(V::splat(inverse[n]).mul(root)).at_least(least);
             mass[n] = mass[n].add(a);
             for k in 0..DIM {
-                steps[n][k] = a.mul_add(y[k].sub(V::splat(queries[n * dim + first + k])), steps[n][k]);
+                steps[n][k] = a.mul_add(y[k].sub(V::splat(of_these[k][n])), steps[n][k]);
             }
         }
     }
-    for (n, sums) in sums.chunks_exact_mut(1 + dim).enumerate().take(N) {
+    for (n, sums) in sums.chunks_exact_mut(1 + queries.len()).enumerate().take(N) {
         if first == 0 {
             mass[n].add_to(&mut sums[0]);
         }
@@ -523,12 +532,13 @@ fn add_some_steps_of<V: Simd, const N: usize>(
     inverse: &[f32],
     floor: f32,
     columns: (&[f32], &[f32]),
-    (queries, dim): (&[f32], usize),
+    queries: &[[f32; ROWS]],
     points: (&[f32], usize),
     sums: &mut [[f64; LANES]],
 ) {
+    let dim = queries.len();
     for first in (0..dim).step_by(TOGETHER) {
-        let queries = (queries, dim, first);
+        let queries = (queries, first);
         match dim - first {
             1 => add_steps_of::<V, N, 1>(e, inverse, floor, columns, queries, points, sums),
             2 => add_steps_of::<V, N, 2>(e, inverse, floor, columns, queries, points, sums),
@@ -538,16 +548,17 @@ fn add_some_steps_of<V: Simd, const N: usize>(
 }
 
 per_isa! {
-    /// Of up to [`ROWS`] queries x [n, D], as many as there are factors `u`, with numbers e [n, targets] and targets y
+    /// Of up to [`ROWS`] queries [D, ROWS], as many as there are factors `u`, with numbers e [n, targets] and targets y
     /// coordinate by coordinate: adds `a_nj = max(u_n v_j e_nj, floor) w_j`, for (v, w), and `a_nj (y_j - x_n)` to the sums
     /// [n, 1 + D], lane by lane.
-    fn add_steps(e: (&[f32], usize), u: &[f32], floor: f32, columns: (&[f32], &[f32]), queries: &[f32], points: (&[f32], usize), dim: usize, sums: &mut [[f64; LANES]]) {
+    fn add_steps(e: (&[f32], usize), u: &[f32], floor: f32, columns: (&[f32], &[f32]), queries: &[[f32; ROWS]], points: (&[f32], usize), sums: &mut [[f64; LANES]]) {
         if u.len() == ROWS {
-            return add_some_steps_of::<V, ROWS>(e, u, floor, columns, (queries, dim), points, sums);
+            return add_some_steps_of::<V, ROWS>(e, u, floor, columns, queries, points, sums);
         }
+        let dim = queries.len();
         for n in 0..u.len() {
-            let (e, x, sums) = ((&e.0[n * e.1..], e.1), (&queries[n * dim..], dim), &mut sums[n * (1 + dim)..]);
-            add_some_steps_of::<V, 1>(e, &u[n..], floor, columns, x, points, sums);
+            let (e, queries, sums) = ((&e.0[n * e.1..], e.1), &alone(queries, n)[..dim], &mut sums[n * (1 + dim)..]);
+            add_some_steps_of::<V, 1>(e, &u[n..], floor, columns, queries, points, sums);
         }
     }
 }

@@ -163,7 +163,7 @@ impl Plan {
         let threads = wide(rayon::current_num_threads());
         // points, minima, diagonals, weights, scales and partitions of a group
         let coordinates = if self.cut.low_dim { dim * row } else { dim + row };
-        let group = coordinates + 8 * row + 5 * generated + r * (3 * generated + 5 * row);
+        let group = coordinates + 9 * row + 5 * generated + r * (3 * generated + 5 * row);
         let points = if self.cut.whole { (targets.max(row) * dim).next_multiple_of(lanes) } else { 0 };
         let chunks = wide(self.shape.dim.div_ceil(self.cut.chunk));
         let products = match (self.cut.low_dim, self.cut.small) {
