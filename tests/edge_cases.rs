@@ -339,6 +339,28 @@ fn data_that_is_not_finite() {
     }
 }
 
+/// A target whose weight is 0 counts nowhere while it is finite. Where it is not, 0 times it is NaN, as in the reference.
+#[test]
+fn data_of_weight_0_that_is_not_finite() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        for shape in [[2, 9, 2, 7, 3], [2, 9, 2, 7, 30], [2, 300, 5, 200, 2], [2, 300, 5, 200, 12]] {
+            let mut case = Case::random(3, shape).weighted(4);
+            case.weight_negatives.as_mut().unwrap()[0] = 0.0;
+            let specs = specs(&case);
+            case.negatives[0] = bad;
+            for (name, spec) in specs {
+                let (out, want) = (cpu::drift(&spec, &case.inputs()).unwrap(), case.reference(&spec));
+                assert_eq!(out.nonfinite, 1, "{name}");
+                for (got, want) in out.loss.iter().zip(&want.loss) {
+                    assert_eq!(got.is_finite(), want.is_finite(), "{name} {bad} {shape:?}: {:?}", out.loss);
+                }
+                let (got, want) = (out.scale.scale, want.scale.scale);
+                assert_eq!(got.is_finite(), want.is_finite(), "{name} {bad} {shape:?}: {got} {want}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_dimension_from_1_to_5120() {
     let spec = DriftSpec::official();

@@ -182,7 +182,8 @@ impl Plan {
         }
     }
 
-    /// All partitions and potentials of a small group, whose distances are masked; leaves the exponentials in place of
+    /// All partitions and potentials of a small group, whose distances are masked, or in low dimension made as they are
+    /// needed; leaves the exponentials in place of
     /// coefficients where rows have not mass 1.
     pub(super) fn small_sums(&self, group: &mut Group, shapes: &[Shape], tile: (&[f32], usize), scratch: &mut Scratch) {
         if self.softmaxes() {
@@ -254,7 +255,7 @@ impl Plan {
         self.column_partitions(shapes, &cols, group);
     }
 
-    /// Shows `work` the masked distances of a big group, kept or computed afresh, tile by tile; returns what it made of
+    /// Shows `work` the masked distances of a big group, kept or computed afresh, tile by tile, in low dimension none; returns what it made of
     /// each stripe, in order.
     pub(super) fn over_stripes<T: Element, P: Default + Send>(
         &self,
@@ -279,7 +280,8 @@ impl Plan {
         self.stripes().into_par_iter().zip(self.striped(kept)).map(sweep).collect()
     }
 
-    /// Hands `work` the masked distances of the queries `rows` of a big group, kept or computed afresh.
+    /// Hands `work` the masked distances of the queries `rows` of a big group, kept or computed afresh; in low dimension
+    /// what [`Plan::with_tile`] does.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn masked_tile<T: Element, R>(
         &self,

@@ -11,7 +11,7 @@
 use super::Plan;
 use super::group::{Group, Scratch, sized};
 use super::isa::LANES;
-use super::tile::{self, ADDED, RowSum, Shape};
+use super::tile::{self, ROWS, RowSum, Shape};
 use crate::{Convergence, Coupling, DriftInputs, Element, Form, Sinkhorn};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -29,7 +29,7 @@ pub(super) struct Pass {
     least: Vec<f32>,
 }
 
-/// What is done with the masked distances of some rows.
+/// What is done with the masked distances of some rows, in low dimension with none.
 type Work<'a> = dyn Fn(&Group, &mut Pass, Range<usize>, (&[f32], usize), &mut Scratch) + Sync + 'a;
 
 impl Plan {
@@ -206,15 +206,15 @@ impl Plan {
             return;
         }
         let Scratch { tile: made, exponentials, .. } = scratch;
-        let e = sized(exponentials, ADDED * live.len());
-        for first in rows.clone().step_by(ADDED) {
-            let queries = first..rows.end.min(first + ADDED);
+        let e = sized(exponentials, ROWS * live.len());
+        for first in rows.clone().step_by(ROWS) {
+            let queries = first..rows.end.min(first + ROWS);
             let tile = (&tile[(first - rows.start) * stride..], stride);
             let (tile, stride) = self.masked_distances(group, (queries.clone(), 0..row), tile, made);
             for (r, shape) in shapes.iter().enumerate().filter(|(r, _)| active[*r]) {
                 let potential = &group.potential[r * row..][live.clone()];
                 let col_sum = &mut pass.sums[r * row..][live.clone()];
-                let mut inverse = [[0.0; 2]; ADDED];
+                let mut inverse = [[0.0; 2]; ROWS];
                 for (k, (i, e)) in queries.clone().zip(e.chunks_exact_mut(live.len())).enumerate() {
                     let (min, tile) = (group.masked.row[i], &tile[k * stride..][live.clone()]);
                     // At first the nearest target has the least exponent.

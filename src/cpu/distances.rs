@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 impl Plan {
-    /// A small group's distances into `tile`, before the self mask, its minima, and the products of its centred targets
+    /// A small group's distances into `tile`, in high dimension, before the self mask; its minima; and the products of its centred targets
     /// with the first `height` of them into `gram`; returns the share of `sum_ij d_ij w_j`.
     pub(super) fn small_distances<T: Element>(
         &self,
@@ -191,7 +191,8 @@ impl Plan {
         sum
     }
 
-    /// Distances of the queries `rows` of a big group to all targets, before the self mask.
+    /// Distances of the queries `rows` of a big group to all targets, before the self mask, into `tile` in high dimension;
+    /// their minima; returns their share of `sum_ij d_ij w_j`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn tile_distances<T: Element>(
         &self,

@@ -320,7 +320,7 @@ impl<'a, T: Element> References<'a, T> {
             let soa = &self.by_coordinate[chunk.start * dim..][..width * dim];
             let each = tile.chunks_exact(stride).zip(queries.chunks_exact(dim).cycle());
             each.zip(steps.chunks_exact_mut(dim))
-                .for_each(|((a, x), steps)| add_steps(self.isa, a, 0, width, x, (soa, width), dim, steps));
+                .for_each(|((a, x), steps)| add_steps(self.isa, &a[..width], x, soa, steps));
             return;
         }
         for &(i, j) in &*near {

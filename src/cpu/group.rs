@@ -37,6 +37,8 @@ pub(super) struct Group {
     pub(super) absent: Vec<f32>,
     /// w_j of the distance mean, `[row]`; 0 for padding.
     pub(super) mean_weight: Vec<f32>,
+    /// What the targets that count 0 in that mean add to its sum: 0, or NaN where one is not finite. Low dimension only.
+    pub(super) weightless: f64,
     /// What multiplies K in the row sum, `[row]`; 0 for padding and removed columns.
     pub(super) row_weight: Vec<f32>,
     /// Padding and removed columns, in runs.
@@ -149,7 +151,7 @@ impl Minima {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) group: Group,
-    /// Distances, [rows, row].
+    /// Distances, [rows, row]; in low dimension of a few rows in some columns.
     pub(super) tile: Vec<f32>,
     /// Products of a small group's centred targets, [`Plan::gram_panel`] by panel.
     pub(super) gram: Vec<f32>,
@@ -227,8 +229,8 @@ pub(super) fn sized<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) -> &mut
 }
 
 /// The largest difference of psi/2 between two minima of a group at which one exponential serves both sums. The exponents
-/// of its scales are half of that at most: rounding them costs 1e-6, mostly a third of that, and the distance that makes
-/// the difference is rounded to as much.
+/// of its scales are three quarters of that at most, half for kernels of the distance itself: rounding them costs 1e-6,
+/// mostly a third of that, and the distance that makes the difference is rounded to as much.
 const JOINT_RANGE: f64 = 20.0;
 
 impl Plan {
@@ -281,6 +283,11 @@ impl Plan {
                     soa[k * row + j] = y.to_f32();
                 }
             }
+            let mut weightless = 0.0;
+            for (j, weight) in group.mean_weight[..t].iter().enumerate().filter(|(_, weight)| **weight == 0.0) {
+                weightless += soa[j..].iter().step_by(row).map(|y| f64::from(y * weight)).sum::<f64>();
+            }
+            group.weightless = weightless;
             return;
         }
         if !self.spec.numerics.center {

@@ -1,6 +1,6 @@
 //! Groups of few coordinates. Their distances are not kept: every pass makes them again, a few rows and columns at a
-//! time, so that they never leave the first cache. That is a few multiply-adds and a root each, less than it takes to
-//! write them to memory and to read them.
+//! time, so that they stay near. That is a few multiply-adds and a root each, less than it takes to write them to memory
+//! and to read them.
 
 use super::Plan;
 use super::cut::LOW_DIM;
@@ -8,10 +8,7 @@ use super::group::{Group, Minima, Scratch, sized};
 use super::isa::{LANES, Simd, per_isa};
 use super::simd::pairwise;
 use super::sums::add;
-use super::tile::{
-    self, Distances, FAR, GAUSSIAN, LAPLACE, MATERN32, MATERN52, MATERN72, MATERN92, PLUMMER, ROWS, Shape, blocks,
-    blocks_of, blocks_of_mut, exponentials_of, for_kernel,
-};
+use super::tile::{self, Distances, FAR, ROWS, Shape, blocks, blocks_of, blocks_of_mut, exponentials_of, for_kernel};
 use crate::{Coupling, FeatureScale, Kernel, SelfMask};
 use std::ops::Range;
 
@@ -20,6 +17,7 @@ const ONE: usize = 1;
 
 /// Coordinates that are summed at a time in registers; with more, distances are made before their exponentials.
 const TOGETHER: usize = 3;
+const _: () = assert!(TOGETHER == 3, "a function of each number up to it is written down below");
 
 impl Group {
     /// Of the targets `k`, what is added to their squared distances, their weights in the mean distance, and a number
@@ -146,7 +144,7 @@ impl Plan {
     ) -> f64 {
         let (row, dim, width) = (self.cut.row, self.shape.dim, self.some_width());
         let floor = self.spec.min_squared_distance as f32;
-        let mut total = 0.0;
+        let mut total = group.weightless;
         for first in rows.clone().step_by(ROWS) {
             let some = first..rows.end.min(first + ROWS);
             let count = some.len();
@@ -166,9 +164,9 @@ impl Plan {
             let each = some.clone().zip(near.chunks_exact(own.len())).zip(sums.iter_mut().zip(&mut least));
             for ((i, near), (sum, least)) in each {
                 for (j, &d) in own.clone().zip(near).filter(|(j, _)| *j != i) {
-                    let [_, weight, present] = group.columns(j..j + 1).map(|of_one| of_one[0] > 0.0);
-                    *sum += if weight { f64::from(d) * f64::from(group.mean_weight[j]) } else { 0.0 };
-                    *least = if present && d < *least { d } else { *least };
+                    let weight = group.mean_weight[j];
+                    *sum += if weight > 0.0 { f64::from(d) * f64::from(weight) } else { 0.0 };
+                    *least = if group.row_weight[j] > 0.0 && d < *least { d } else { *least };
                     minima.col[j] = if d < minima.col[j] { d } else { minima.col[j] };
                 }
             }
@@ -451,12 +449,12 @@ fn summed_of<V: Simd, const N: usize, const DIM: usize>(
     let [absent, weights, present] = columns.map(|column| blocks(column, count));
     let queries = queries.first_chunk().expect("as many coordinates as were asked for");
     let between = Between::<DIM> { queries, points: blocks_of((points, next), count), absent, floor };
-    let (mut least, mut parts) = ([V::splat(FAR); N], [V::zero(); N]);
+    let (mut least, mut parts) = ([V::splat(FAR); N], [V::wide_zero(); N]);
     for (at, col_min) in col_min.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let (w, present, mut column) = (V::load(&weights[at]), V::load(&present[at]), V::load(col_min));
         for n in 0..N {
             let d = between.of::<V>(n, at);
-            parts[n] = V::zero().if_less(w, d.mul_add(w, parts[n]), parts[n]);
+            parts[n] = V::zero().if_less(w, d, V::zero()).wide_mul_add(w, parts[n]);
             least[n] = V::zero().if_less(present, d.smaller(least[n]), least[n]);
             column = d.smaller(column);
         }
@@ -465,14 +463,14 @@ fn summed_of<V: Simd, const N: usize, const DIM: usize>(
     for n in 0..N {
         let least = least[n].least();
         row_min[n] = if least < row_min[n] { least } else { row_min[n] };
-        sums[n] += f64::from(parts[n].sum());
+        sums[n] += V::wide_sum(parts[n]);
     }
 }
 
 per_isa! {
     /// Of distances as in [`between`]: those of each row times weights, over the targets with a weight above 0, added to its
-    /// sum; and the minima of columns, and of rows over the targets that are present, brought up to date. Within a lane the
-    /// terms of a sum are few enough for f32. Minima pass a NaN over: it reaches the result through the sums.
+    /// sum; and the minima of columns, and of rows over the targets that are present, brought up to date. Minima pass a NaN
+    /// over: it reaches the result through the sums, with [`Group::weightless`].
     fn summed(queries: &[[f32; ROWS]], points: (&[f32], usize), columns: [&[f32]; 3], floor: f32, to: (&mut [f32], &mut [f32], &mut [f64])) {
         let (col_min, row_min, sums) = to;
         if sums.len() == ROWS {

@@ -76,9 +76,9 @@ pub struct Workspace {
     stage: Stage,
     /// The bits of the scale that phase B was given.
     scale: [u64; 3],
-    /// Of each of the first groups: distances, which become forces, [G, stride]; the origin `[D]` and the norms
-    /// `[row]` of a small group in high dimension, and its Gram matrix and
-    /// partitions where force norms come from it.
+    /// Of each of the first groups: distances, which become forces, [G, stride], in low dimension forces alone; the origin
+    /// `[D]` and the norms `[row]` of a small group in high dimension, and its Gram matrix and partitions where force norms
+    /// come from it.
     kept: Vec<f32>,
     /// The state of each big group; empty for small groups, whose task computes it afresh.
     groups: Vec<Group>,
@@ -296,7 +296,7 @@ impl Plan {
         Ok(ScaleSums { groups, dim: self.shape.dim, nonfinite: nonfinite.iter().sum() })
     }
 
-    /// A small group's partitions with its masked distances, and `height` rows of its Gram matrix, handed to `work`.
+    /// A small group's partitions with its masked distances, of which low dimension has none, and `height` rows of its Gram matrix, handed to `work`.
     /// `masked` says that phase B has been here: kept distances are masked, and partitions are kept beside them.
     #[allow(clippy::too_many_arguments)]
     fn with_small<T: Element, R>(

@@ -121,14 +121,14 @@ pub(crate) fn exp<V: Simd>(x: V) -> V {
 }
 
 /// 2^x for -126 <= x <= 126, 0 below; NaN stays NaN. Relative error at most 2 units in the last place. Where an exponent has
-/// a factor, log2(e) goes into it: three multiplications less than [`exp`].
+/// a factor, log2(e) goes into it: half of [`exp`]'s operations.
 #[inline(always)]
 pub(crate) fn exp2<V: Simd>(x: V) -> V {
     let magic = V::splat(12_582_912.0);
     let shifted = x.add(magic);
     let n = shifted.sub(magic);
     let f = x.sub(n);
-    // Minimax polynomial of 2^f on |f| <= 1/2 with its value and slope at 0, to 1.1e-7: less than rounding adds.
+    // Minimax polynomial of 2^f on |f| <= 1/2 with its value and slope at 0, to 1.1e-7: as much as rounding adds.
     let mut p = V::splat(1.330_036_4e-3);
     for c in [9.669_661e-3, 5.550_559e-2, 2.402_228_3e-1, std::f32::consts::LN_2, 1.0] {
         p = p.mul_add(f, V::splat(c));

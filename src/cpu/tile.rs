@@ -93,13 +93,13 @@ const MOST: f32 = 1e30;
 macro_rules! for_kernel {
     ($kernel:expr, $f:ident ( $($arg:expr),* )) => {
         match $kernel {
-            Kernel::Laplace => $f::<V, LAPLACE>($($arg),*),
-            Kernel::Gaussian => $f::<V, GAUSSIAN>($($arg),*),
-            Kernel::Matern32 => $f::<V, MATERN32>($($arg),*),
-            Kernel::Matern52 => $f::<V, MATERN52>($($arg),*),
-            Kernel::Matern72 => $f::<V, MATERN72>($($arg),*),
-            Kernel::Matern92 => $f::<V, MATERN92>($($arg),*),
-            Kernel::Plummer => $f::<V, PLUMMER>($($arg),*),
+            Kernel::Laplace => $f::<V, { $crate::cpu::tile::LAPLACE }>($($arg),*),
+            Kernel::Gaussian => $f::<V, { $crate::cpu::tile::GAUSSIAN }>($($arg),*),
+            Kernel::Matern32 => $f::<V, { $crate::cpu::tile::MATERN32 }>($($arg),*),
+            Kernel::Matern52 => $f::<V, { $crate::cpu::tile::MATERN52 }>($($arg),*),
+            Kernel::Matern72 => $f::<V, { $crate::cpu::tile::MATERN72 }>($($arg),*),
+            Kernel::Matern92 => $f::<V, { $crate::cpu::tile::MATERN92 }>($($arg),*),
+            Kernel::Plummer => $f::<V, { $crate::cpu::tile::PLUMMER }>($($arg),*),
         }
     };
 }
@@ -723,46 +723,17 @@ per_isa! {
     }
 }
 
-#[inline(always)]
-fn add_steps_of<V: Simd, const N: usize>(
-    (a, stride): (&[f32], usize),
-    len: usize,
-    x: &[f32],
-    (points, next): (&[f32], usize),
-    dim: usize,
-    sums: &mut [f64],
-) {
-    let count = len / LANES;
-    let a = blocks_of::<N>((a, stride), count);
-    for k in 0..dim {
-        let mut steps = [V::zero(); N];
-        for (at, y) in blocks(&points[k * next..], count).iter().enumerate() {
-            let y = V::load(y);
-            for n in 0..N {
-                steps[n] = V::load(&a[n][at]).mul_add(y.sub(V::splat(x[n * dim + k])), steps[n]);
-            }
-        }
-        for n in 0..N {
-            sums[n * dim + k] += f64::from(steps[n].sum());
-        }
-    }
-}
-
 per_isa! {
-    /// Adds `sum_j a_j (y_jk - x_k)` over `len` targets to the sums [n, D] of queries x [n, D]. Rows of weights have a
-    /// stride; targets lie coordinate by coordinate, each `next` elements from the last.
-    fn add_steps(a: &[f32], stride: usize, len: usize, x: &[f32], points: (&[f32], usize), dim: usize, sums: &mut [f64]) {
-        let (some, sums_of_some) = (x.chunks(ROWS * dim), sums.chunks_mut(ROWS * dim));
-        for (at, (x, sums)) in some.zip(sums_of_some).enumerate() {
-            let a = &a[at * ROWS * stride..];
-            if x.len() == ROWS * dim {
-                add_steps_of::<V, ROWS>((a, stride), len, x, points, dim, sums);
-                continue;
+    /// Adds `sum_j a_j (y_jk - x_k)` to the sums `[D]` of a query x `[D]`, of targets coordinate by coordinate, [D, targets].
+    fn add_steps(a: &[f32], x: &[f32], soa: &[f32], sums: &mut [f64]) {
+        let count = a.len() / LANES;
+        let a = blocks(a, count);
+        for ((x, points), sum) in x.iter().zip(soa.chunks_exact(count * LANES)).zip(sums) {
+            let mut steps = V::zero();
+            for (a, y) in a.iter().zip(blocks(points, count)) {
+                steps = V::load(a).mul_add(V::load(y).sub(V::splat(*x)), steps);
             }
-            for n in 0..x.len() / dim {
-                let (x, sums) = (&x[n * dim..], &mut sums[n * dim..]);
-                add_steps_of::<V, 1>((&a[n * stride..], stride), len, x, points, dim, sums);
-            }
+            *sum += f64::from(steps.sum());
         }
     }
 }
@@ -882,11 +853,8 @@ per_isa! {
     }
 }
 
-/// Rows whose affinities [`add_affinities`] adds at a time.
-pub(crate) const ADDED: usize = 4;
-
 per_isa! {
-    /// The affinities of up to [`ADDED`] rows `e` of [`coupled`], with the inverse sums of both blocks of each, added to
+    /// The affinities of some rows `e` of [`coupled`], with the inverse sums of both blocks of each, added to
     /// the columns' sums in order.
     fn add_affinities(e: &[f32], inverse: &[[f32; 2]], split: usize, col_sum: &mut [f32]) {
         let width = col_sum.len();
