@@ -183,8 +183,7 @@ impl Plan {
     }
 
     /// All partitions and potentials of a small group, whose distances are masked, or in low dimension made as they are
-    /// needed; leaves the exponentials in place of
-    /// coefficients where rows have not mass 1.
+    /// needed; leaves the exponentials in place of coefficients where rows have not mass 1, in high dimension.
     pub(super) fn small_sums(&self, group: &mut Group, shapes: &[Shape], tile: (&[f32], usize), scratch: &mut Scratch) {
         if self.softmaxes() {
             self.small_partitions(group, shapes, tile, scratch);
@@ -255,8 +254,8 @@ impl Plan {
         self.column_partitions(shapes, &cols, group);
     }
 
-    /// Shows `work` the masked distances of a big group, kept or computed afresh, tile by tile, in low dimension none; returns what it made of
-    /// each stripe, in order.
+    /// Shows `work` the masked distances of a big group, kept or computed afresh, tile by tile, in low dimension none;
+    /// returns what it made of each stripe, in order.
     pub(super) fn over_stripes<T: Element, P: Default + Send>(
         &self,
         inputs: &DriftInputs<'_, T>,

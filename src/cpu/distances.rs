@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 impl Plan {
-    /// A small group's distances into `tile`, in high dimension, before the self mask; its minima; and the products of its centred targets
-    /// with the first `height` of them into `gram`; returns the share of `sum_ij d_ij w_j`.
+    /// A small group's minima; in high dimension its distances into `tile`, before the self mask, and the products of its
+    /// centred targets with the first `height` of them into `gram`; returns the share of `sum_ij d_ij w_j`.
     pub(super) fn small_distances<T: Element>(
         &self,
         inputs: &DriftInputs<'_, T>,

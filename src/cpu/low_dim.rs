@@ -317,7 +317,19 @@ struct Between<'a, const DIM: usize> {
     floor: f32,
 }
 
-impl<const DIM: usize> Between<'_, DIM> {
+impl<'a, const DIM: usize> Between<'a, DIM> {
+    /// As many targets as there are of `absent`; their coordinates are `next` elements apart.
+    #[inline(always)]
+    fn new(queries: &'a [[f32; ROWS]], (points, next): (&'a [f32], usize), absent: &'a [f32], floor: f32) -> Self {
+        let count = absent.len() / LANES;
+        Self {
+            queries: queries.first_chunk().expect("as many coordinates as were asked for"),
+            points: blocks_of((points, next), count),
+            absent: blocks(absent, count),
+            floor,
+        }
+    }
+
     /// Those of query `n` to a lane block of targets.
     #[inline(always)]
     fn of<V: Simd>(self, n: usize, at: usize) -> V {
@@ -373,15 +385,14 @@ fn alone(queries: &[[f32; ROWS]], n: usize) -> [[f32; ROWS]; LOW_DIM] {
 #[inline(always)]
 fn between_of<V: Simd, const N: usize, const DIM: usize>(
     queries: &[[f32; ROWS]],
-    (points, next): (&[f32], usize),
+    points: (&[f32], usize),
     absent: &[f32],
     floor: f32,
     out: &mut [f32],
 ) {
     let count = absent.len() / LANES;
-    let (absent, out) = (blocks(absent, count), blocks_of_mut::<N>(out, count));
-    let queries = queries.first_chunk().expect("as many coordinates as were asked for");
-    let between = Between::<DIM> { queries, points: blocks_of((points, next), count), absent, floor };
+    let between = Between::<DIM>::new(queries, points, absent, floor);
+    let out = blocks_of_mut::<N>(out, count);
     for at in 0..count {
         for n in 0..N {
             between.of::<V>(n, at).store(&mut out[n][at]);
@@ -407,19 +418,17 @@ per_isa! {
 fn exponentials_between_of<V: Simd, const KERNEL: u8>(
     rate: f32,
     queries: &[[f32; ROWS]],
-    (points, next): (&[f32], usize),
+    points: (&[f32], usize),
     absent: &[f32],
     floor: f32,
     (row_min, col_min): (&[f32], &[f32]),
     distances: &mut [f32],
     out: &mut [f32],
 ) {
-    let count = absent.len() / LANES;
-    let (absent, to) = (blocks(absent, count), blocks_of_mut::<ROWS>(distances, count));
+    let to = blocks_of_mut::<ROWS>(distances, absent.len() / LANES);
     macro_rules! of {
         ($dim:literal) => {{
-            let queries = queries.first_chunk().expect("as many coordinates as were asked for");
-            let between = Between::<$dim> { queries, points: blocks_of((points, next), count), absent, floor };
+            let between = Between::<$dim>::new(queries, points, absent, floor);
             exponentials_of::<V, KERNEL, ROWS>(rate, Made { between, out: to }, row_min, col_min, out)
         }};
     }
@@ -440,15 +449,14 @@ per_isa! {
 #[inline(always)]
 fn summed_of<V: Simd, const N: usize, const DIM: usize>(
     queries: &[[f32; ROWS]],
-    (points, next): (&[f32], usize),
-    columns: [&[f32]; 3],
+    points: (&[f32], usize),
+    [absent, weights, present]: [&[f32]; 3],
     floor: f32,
     (col_min, row_min, sums): (&mut [f32], &mut [f32], &mut [f64]),
 ) {
     let count = col_min.len() / LANES;
-    let [absent, weights, present] = columns.map(|column| blocks(column, count));
-    let queries = queries.first_chunk().expect("as many coordinates as were asked for");
-    let between = Between::<DIM> { queries, points: blocks_of((points, next), count), absent, floor };
+    let between = Between::<DIM>::new(queries, points, absent, floor);
+    let (weights, present) = (blocks(weights, count), blocks(present, count));
     let (mut least, mut parts) = ([V::splat(FAR); N], [V::wide_zero(); N]);
     for (at, col_min) in col_min.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let (w, present, mut column) = (V::load(&weights[at]), V::load(&present[at]), V::load(col_min));

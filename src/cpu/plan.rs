@@ -296,8 +296,9 @@ impl Plan {
         Ok(ScaleSums { groups, dim: self.shape.dim, nonfinite: nonfinite.iter().sum() })
     }
 
-    /// A small group's partitions with its masked distances, of which low dimension has none, and `height` rows of its Gram matrix, handed to `work`.
-    /// `masked` says that phase B has been here: kept distances are masked, and partitions are kept beside them.
+    /// A small group's partitions with its masked distances and `height` rows of its Gram matrix, of which low dimension
+    /// has none, handed to `work`. `masked` says that phase B has been here: kept distances are masked, and partitions are
+    /// kept beside them.
     #[allow(clippy::too_many_arguments)]
     fn with_small<T: Element, R>(
         &self,

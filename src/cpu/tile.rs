@@ -854,8 +854,8 @@ per_isa! {
 }
 
 per_isa! {
-    /// The affinities of some rows `e` of [`coupled`], with the inverse sums of both blocks of each, added to
-    /// the columns' sums in order.
+    /// The affinities of some rows `e` of [`coupled`], with the inverse sums of both blocks of each, added to the columns'
+    /// sums in order.
     fn add_affinities(e: &[f32], inverse: &[[f32; 2]], split: usize, col_sum: &mut [f32]) {
         let width = col_sum.len();
         for at in (0..width).step_by(LANES) {
